@@ -1,0 +1,42 @@
+/* fuzz_agent.c - bytes as an agent's output. The first byte chooses agent, stream and how the bytes are
+ * split. Oracles: the split does not matter, every event is one line of valid JSON, numbers have no gap,
+ * feeds progress. */
+#include "drive.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static drive a, b;
+static csn_json reader;
+
+static void check_events(const drive *d) {
+  for (const char *p = d->log; p != NULL && *p != 0;) {
+    const char *end = strchr(p, '\n');
+    const char *json = strchr(p, ' ') + 1;
+    if (end == NULL) __builtin_trap();
+    if (*p == '@' && !csn_json_is_valid(&reader, csn_span_of(json, (uint32_t)(end - json)))) __builtin_trap();
+    for (const char *c = json; *p == '@' && c < end; c++)
+      if ((uint8_t)*c < 0x20 && *c != '\t') __builtin_trap();
+    p = end + 1;
+  }
+  if (d->gap) __builtin_trap();
+}
+
+static void run(drive *d, const char *agent, uint32_t stream, const uint8_t *data, size_t size,
+                uint32_t chunk) {
+  drive_run(d, agent);
+  drive_clear(d);
+  if (!drive_feed(d, stream, 1, data, size, chunk)) __builtin_trap();
+  drive_end(d, 1, EXITED_0);
+  check_events(d);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  if (size < 1) return 0;
+  uint8_t how = data[0];
+  const char *agent = how & 1 ? "shell" : "claude-code";
+  uint32_t stream = how & 2 ? CSN_STREAM_STDERR : CSN_STREAM_STDOUT;
+  run(&a, agent, stream, data + 1, size - 1, CSN_FEED_MAX);
+  run(&b, agent, stream, data + 1, size - 1, 1u + (how >> 2) % 61u);
+  if (!(how & 1) && (a.log_len != b.log_len || memcmp(a.log, b.log, a.log_len) != 0)) __builtin_trap();
+  return 0;
+}

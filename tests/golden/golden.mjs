@@ -1,0 +1,108 @@
+/**
+ * Replays tests/golden/*.md at chunk sizes 1..64 and whole, through the native tool and through core.wasm.
+ *
+ * A golden names `agent:` and `exit:`, its input is a ```jsonl block (`\xNN` stands for that byte) or a line
+ * `fixture: PATH`, its expectation is an ```events block: one line per event, `@offset+length:flags json`.
+ * Plain text is passed on as it comes, so for `text: joined` neighbouring pieces of one stream are joined first.
+ * `--update` writes what the native tool prints into the events blocks; read the diff before you commit it.
+ */
+import { execFileSync } from "node:child_process";
+import { readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { Core } from "../diff/core.mjs";
+
+const args = process.argv.slice(2).filter((a) => !a.startsWith("--"));
+const update = process.argv.includes("--update");
+const [tool = "build/caisson-events", wasm = "build/core.wasm"] = args;
+let count = 0;
+let failed = 0;
+function ok(cond, name, detail = "") {
+  count++;
+  if (!cond) failed++;
+  console.log(`${cond ? "ok" : "not ok"} ${count} - ${name}`);
+  if (!cond && detail) console.log(detail.replace(/^/gm, "  # "));
+}
+
+function unescape(text) {
+  const parts = text.split(/\\x([0-9a-f]{2})/);
+  return Buffer.concat(parts.map((part, i) => (i % 2 === 0 ? Buffer.from(part) : Buffer.from(part, "hex"))));
+}
+
+function parse(file) {
+  const text = readFileSync(file, "utf8");
+  const field = (name) => text.match(new RegExp(`^${name}: *(.*)$`, "m"))?.[1];
+  const fixture = field("fixture");
+  const block = text.match(/^```jsonl\n([\s\S]*?)^```$/m)?.[1] ?? "";
+  const half = field("newline") === "none";
+  return {
+    file,
+    text,
+    agent: field("agent") ?? "claude-code",
+    exit: Number(field("exit") ?? 0),
+    joined: field("text") === "joined",
+    input: fixture ? readFileSync(fixture) : unescape(half ? block.slice(0, -1) : block),
+    expect: text.match(/^```events\n([\s\S]*?)^```$/m)?.[1] ?? "",
+  };
+}
+
+function native(golden, chunk) {
+  const out = execFileSync(tool, ["--agent", golden.agent, "--exit-code", String(golden.exit), "--offsets", "--chunk", String(chunk)], { input: golden.input, maxBuffer: 1 << 28 });
+  return out.toString();
+}
+
+function inWasm(golden, chunk) {
+  const core = new Core(wasm);
+  const lines = [];
+  const keep = (fx) => {
+    for (const f of fx) {
+      if (f.kind !== "event") continue;
+      const type = f.event.type;
+      if (/^(session|run\.(queued|started))/.test(type)) continue;
+      lines.push(`@${f.line.off}+${f.line.len}:${f.line.flags} ${f.json}\n`);
+    }
+  };
+  const event = (kind, id, payload) => {
+    const r = core.event(kind, { id, payload });
+    if (r.rc !== 0) throw new Error(`${kind}: ${r.rc}`);
+    keep(r.fx);
+  };
+  const run = golden.agent === "shell" ? '{"command":"true"}' : '{"prompt":"-"}';
+  event("CREATE", 0, `{"agent":"${golden.agent}"}`);
+  event("SANDBOX_READY", 0, "");
+  event("RUN", 0, run);
+  event("RUN_LOADED", 1, run);
+  event("RUN_STARTED", 1, "");
+  for (let at = 0; at < golden.input.length; at += chunk) keep(core.feed(1, 1, golden.input.subarray(at, at + chunk)));
+  const exit = golden.exit < 0 ? `{"reason":"signalled","exit_code":null,"signal":${-golden.exit}}` : `{"reason":"exited","exit_code":${golden.exit},"signal":null}`;
+  event("RUN_EXIT", 1, exit);
+  event("COLLECTED", 1, "");
+  return lines.join("");
+}
+
+/** Joins neighbouring texts; numbers and offsets, which depend on the pieces, are left out. */
+function join(out) {
+  const joined = [];
+  for (const line of out.trimEnd().split("\n")) {
+    const { seq, time_ms, run, ...event } = JSON.parse(line.slice(line.indexOf("{")));
+    if (event.type === joined.at(-1)?.type && event.text !== undefined) joined.at(-1).text += event.text;
+    else joined.push(event);
+  }
+  return `${joined.map((event) => JSON.stringify(event)).join("\n")}\n`;
+}
+
+const CHUNKS = [65536, ...Array.from({ length: 64 }, (_, i) => i + 1)];
+for (const name of readdirSync("tests/golden").sort()) {
+  if (!name.endsWith(".md") || name === "claude-code-outcomes.md") continue;
+  const golden = parse(`tests/golden/${name}`);
+  const shape = (out) => (golden.joined ? join(out) : out);
+  if (update) {
+    const block = `\`\`\`events\n${shape(native(golden, 65536))}\`\`\``;
+    writeFileSync(golden.file, golden.text.replace(/^```events\n[\s\S]*?^```$/m, () => block));
+    continue;
+  }
+  for (const [where, replay] of [["native", native], ["wasm", inWasm]]) {
+    const wrong = CHUNKS.filter((chunk) => shape(replay(golden, chunk)) !== golden.expect);
+    ok(wrong.length === 0, `${name} ${where}, chunks of 1..64 bytes and whole`, wrong.length > 0 ? `wrong at chunk sizes ${wrong.slice(0, 8).join(" ")}\n${shape(replay(golden, wrong[0]))}` : "");
+  }
+}
+if (!update) console.log(`1..${count}`);
+process.exit(failed > 0 ? 1 : 0);

@@ -1,0 +1,113 @@
+/* csn/agent.h - what the dialects of the agents share: lines, results, usage; and the dialects themselves.
+ *
+ * A dialect builds the runner's spec for a run and turns the agent's output into normalized events. Its state
+ * is csn_agent_run, which changes only at the end of a line, so that a snapshot plus the offset of the first
+ * unread line is enough to go on. Memory: all caller-owned, fixed size, no pointers. Errors: none; what is
+ * not understood becomes a `raw` event. */
+#ifndef CSN_AGENT_H
+#define CSN_AGENT_H
+
+#include "csn/base.h"
+#include "csn/json.h"
+
+#define CSN_ID_CAP       128u  /* bytes: an agent's session id, escaped as in its line */
+#define CSN_REASON_CAP   64u   /* bytes: reason of an outcome */
+#define CSN_KIND_CAP     64u   /* bytes: kind of an agent's error */
+#define CSN_MESSAGE_CAP  1024u /* bytes: message of an agent's error, escaped */
+#define CSN_RAW_TEXT_CAP 2048u /* bytes: text of a line that is not JSON, before escaping */
+#define CSN_TEXT_CHUNK   8192u /* bytes: one output.stdout or output.stderr event, before escaping */
+
+typedef enum csn_agent {
+  CSN_AGENT_NONE = 0,
+  CSN_AGENT_CLAUDE_CODE,
+  CSN_AGENT_SHELL,
+  CSN_AGENT_END,
+} csn_agent;
+/* The name in requests: "claude-code", "shell". */
+const char *csn_agent_name(csn_agent agent);
+csn_agent csn_agent_by_name(csn_span name);
+
+typedef struct csn_usage {
+  uint64_t input_tokens, output_tokens, cache_read_tokens, cache_write_tokens;
+  uint64_t cost_nano; /* 10^-9 US dollars, as the agent reports it */
+  uint32_t turns, tool_calls;
+} csn_usage;
+
+/* Short text, escaped as it stood in the agent's line. */
+typedef struct csn_text64 {
+  uint8_t len;
+  uint8_t bytes[64];
+} csn_text64;
+
+/* What a run's output has told so far. */
+typedef struct csn_agent_run {
+  uint8_t has_result;    /* the dialect's end marker has come */
+  uint8_t is_error;      /* of the last result */
+  uint8_t result_cut;    /* result[] is not all of it */
+  uint8_t id_len;        /* bytes of agent_session_id */
+  uint16_t error_status; /* HTTP status of the model's interface, 0 when none */
+  uint16_t message_len;  /* bytes of message[] */
+  uint32_t result_len;   /* bytes of result[] */
+  uint32_t result_true_len;
+  csn_text64 reason; /* why the result is what it is */
+  csn_text64 kind;   /* kind of the agent's last error */
+  csn_usage usage;
+  uint8_t agent_session_id[CSN_ID_CAP];
+  uint8_t message[CSN_MESSAGE_CAP];
+  uint8_t result[CSN_FIELD_MAX]; /* final text, escaped */
+} csn_agent_run;
+
+/* What outlives a run: the agent's own session, which a later run resumes. */
+typedef struct csn_agent_memory {
+  uint8_t id_len;         /* 0: there is no agent session yet */
+  uint8_t id[CSN_ID_CAP]; /* escaped as in the agent's line */
+  csn_usage total;        /* cumulative usage that the agent last reported for that session */
+} csn_agent_memory;
+
+/* A finished line, seen by a dialect. */
+typedef struct csn_line {
+  const csn_json *json;     /* captures; meaningful for CSN_JSON_OK */
+  csn_json_verdict verdict; /* of the whole line */
+  bool ended;               /* false: the stream ended before the newline */
+  csn_span head;            /* first bytes of the line, at most CSN_RAW_TEXT_CAP */
+} csn_line;
+
+/* Agent configuration that a spec needs. Texts are UTF-8, not escaped. */
+typedef struct csn_spec_in {
+  csn_span system_prompt, model; /* empty: not given */
+  csn_span env;                  /* name NUL value NUL ... */
+  csn_span command;              /* shell only */
+  csn_span resume_id;            /* escaped; empty: a new agent session */
+  uint32_t max_turns;            /* 0: not given */
+  uint64_t wall_ms;
+} csn_spec_in;
+
+/* Writes spec.json into the open record: at most CSN_SPEC_MAX bytes. */
+#define CSN_SPEC_MAX 655360u
+void csn_claude_code_spec(csn_fx *fx, const csn_spec_in *in);
+void csn_shell_spec(csn_fx *fx, const csn_spec_in *in);
+/* Shared parts of a spec. csn_spec_env writes `"NAME":"value"` for each variable that `fixed`, a list of
+ * names that ends with NULL, does not name; a comma goes before each, except before the first one when
+ * `first` is true. */
+void csn_spec_env(csn_fx *fx, csn_span env, const char *const *fixed, bool first);
+bool csn_env_has(csn_span env, const char *name);
+void csn_spec_tail(csn_fx *fx, const csn_spec_in *in, bool prompt_on_stdin);
+
+/* Claude Code. */
+extern const csn_json_table csn_claude_code_table;
+void csn_claude_code_line(csn_emit *e, const csn_line *line, csn_agent_run *run, csn_agent_memory *memory);
+
+/* Out-box room that a dialect needs for the line in j: CSN_LINE_FX_MIN to CSN_LINE_FX_MAX. */
+uint32_t csn_agent_need(const csn_json *j);
+/* One `raw` event. agent_type is written as `a` or `a/b` from escaped texts. */
+void csn_agent_raw(csn_emit *e, const char *reason, csn_span a, csn_span b);
+/* The `raw` event of a line that is not one whole JSON value. */
+void csn_agent_raw_line(csn_emit *e, const csn_line *line);
+
+/* Room for the events of a line: its captures (an input that was cut is escaped once more, and the file and
+ * command inside an input are written twice) and what each event adds. */
+#define CSN_LINE_EVENT_MAX 512u
+#define CSN_LINE_FX_MIN    (CSN_RAW_TEXT_CAP * 6u + 8u * CSN_LINE_EVENT_MAX)
+#define CSN_LINE_FX_MAX    (CSN_JSON_POOL_CAP * 3u + CSN_JSON_ITEM_MAX * CSN_LINE_EVENT_MAX + CSN_LINE_FX_MIN)
+
+#endif

@@ -1,0 +1,121 @@
+/* csn/json.h - streaming JSON: validates one text by RFC 8259 and captures the fields of a static table.
+ *
+ * Input:  the bytes of one JSON text, in any chunking (the result does not depend on chunk boundaries).
+ * Output: a verdict, and captured fields: escaped bytes verbatim, each with a cap, a cut flag and its true
+ * length. Memory: csn_json is caller-owned, fixed size, no pointers but the one to the static table. No
+ * whole-text buffer. Errors: the first violation decides the verdict; the rest of the text is skipped at the
+ * cost of a loop. */
+#ifndef CSN_JSON_H
+#define CSN_JSON_H
+
+#include "csn/base.h"
+
+#define CSN_JSON_DEPTH_MAX 128u    /* items: nested containers; deeper texts are CSN_JSON_TOO_DEEP */
+#define CSN_JSON_POOL_CAP  131072u /* bytes: all captures of one text together */
+#define CSN_JSON_ITEM_MAX  512u    /* items: captures of one text */
+#define CSN_JSON_KEY_CAP   40u     /* bytes: longest key that a table can name */
+#define CSN_JSON_NODE_MAX  128u    /* items: nodes of a table */
+
+typedef enum csn_json_verdict {
+  CSN_JSON_OK = 0,   /* one complete value */
+  CSN_JSON_EMPTY,    /* nothing but white space */
+  CSN_JSON_PARTIAL,  /* the text ended inside a value */
+  CSN_JSON_INVALID,  /* not JSON */
+  CSN_JSON_TOO_DEEP, /* deeper than CSN_JSON_DEPTH_MAX */
+} csn_json_verdict;
+
+typedef enum csn_json_kind {
+  CSN_JK_NONE = 0,
+  CSN_JK_STRING,
+  CSN_JK_NUMBER,
+  CSN_JK_TRUE,
+  CSN_JK_FALSE,
+  CSN_JK_NULL,
+  CSN_JK_OBJECT,
+  CSN_JK_ARRAY,
+} csn_json_kind;
+
+/* Static table of paths: a tree. Node 0 is the root value. A node's parent stands before it. */
+typedef enum csn_json_step { CSN_JS_KEY = 0, CSN_JS_ANY_KEY, CSN_JS_ANY_INDEX } csn_json_step;
+typedef struct csn_json_node {
+  uint8_t parent; /* index of the parent node */
+  uint8_t step;   /* csn_json_step: how the node is reached from its parent */
+  uint8_t field;  /* number under which values are captured, 0 for none */
+  uint8_t
+      raw; /* 0: inside of a string, text of a scalar, kind only of a container; 1: whole value verbatim */
+  uint32_t cap;    /* bytes, at most CSN_FIELD_MAX */
+  const char *key; /* for CSN_JS_KEY; "" otherwise */
+} csn_json_node;
+typedef struct csn_json_table {
+  const csn_json_node *nodes;
+  uint32_t count; /* 1..CSN_JSON_NODE_MAX */
+} csn_json_table;
+
+typedef struct csn_json_item {
+  uint8_t field;     /* of the node */
+  uint8_t kind;      /* csn_json_kind of the value */
+  uint8_t cut;       /* 1: fewer bytes than true_len were kept */
+  uint8_t unused;    /* node of the table while the value is being read, then 0 */
+  uint32_t index;    /* position in the outermost array that the path goes through, 0 when there is none */
+  uint32_t off, len; /* bytes in pool[] */
+  uint32_t true_len; /* bytes of the value in the text (string: without quotes) */
+} csn_json_item;
+
+typedef struct csn_json { /* public size, private fields */
+  csn_json_table table;
+  uint8_t state;
+  uint8_t verdict;     /* csn_json_verdict once decided, else OK */
+  uint8_t number;      /* state inside a number */
+  uint8_t literal;     /* which literal */
+  uint8_t literal_pos; /* bytes of it seen */
+  uint8_t in_key;      /* the string being read is a key */
+  uint8_t utf8_need;   /* continuation bytes still to come */
+  uint8_t utf8_low, utf8_high;
+  uint8_t hex_left;
+  uint8_t key_over; /* the key cannot match any node */
+  uint8_t has_nul;  /* a string holds \u0000 */
+  uint8_t lost;     /* a capture found no item */
+  uint16_t hex;
+  uint32_t depth;
+  uint32_t key_len;
+  uint32_t node;                            /* node of the value being read, or CSN_JSON_NONE */
+  uint32_t outer, inner;                    /* items being filled, or CSN_JSON_NONE */
+  uint32_t outer_depth;                     /* depth at which the outer item's container stands */
+  uint32_t first_array;                     /* depth of the array that gives `index`, 0 for none */
+  uint32_t index;                           /* position in that array */
+  uint32_t value_count;                     /* values seen, saturating; keys not counted */
+  uint32_t cr_count;                        /* carriage returns between tokens, saturating */
+  uint32_t pool_len, item_count;            /* used parts of the arrays below */
+  uint8_t is_array[CSN_JSON_DEPTH_MAX + 1]; /* by depth, 1-based */
+  uint8_t node_at[CSN_JSON_DEPTH_MAX + 1];  /* node of the container, CSN_JSON_NODE_NONE when off the table */
+  char key[CSN_JSON_KEY_CAP];
+  csn_json_item items[CSN_JSON_ITEM_MAX];
+  uint8_t pool[CSN_JSON_POOL_CAP];
+} csn_json;
+
+/* Prepares for the first text; `table` must live as long as *j. */
+void csn_json_init(csn_json *j, csn_json_table table);
+/* Prepares for the next text. */
+void csn_json_reset(csn_json *j);
+/* Takes all of `in`. */
+void csn_json_push(csn_json *j, csn_span in);
+/* Ends the text. Captures stay readable until the next reset; they are meaningful only for CSN_JSON_OK. */
+csn_json_verdict csn_json_end(csn_json *j);
+
+/* The last capture of `field` at array position `index`; an item of kind CSN_JK_NONE when there is none. */
+const csn_json_item *csn_json_get(const csn_json *j, uint32_t field, uint32_t index);
+csn_span csn_json_text(const csn_json *j, const csn_json_item *item);
+/* Highest captured array position plus 1 among fields first..last; 0 when none was captured. */
+uint32_t csn_json_index_end(const csn_json *j, uint32_t first, uint32_t last);
+/* A JSON number as an unsigned integer, fraction cut off; false when negative, not a number or out of range.
+ */
+bool csn_json_u64(csn_span number, uint64_t *out);
+/* A JSON number times 10^9, rounded half up: dollars to nano-dollars. False as above. */
+bool csn_json_nano(csn_span number, uint64_t *out);
+/* Cuts an escaped text to at most cap bytes without splitting an escape, a surrogate pair or a UTF-8
+ * sequence. */
+uint32_t csn_json_cut(csn_span escaped, uint32_t cap);
+/* True when `text` is one JSON value by RFC 8259. Uses *j as scratch with an empty table. */
+bool csn_json_is_valid(csn_json *j, csn_span text);
+
+#endif

@@ -1,0 +1,180 @@
+/* csn/session.h - the state machine of one session and its runs.
+ *
+ * Input:  event records (csn_session_event) and the bytes of the running run's output (csn_session_feed).
+ * Output: effect records in the out-box, to be carried out strictly in order.
+ * Memory: csn_session is caller-owned, fixed size, no pointers but to static tables; nothing to free.
+ * Errors: a refused event changes nothing. Late answers (of runs that are over) are ignored and counted.
+ * Time:   a field of the event; backward steps are clamped. Threads: one context, one thread. */
+#ifndef CSN_SESSION_H
+#define CSN_SESSION_H
+
+#include "csn/agent.h"
+#include "csn/base.h"
+#include "csn/json.h"
+#include "csn/request.h"
+
+#include "bearssl_hash.h"
+
+/* Room that csn_session_event wants: the whole out-box, which the exports empty on every call. The largest
+ * answers are RUN_START with its spec (CSN_SPEC_MAX) and RUN_EXIT with the events of an unfinished line
+ * (CSN_LINE_FX_MAX), text that was held back, and outcomes. */
+#define CSN_EVENT_FX_MAX CSN_OUT_CAP
+/* Room that csn_session_feed wants, so that progress is always possible. */
+#define CSN_TEXT_FX_MAX (CSN_TEXT_CHUNK * 6u + CSN_LINE_EVENT_MAX)
+#define CSN_FEED_FX_MIN (CSN_LINE_FX_MAX + CSN_CURSOR_FX)
+#define CSN_CURSOR_FX   40u /* bytes: one FX_CURSOR */
+_Static_assert(CSN_LINE_FX_MAX + CSN_TEXT_FX_MAX + CSN_FIELD_MAX + (CSN_QUEUE_MAX + 4u) * 768u <=
+                   CSN_EVENT_FX_MAX,
+               "RUN_EXIT and its like must fit the out-box");
+_Static_assert(CSN_SPEC_MAX + 1024u <= CSN_EVENT_FX_MAX, "a spec must fit the out-box");
+_Static_assert(CSN_IN_CAP + 1024u <= CSN_EVENT_FX_MAX, "a note must fit the out-box");
+
+#define CSN_SNAPSHOT_VERSION 1u
+#define CSN_SNAPSHOT_MAX                                                                                     \
+  114688u                     /* bytes: texts of a session and a run's result, and 4 KiB for all the rest */
+#define CSN_OVERDUE_MS 15000u /* milliseconds that the runner gets beyond a run's own time-out */
+
+/* One row of the transition table each. LOADING to COLLECTING are the phases of the current run. */
+typedef enum csn_state {
+  CSN_ST_NEW = 0,    /* nothing but CREATE */
+  CSN_ST_STARTING,   /* the sandbox is being started */
+  CSN_ST_IDLE,       /* no run */
+  CSN_ST_LOADING,    /* the host reads the run's request */
+  CSN_ST_LAUNCHING,  /* the runner is being started */
+  CSN_ST_RUNNING,    /* the program runs */
+  CSN_ST_KILLING,    /* the program has been told to end */
+  CSN_ST_COLLECTING, /* the program has ended; the host looks for changed files */
+  CSN_ST_ENDING,     /* the sandbox is being destroyed */
+  CSN_ST_ENDED,      /* for good */
+  CSN_ST_COUNT,
+} csn_state;
+
+/* What the core derives from TIMER and CANCEL; columns of the transition table beside CSN_EV_*. */
+typedef enum csn_derived {
+  CSN_EV_EXPIRED = CSN_EV_END, /* TIMER at or after the session's end */
+  CSN_EV_OVERDUE,              /* TIMER at or after the run's watchdog */
+  CSN_EV_CANCEL_WAITING,       /* CANCEL of a run in the queue */
+  CSN_EV_COLUMNS,
+} csn_derived;
+
+/* Entries of the transition table. */
+typedef enum csn_target {
+  CSN_TO_ILLEGAL = 0, /* BAD_STATE, no change */
+  CSN_TO_OVER,        /* SESSION_OVER, no change */
+  CSN_TO_LATE,        /* ignored and counted */
+  CSN_TO_SAME,        /* applied; the state stays */
+  CSN_TO_QUEUE,       /* LOADING when a run waits, else IDLE */
+  CSN_TO_STATE,       /* CSN_TO_STATE + csn_state */
+} csn_target;
+csn_target csn_session_target(csn_state state, uint32_t column);
+const char *csn_state_name(csn_state state);
+
+typedef enum csn_end {
+  CSN_END_NONE = 0,
+  CSN_END_DELETED,
+  CSN_END_TIMEOUT,
+  CSN_END_SANDBOX_FAILED,
+  CSN_END_SANDBOX_LOST,
+  CSN_END_COUNT,
+} csn_end;
+
+/* Why the program was told to end; the values of FX_RUN_KILL's code. */
+typedef enum csn_kill { CSN_KILL_NONE = 0, CSN_KILL_CANCELLED, CSN_KILL_TIMED_OUT } csn_kill;
+
+/* How the current run ended; decided when its exit record comes, told after COLLECTED. */
+typedef struct csn_outcome {
+  uint8_t type; /* csn_type of the outcome, 0 while undecided */
+  uint8_t has_exit_code, has_signal;
+  int32_t exit_code;
+  uint32_t signal;
+  uint64_t duration_ms;
+  csn_text64 reason;
+} csn_outcome;
+
+/* Plain text in pieces of whole lines, at most CSN_TEXT_CHUNK bytes; not part of a snapshot. */
+typedef struct csn_text_stream {
+  uint32_t len; /* bytes held back */
+  uint8_t bytes[CSN_TEXT_CHUNK];
+} csn_text_stream;
+
+typedef struct csn_session { /* public size, private fields */
+  /* In the snapshot. */
+  uint8_t state;      /* csn_state */
+  uint8_t agent;      /* csn_agent */
+  uint8_t end_reason; /* csn_end, while ENDING */
+  uint8_t is_command; /* the current run is a command: the shell dialect parses it */
+  uint8_t kill;       /* csn_kill of the current run */
+  uint8_t started;    /* run.started has been told */
+  uint32_t timeout_s; /* of the session */
+  uint32_t run_count; /* runs issued */
+  uint32_t run;       /* current run, 0 for none */
+  uint32_t run_timeout_s;
+  uint32_t late_count; /* late answers ignored, saturating */
+  uint32_t queue_len;
+  uint32_t queue[CSN_QUEUE_MAX];
+  uint64_t seq;         /* of the last event */
+  uint64_t now_ms;      /* latest time seen */
+  uint64_t expires_ms;  /* end of the session, 0 before CREATE */
+  uint64_t wake_ms;     /* last FX_WAKE_AT, 0 for never */
+  uint64_t started_ms;  /* of the current run */
+  uint64_t deadline_ms; /* watchdog of the current run, 0 for none */
+  uint64_t cursor[2];   /* stdout, stderr: first byte that is not in an event yet */
+  uint32_t system_prompt_len, model_len, env_len;
+  csn_outcome outcome;
+  csn_agent_memory memory;
+  csn_agent_run result;
+  uint8_t model[CSN_MODEL_MAX];
+  uint8_t system_prompt[CSN_SYSTEM_PROMPT_MAX];
+  uint8_t env[CSN_ENV_BYTES_MAX + 2u * CSN_ENV_COUNT_MAX]; /* name NUL value NUL ... */
+
+  /* Not in the snapshot: rebuilt by feeding from the cursor. */
+  uint64_t fed[2]; /* bytes fed of stdout, stderr */
+  csn_json line;   /* the stdout line being read */
+  uint32_t head_len;
+  uint8_t head[CSN_RAW_TEXT_CAP]; /* its first bytes */
+  uint8_t last_byte;              /* of the line so far */
+  csn_text_stream text[2];
+  br_sha256_context digest;
+  uint32_t digest_id;
+  uint8_t digest_open;
+  /* Scratch of one call. */
+  _Alignas(8) uint8_t arena[CSN_ARENA_CAP];
+} csn_session;
+/* texts 66 KiB + result 33 KiB + line 144 KiB + held text 18 KiB + arena 448 KiB */
+_Static_assert(sizeof(csn_session) <= 720 * 1024, "see the sum above");
+_Static_assert(sizeof(csn_json) + 1024u <= CSN_ARENA_CAP, "a reader must fit the arena");
+
+void csn_session_init(csn_session *s);
+/* One event. Payload bytes follow the header at `payload`. fx must have CSN_EVENT_FX_MAX bytes of room.
+ * An error of the -300 band comes with one FX_BAD_FIELD; any other error with no effect. */
+csn_err csn_session_event(csn_session *s, const csn_rec *ev, csn_span payload, csn_fx *fx);
+/* Consumes a prefix of `in` as output of run `id` (CSN_STREAM_STDOUT, CSN_STREAM_STDERR) or as bytes to be
+ * hashed (CSN_STREAM_DIGEST). Returns bytes consumed, 0..in.len, or an error. Less than in.len means fx is
+ * full: drain it and call again with the rest. fx must have CSN_FEED_FX_MIN bytes of room. Output of a run
+ * that is over is consumed, ignored and counted. */
+int64_t csn_session_feed(csn_session *s, uint32_t stream, uint32_t id, uint64_t time_ms, csn_span in,
+                         csn_fx *fx);
+/* Writes the snapshot; returns its length, at most CSN_SNAPSHOT_MAX, or CSN_ERR_AGAIN when cap is too small.
+ */
+int32_t csn_session_save(csn_session *s, uint8_t *out, uint32_t cap);
+/* Replaces the whole state. After a failure the session is as after csn_session_init. */
+csn_err csn_session_load(csn_session *s, csn_span snapshot);
+
+/* Between the files of the session. */
+void csn_streams_reset(csn_session *s);              /* at the start of a run, and after a load */
+void csn_streams_flush(csn_session *s, csn_emit *e); /* what was held back becomes events */
+void csn_outcome_decide(csn_session *s,
+                        const csn_json *record); /* from exit.json, read with the table below */
+void csn_outcome_emit(csn_session *s, csn_emit *e);
+extern const csn_json_table csn_exit_table;
+enum csn_exit_field {
+  CSN_EXIT_REASON = 1,
+  CSN_EXIT_CODE,
+  CSN_EXIT_SIGNAL,
+  CSN_EXIT_DETAIL,
+  CSN_EXIT_STARTED,
+  CSN_EXIT_ENDED,
+};
+bool csn_exit_reason_known(csn_span reason);
+
+#endif

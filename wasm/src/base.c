@@ -1,0 +1,330 @@
+#include "csn/base.h"
+
+uint32_t csn_str_len(const char *text) {
+  uint32_t n = 0;
+  while (text[n] != 0)
+    n++;
+  return n;
+}
+
+csn_span csn_span_str(const char *text) {
+  return csn_span_of(text, csn_str_len(text));
+}
+
+bool csn_span_is(csn_span s, const char *text) {
+  uint32_t n = csn_str_len(text);
+  return s.len == n && (n == 0 || memcmp(s.ptr, text, n) == 0);
+}
+
+static bool take(csn_reader *r, uint32_t len, const uint8_t **out) {
+  if (len > r->in.len - r->pos) return false;
+  *out = r->in.ptr + r->pos;
+  r->pos += len;
+  return true;
+}
+
+static uint64_t little_endian(const uint8_t *p, uint32_t len) {
+  uint64_t v = 0;
+  for (uint32_t i = len; i > 0; i--)
+    v = v << 8 | p[i - 1];
+  return v;
+}
+
+bool csn_rd_u8(csn_reader *r, uint8_t *out) {
+  const uint8_t *p;
+  if (!take(r, 1, &p)) return false;
+  *out = p[0];
+  return true;
+}
+
+bool csn_rd_u16(csn_reader *r, uint16_t *out) {
+  const uint8_t *p;
+  if (!take(r, 2, &p)) return false;
+  *out = (uint16_t)little_endian(p, 2);
+  return true;
+}
+
+bool csn_rd_u32(csn_reader *r, uint32_t *out) {
+  const uint8_t *p;
+  if (!take(r, 4, &p)) return false;
+  *out = (uint32_t)little_endian(p, 4);
+  return true;
+}
+
+bool csn_rd_u64(csn_reader *r, uint64_t *out) {
+  const uint8_t *p;
+  if (!take(r, 8, &p)) return false;
+  *out = little_endian(p, 8);
+  return true;
+}
+
+bool csn_rd_bytes(csn_reader *r, uint32_t len, csn_span *out) {
+  const uint8_t *p;
+  if (!take(r, len, &p)) return false;
+  *out = csn_span_of(p, len);
+  return true;
+}
+
+void *csn_arena_take(csn_arena *a, size_t bytes) {
+  if (bytes > a->cap) return NULL;
+  uint32_t need = ((uint32_t)bytes + 7u) & ~7u;
+  if (need > a->cap - a->used) return NULL;
+  void *p = a->base + a->used;
+  a->used += need;
+  return p;
+}
+
+static uint8_t *grow(csn_fx *fx, uint32_t len) {
+  CSN_INVARIANT(len <= fx->cap - fx->len);
+  uint8_t *p = fx->base + fx->len;
+  fx->len += len;
+  return p;
+}
+
+uint32_t csn_fx_open(csn_fx *fx, csn_fx_kind kind, uint32_t id, int32_t code, uint32_t stream,
+                     uint64_t time_ms) {
+  uint32_t at = fx->len;
+  csn_rec rec = {0};
+  rec.kind = (uint16_t)kind;
+  rec.id = id;
+  rec.code = code;
+  rec.stream = stream;
+  rec.time_ms = time_ms;
+  memcpy(grow(fx, sizeof rec), &rec, sizeof rec);
+  return at;
+}
+
+void csn_fx_put(csn_fx *fx, const void *ptr, uint32_t len) {
+  if (len > 0) memcpy(grow(fx, len), ptr, len);
+}
+
+void csn_fx_close(csn_fx *fx, uint32_t at) {
+  uint32_t payload_len = fx->len - at - (uint32_t)sizeof(csn_rec);
+  uint32_t pad = (8u - (payload_len & 7u)) & 7u;
+  memset(grow(fx, pad), 0, pad);
+  uint32_t size = fx->len - at;
+  memcpy(fx->base + at + offsetof(csn_rec, size), &size, sizeof size);
+  memcpy(fx->base + at + offsetof(csn_rec, payload_len), &payload_len, sizeof payload_len);
+}
+
+void csn_fx_emit(csn_fx *fx, csn_fx_kind kind, uint32_t id, int32_t code, csn_span payload) {
+  uint32_t at = csn_fx_open(fx, kind, id, code, 0, 0);
+  csn_fx_put(fx, payload.ptr, payload.len);
+  csn_fx_close(fx, at);
+}
+
+void csn_fx_emit_time(csn_fx *fx, csn_fx_kind kind, uint64_t time_ms) {
+  csn_fx_close(fx, csn_fx_open(fx, kind, 0, 0, 0, time_ms));
+}
+
+void csn_fx_emit_cursor(csn_fx *fx, uint32_t stream, uint32_t id, uint64_t off) {
+  uint32_t at = csn_fx_open(fx, CSN_FX_CURSOR, id, 0, stream, 0);
+  csn_fx_put(fx, &off, sizeof off);
+  csn_fx_close(fx, at);
+}
+
+void csn_put_str(csn_fx *fx, const char *text) {
+  csn_fx_put(fx, text, csn_str_len(text));
+}
+
+void csn_put_u64(csn_fx *fx, uint64_t value) {
+  char digits[20];
+  uint32_t at = sizeof digits;
+  do {
+    digits[--at] = (char)('0' + value % 10);
+    value /= 10;
+  } while (value > 0);
+  csn_fx_put(fx, digits + at, (uint32_t)sizeof digits - at);
+}
+
+void csn_put_i64(csn_fx *fx, int64_t value) {
+  if (value < 0) {
+    csn_put_str(fx, "-");
+    csn_put_u64(fx, (uint64_t)0 - (uint64_t)value);
+  } else {
+    csn_put_u64(fx, (uint64_t)value);
+  }
+}
+
+uint32_t csn_utf8_len(csn_span s, uint32_t *bad) {
+  uint8_t b = s.ptr[0];
+  uint32_t need;
+  uint8_t low = 0x80, high = 0xbf;
+  *bad = 1;
+  if (b < 0x80) return 1;
+  if (b >= 0xc2 && b <= 0xdf) {
+    need = 2;
+  } else if (b >= 0xe0 && b <= 0xef) {
+    need = 3;
+    if (b == 0xe0) low = 0xa0;  /* overlong */
+    if (b == 0xed) high = 0x9f; /* surrogates */
+  } else if (b >= 0xf0 && b <= 0xf4) {
+    need = 4;
+    if (b == 0xf0) low = 0x90;
+    if (b == 0xf4) high = 0x8f; /* above U+10FFFF */
+  } else {
+    return 0;
+  }
+  for (uint32_t i = 1; i < need; i++) {
+    *bad = i;
+    if (i >= s.len || s.ptr[i] < low || s.ptr[i] > high) return 0;
+    low = 0x80;
+    high = 0xbf;
+  }
+  return need;
+}
+
+uint32_t csn_utf8_whole(csn_span raw) {
+  uint32_t back = raw.len < 3 ? raw.len : 3;
+  for (uint32_t i = 1; i <= back; i++) {
+    uint8_t b = raw.ptr[raw.len - i];
+    if (b < 0x80) return raw.len;
+    if (b < 0xc0) continue;
+    uint32_t need = b >= 0xf0 ? 4 : b >= 0xe0 ? 3 : 2;
+    if (need <= i || b > 0xf4 || b < 0xc2) return raw.len;
+    uint32_t bad;
+    csn_span tail = csn_span_of(raw.ptr + raw.len - i, i);
+    if (csn_utf8_len(tail, &bad) == 0 && bad < i) return raw.len; /* cannot become well-formed */
+    return raw.len - i;
+  }
+  return raw.len;
+}
+
+void csn_put_escaped(csn_fx *fx, csn_span raw) {
+  static const char hex[] = "0123456789abcdef";
+  uint32_t done = 0; /* bytes before this are written */
+  uint32_t i = 0;
+  while (i < raw.len) {
+    uint8_t b = raw.ptr[i];
+    if (b >= 0x20 && b < 0x80 && b != '"' && b != '\\') {
+      i++;
+      continue;
+    }
+    if (b >= 0x80) {
+      uint32_t bad;
+      uint32_t n = csn_utf8_len(csn_span_of(raw.ptr + i, raw.len - i), &bad);
+      if (n > 0) {
+        i += n;
+        continue;
+      }
+      csn_fx_put(fx, raw.ptr + done, i - done);
+      csn_put_str(fx, "\xef\xbf\xbd");
+      i += bad;
+      done = i;
+      continue;
+    }
+    csn_fx_put(fx, raw.ptr + done, i - done);
+    if (b == '"' || b == '\\') {
+      char two[2] = {'\\', (char)b};
+      csn_fx_put(fx, two, 2);
+    } else if (b == '\n') {
+      csn_put_str(fx, "\\n");
+    } else if (b == '\t') {
+      csn_put_str(fx, "\\t");
+    } else if (b == '\r') {
+      csn_put_str(fx, "\\r");
+    } else {
+      char six[6] = {'\\', 'u', '0', '0', hex[b >> 4], hex[b & 15]};
+      csn_fx_put(fx, six, 6);
+    }
+    i++;
+    done = i;
+  }
+  csn_fx_put(fx, raw.ptr + done, raw.len - done);
+}
+
+static void put_key(csn_fx *fx, const char *key) {
+  csn_put_str(fx, ",\"");
+  csn_put_str(fx, key);
+  csn_put_str(fx, "\":");
+}
+
+void csn_put_field_raw(csn_fx *fx, const char *key, csn_span raw) {
+  put_key(fx, key);
+  csn_put_str(fx, "\"");
+  csn_put_escaped(fx, raw);
+  csn_put_str(fx, "\"");
+}
+
+void csn_put_field_text(csn_fx *fx, const char *key, csn_span escaped) {
+  put_key(fx, key);
+  csn_put_str(fx, "\"");
+  csn_fx_put(fx, escaped.ptr, escaped.len);
+  csn_put_str(fx, "\"");
+}
+
+void csn_put_field_json(csn_fx *fx, const char *key, csn_span json) {
+  put_key(fx, key);
+  csn_fx_put(fx, json.ptr, json.len);
+}
+
+void csn_put_field_u64(csn_fx *fx, const char *key, uint64_t value) {
+  put_key(fx, key);
+  csn_put_u64(fx, value);
+}
+
+void csn_put_field_bool(csn_fx *fx, const char *key, bool value) {
+  put_key(fx, key);
+  csn_put_str(fx, value ? "true" : "false");
+}
+
+void csn_put_nano(csn_fx *fx, uint64_t nano) {
+  csn_put_u64(fx, nano / 1000000000u);
+  uint32_t rest = (uint32_t)(nano % 1000000000u);
+  if (rest == 0) return;
+  char digits[10] = {'.'};
+  uint32_t len = 1;
+  for (uint32_t scale = 100000000u; rest > 0; scale /= 10) {
+    digits[len++] = (char)('0' + rest / scale);
+    rest %= scale;
+  }
+  csn_fx_put(fx, digits, len);
+}
+
+const char *csn_type_text(csn_type type) {
+#define CASE(name, value, text, host)                                                                        \
+  case CSN_T_##name:                                                                                         \
+    return text;
+  switch (type) {
+    CSN_TYPE_TABLE(CASE)
+  case CSN_T_END:
+    break;
+  }
+#undef CASE
+  CSN_INVARIANT(false);
+  return "";
+}
+
+bool csn_type_is_host(int32_t type) {
+#define CASE(name, value, text, host)                                                                        \
+  if (type == (value)) return (host) != 0;
+  CSN_TYPE_TABLE(CASE)
+#undef CASE
+  return false;
+}
+
+uint32_t csn_event_open(csn_emit *e, csn_type type) {
+  *e->seq += 1;
+  uint32_t at = csn_fx_open(e->fx, CSN_FX_EVENT, e->run, 0, 0, e->time_ms);
+  csn_fx_event head = {*e->seq, e->line_off, e->line_len, (uint32_t)type, e->run, e->line_flags};
+  csn_fx_put(e->fx, &head, sizeof head);
+  csn_put_str(e->fx, "{\"seq\":");
+  csn_put_u64(e->fx, *e->seq);
+  csn_put_str(e->fx, ",\"time_ms\":");
+  csn_put_u64(e->fx, e->time_ms);
+  if (e->run != 0) {
+    csn_put_str(e->fx, ",\"run\":\"run_");
+    csn_put_u64(e->fx, e->run);
+    csn_put_str(e->fx, "\"");
+  }
+  csn_put_str(e->fx, ",\"type\":\"");
+  csn_put_str(e->fx, csn_type_text(type));
+  csn_put_str(e->fx, "\"");
+  return at;
+}
+
+void csn_event_close(csn_emit *e, uint32_t at) {
+  csn_put_str(e->fx, "}");
+  csn_fx_close(e->fx, at);
+  e->line_flags &= ~(uint32_t)CSN_LINE_FIRST;
+}

@@ -1,0 +1,163 @@
+#include "csn/session.h"
+
+enum { OUT = 0, ERR = 1 };
+
+/* Which of the current run's streams is the agent's event stream; all others are plain text. */
+static bool is_events(const csn_session *s, int stream) {
+  return stream == OUT && !s->is_command && s->agent == CSN_AGENT_CLAUDE_CODE;
+}
+
+/* Text of a shell is passed on as it comes; text of an agent line by line. */
+static bool is_live_text(const csn_session *s) {
+  return s->is_command || s->agent == CSN_AGENT_SHELL;
+}
+
+static void next_line(csn_session *s) {
+  csn_json_reset(&s->line);
+  s->head_len = 0;
+  s->last_byte = 0;
+}
+
+void csn_streams_reset(csn_session *s) {
+  csn_json_init(&s->line, csn_claude_code_table);
+  s->head_len = 0;
+  s->last_byte = 0;
+  for (int i = 0; i < 2; i++) {
+    s->fed[i] = s->cursor[i];
+    s->text[i].len = 0;
+  }
+}
+
+static csn_emit emitter(csn_session *s, csn_fx *fx) {
+  return (csn_emit){.fx = fx, .seq = &s->seq, .time_ms = s->now_ms, .run = s->run};
+}
+
+/* The line before s->fed[OUT] is complete, or the stream has ended after it. */
+static void end_line(csn_session *s, csn_emit *e, csn_json_verdict verdict, bool ended) {
+  csn_line line = {&s->line, verdict, ended, csn_span_of(s->head, s->head_len)};
+  e->line_off = s->cursor[OUT];
+  e->line_len = (uint32_t)(s->fed[OUT] - s->cursor[OUT]);
+  e->line_flags = CSN_LINE_FIRST;
+  if (s->last_byte == '\r' && s->line.cr_count > 0) { /* CR LF ends a line like LF */
+    s->line.cr_count--;
+    e->line_len--;
+  }
+  csn_claude_code_line(e, &line, &s->result, &s->memory);
+  next_line(s);
+}
+
+static uint32_t feed_events(csn_session *s, csn_span in, csn_fx *fx) {
+  uint32_t used = 0;
+  while (used < in.len) {
+    const uint8_t *p = in.ptr + used;
+    uint32_t n = 0, rest = in.len - used;
+    while (n < rest && p[n] != '\n')
+      n++;
+    uint32_t keep = CSN_RAW_TEXT_CAP - s->head_len;
+    if (keep > n) keep = n;
+    memcpy(s->head + s->head_len, p, keep);
+    s->head_len += keep;
+    csn_json_push(&s->line, csn_span_of(p, n));
+    if (n > 0) s->last_byte = p[n - 1];
+    s->fed[OUT] += n;
+    used += n;
+    if (n == rest) break;
+    csn_json_verdict verdict = csn_json_end(&s->line);
+    if (csn_fx_room(fx) - CSN_CURSOR_FX < csn_agent_need(&s->line)) break;
+    csn_emit e = emitter(s, fx);
+    /* A newline inside a value ends the line all the same: JSONL has none. */
+    if (verdict == CSN_JSON_PARTIAL) verdict = CSN_JSON_INVALID;
+    end_line(s, &e, verdict, true);
+    s->fed[OUT] += 1;
+    s->cursor[OUT] = s->fed[OUT];
+    used += 1;
+  }
+  return used;
+}
+
+static void emit_text(csn_session *s, csn_emit *e, int stream, uint32_t len) {
+  csn_text_stream *t = &s->text[stream];
+  if (len == 0) return;
+  e->line_off = s->cursor[stream];
+  e->line_len = t->bytes[len - 1] == '\n' ? len - 1 : len;
+  e->line_flags = stream == ERR ? CSN_LINE_STDERR : 0;
+  uint32_t at = csn_event_open(e, stream == ERR ? CSN_T_OUTPUT_STDERR : CSN_T_OUTPUT_STDOUT);
+  csn_put_field_raw(e->fx, "text", csn_span_of(t->bytes, len));
+  csn_event_close(e, at);
+  s->cursor[stream] += len;
+  t->len -= len;
+  memmove(t->bytes, t->bytes + len, t->len);
+}
+
+static uint32_t feed_text(csn_session *s, int stream, csn_span in, csn_fx *fx) {
+  csn_text_stream *t = &s->text[stream];
+  csn_emit e = emitter(s, fx);
+  uint32_t used = 0;
+  while (used < in.len) {
+    const uint8_t *p = in.ptr + used;
+    uint32_t rest = in.len - used, n = 0;
+    if (rest > CSN_TEXT_CHUNK - t->len) rest = CSN_TEXT_CHUNK - t->len;
+    while (n < rest && p[n] != '\n')
+      n++;
+    bool newline = n < rest;
+    if (newline) n++;
+    bool full = t->len + n == CSN_TEXT_CHUNK;
+    bool last = n == in.len - used;
+    bool emits = newline || full || (last && is_live_text(s));
+    if (emits && csn_fx_room(fx) - CSN_CURSOR_FX < CSN_TEXT_FX_MAX) break;
+    memcpy(t->bytes + t->len, p, n);
+    t->len += n;
+    s->fed[stream] += n;
+    used += n;
+    if (newline)
+      emit_text(s, &e, stream, t->len);
+    else if (emits)
+      emit_text(s, &e, stream, csn_utf8_whole(csn_span_of(t->bytes, t->len)));
+  }
+  return used;
+}
+
+void csn_streams_flush(csn_session *s, csn_emit *e) {
+  if (is_events(s, OUT)) {
+    if (s->fed[OUT] > s->cursor[OUT]) {
+      csn_json_verdict verdict = csn_json_end(&s->line);
+      end_line(s, e, verdict, false);
+      s->cursor[OUT] = s->fed[OUT];
+    }
+  } else {
+    emit_text(s, e, OUT, s->text[OUT].len);
+  }
+  emit_text(s, e, ERR, s->text[ERR].len);
+  e->line_off = 0;
+  e->line_len = 0;
+  e->line_flags = 0;
+}
+
+int64_t csn_session_feed(csn_session *s, uint32_t stream, uint32_t id, uint64_t time_ms, csn_span in,
+                         csn_fx *fx) {
+  if (in.len > CSN_FEED_MAX) return CSN_ERR_BAD_RECORD;
+  if (csn_fx_room(fx) < CSN_FEED_FX_MIN) return CSN_ERR_AGAIN;
+  csn_target to = csn_session_target((csn_state)s->state, CSN_EV_OUTPUT);
+  if (stream == CSN_STREAM_DIGEST) {
+    if (to == CSN_TO_OVER) return CSN_ERR_SESSION_OVER;
+    if (!s->digest_open || s->digest_id != id) return CSN_ERR_BAD_STATE;
+    br_sha256_update(&s->digest, in.ptr, in.len);
+    return in.len;
+  }
+  if (stream != CSN_STREAM_STDOUT && stream != CSN_STREAM_STDERR) return CSN_ERR_BAD_RECORD;
+  if (to == CSN_TO_ILLEGAL) return CSN_ERR_BAD_STATE;
+  if (to == CSN_TO_OVER) return CSN_ERR_SESSION_OVER;
+  if (id == 0 || id > s->run_count) return CSN_ERR_NO_RUN;
+  if (id != s->run || to == CSN_TO_LATE) {
+    for (uint32_t i = 0; i < s->queue_len; i++)
+      if (s->queue[i] == id) return CSN_ERR_BAD_STATE;
+    if (id == s->run && s->state == CSN_ST_LOADING) return CSN_ERR_BAD_STATE;
+    if (s->late_count < UINT32_MAX) s->late_count++;
+    return in.len;
+  }
+  if (time_ms > s->now_ms) s->now_ms = time_ms;
+  int at = stream == CSN_STREAM_STDERR ? ERR : OUT;
+  uint32_t used = is_events(s, at) ? feed_events(s, in, fx) : feed_text(s, at, in, fx);
+  csn_fx_emit_cursor(fx, stream, id, s->cursor[at]);
+  return used;
+}

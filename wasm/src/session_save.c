@@ -1,0 +1,171 @@
+#include "csn/session.h"
+
+/* One walk for both directions, so that they cannot differ. */
+typedef struct walk {
+  bool loading, ok;
+  uint8_t *out; /* saving */
+  uint32_t cap, len;
+  csn_reader in; /* loading */
+} walk;
+
+static void bytes(walk *w, void *p, uint32_t len) {
+  if (!w->ok || len == 0) return;
+  if (w->loading) {
+    csn_span got;
+    w->ok = csn_rd_bytes(&w->in, len, &got);
+    if (w->ok) memcpy(p, got.ptr, len);
+  } else {
+    w->ok = len <= w->cap - w->len;
+    if (w->ok) memcpy(w->out + w->len, p, len);
+    if (w->ok) w->len += len;
+  }
+}
+
+/* An unsigned number of `size` bytes, 0..max. */
+static uint64_t number(walk *w, uint64_t value, uint32_t size, uint64_t max) {
+  uint8_t raw[8];
+  for (uint32_t i = 0; i < size; i++)
+    raw[i] = (uint8_t)(value >> (8 * i));
+  bytes(w, raw, size);
+  if (!w->loading || !w->ok) return value;
+  value = 0;
+  for (uint32_t i = size; i > 0; i--)
+    value = value << 8 | raw[i - 1];
+  if (value > max) w->ok = false;
+  return w->ok ? value : 0;
+}
+
+static void u8(walk *w, uint8_t *p, uint8_t max) {
+  *p = (uint8_t)number(w, *p, 1, max);
+}
+static void u16(walk *w, uint16_t *p, uint16_t max) {
+  *p = (uint16_t)number(w, *p, 2, max);
+}
+static void u32(walk *w, uint32_t *p, uint32_t max) {
+  *p = (uint32_t)number(w, *p, 4, max);
+}
+static void u64(walk *w, uint64_t *p) {
+  *p = number(w, *p, 8, UINT64_MAX);
+}
+
+static void text64(walk *w, csn_text64 *t) {
+  u8(w, &t->len, sizeof t->bytes);
+  bytes(w, t->bytes, t->len);
+}
+
+static void usage(walk *w, csn_usage *u) {
+  u64(w, &u->input_tokens);
+  u64(w, &u->output_tokens);
+  u64(w, &u->cache_read_tokens);
+  u64(w, &u->cache_write_tokens);
+  u64(w, &u->cost_nano);
+  u32(w, &u->turns, UINT32_MAX);
+  u32(w, &u->tool_calls, UINT32_MAX);
+}
+
+static void agent_run(walk *w, csn_agent_run *r) {
+  u8(w, &r->has_result, 1);
+  u8(w, &r->is_error, 1);
+  u8(w, &r->result_cut, 1);
+  u16(w, &r->error_status, UINT16_MAX);
+  text64(w, &r->reason);
+  text64(w, &r->kind);
+  usage(w, &r->usage);
+  u8(w, &r->id_len, CSN_ID_CAP);
+  bytes(w, r->agent_session_id, r->id_len);
+  u16(w, &r->message_len, CSN_MESSAGE_CAP);
+  bytes(w, r->message, r->message_len);
+  u32(w, &r->result_true_len, UINT32_MAX);
+  u32(w, &r->result_len, CSN_FIELD_MAX);
+  bytes(w, r->result, r->result_len);
+}
+
+static void outcome(walk *w, csn_outcome *o) {
+  uint32_t code = (uint32_t)o->exit_code;
+  u8(w, &o->type, CSN_T_RUN_POLICY_VIOLATION);
+  u8(w, &o->has_exit_code, 1);
+  u8(w, &o->has_signal, 1);
+  u32(w, &code, INT32_MAX);
+  o->exit_code = (int32_t)code;
+  u32(w, &o->signal, 255);
+  u64(w, &o->duration_ms);
+  text64(w, &o->reason);
+}
+
+static void session(walk *w, csn_session *s) {
+  uint32_t magic = CSN_ABI_MAGIC, version = CSN_SNAPSHOT_VERSION;
+  u32(w, &magic, UINT32_MAX);
+  u32(w, &version, CSN_SNAPSHOT_VERSION);
+  if (magic != CSN_ABI_MAGIC || version != CSN_SNAPSHOT_VERSION) w->ok = false;
+  u8(w, &s->state, CSN_ST_COUNT - 1);
+  u8(w, &s->agent, CSN_AGENT_END - 1);
+  u8(w, &s->end_reason, CSN_END_COUNT - 1);
+  u8(w, &s->is_command, 1);
+  u8(w, &s->kill, CSN_KILL_TIMED_OUT);
+  u8(w, &s->started, 1);
+  u32(w, &s->timeout_s, CSN_TIMEOUT_S_MAX);
+  u32(w, &s->run_timeout_s, CSN_TIMEOUT_S_MAX);
+  u32(w, &s->run_count, CSN_RUN_MAX);
+  u32(w, &s->run, s->run_count);
+  u32(w, &s->late_count, UINT32_MAX);
+  u32(w, &s->queue_len, CSN_QUEUE_MAX);
+  for (uint32_t i = 0; i < s->queue_len; i++)
+    u32(w, &s->queue[i], s->run_count);
+  u64(w, &s->seq);
+  u64(w, &s->now_ms);
+  u64(w, &s->expires_ms);
+  u64(w, &s->wake_ms);
+  u64(w, &s->started_ms);
+  u64(w, &s->deadline_ms);
+  u64(w, &s->cursor[0]);
+  u64(w, &s->cursor[1]);
+  outcome(w, &s->outcome);
+  u8(w, &s->memory.id_len, CSN_ID_CAP);
+  bytes(w, s->memory.id, s->memory.id_len);
+  usage(w, &s->memory.total);
+  agent_run(w, &s->result);
+  u32(w, &s->system_prompt_len, sizeof s->system_prompt);
+  bytes(w, s->system_prompt, s->system_prompt_len);
+  u32(w, &s->model_len, sizeof s->model);
+  bytes(w, s->model, s->model_len);
+  u32(w, &s->env_len, sizeof s->env);
+  bytes(w, s->env, s->env_len);
+}
+
+int32_t csn_session_save(csn_session *s, uint8_t *out, uint32_t cap) {
+  walk w = {.loading = false, .ok = true, .out = out, .cap = cap};
+  session(&w, s);
+  CSN_INVARIANT(w.len <= CSN_SNAPSHOT_MAX);
+  return w.ok ? (int32_t)w.len : CSN_ERR_AGAIN;
+}
+
+/* A run is current exactly in its phases, has an outcome exactly while its files are collected, and every
+ * state but the first has an agent. */
+static bool consistent(const csn_session *s) {
+  bool phase = s->state >= CSN_ST_LOADING && s->state <= CSN_ST_COLLECTING;
+  if ((s->run != 0) != phase) return false;
+  if ((s->outcome.type != 0) != (s->state == CSN_ST_COLLECTING)) return false;
+  if (s->outcome.type != 0 && s->outcome.type < CSN_T_RUN_SUCCEEDED) return false;
+  if ((s->agent == CSN_AGENT_NONE) != (s->state == CSN_ST_NEW)) return false;
+  if (s->agent == CSN_AGENT_SHELL && s->run != 0 && s->state > CSN_ST_LOADING && !s->is_command) return false;
+  if ((s->end_reason != CSN_END_NONE) != (s->state == CSN_ST_ENDING) && s->state != CSN_ST_ENDED)
+    return false;
+  if (s->state != CSN_ST_NEW && (s->timeout_s < CSN_TIMEOUT_S_MIN || s->expires_ms == 0)) return false;
+  if (s->queue_len > 0 && (s->state == CSN_ST_NEW || s->state == CSN_ST_IDLE || s->state >= CSN_ST_ENDING))
+    return false;
+  for (uint32_t i = 0; i < s->queue_len; i++)
+    if (s->queue[i] <= (i == 0 ? s->run : s->queue[i - 1])) return false;
+  return true;
+}
+
+csn_err csn_session_load(csn_session *s, csn_span snapshot) {
+  walk w = {.loading = true, .ok = true, .in = {snapshot, 0}};
+  csn_session_init(s);
+  session(&w, s);
+  if (!w.ok || w.in.pos != snapshot.len || !consistent(s)) {
+    csn_session_init(s);
+    return CSN_ERR_BAD_SNAPSHOT;
+  }
+  csn_streams_reset(s);
+  return CSN_ERR_OK;
+}

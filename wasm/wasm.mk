@@ -1,0 +1,91 @@
+# The core: build/core.wasm, build/caisson-events, the host's constants and every test of the C side.
+# Included by the Makefile; also runs alone: make -f wasm/wasm.mk core
+BUILD ?= build
+CLANG ?= clang
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+CC ?= gcc
+NM_WASM ?= llvm-nm
+CORE_NODE ?= $(firstword $(wildcard node_modules/.bin/node) node)
+
+.PHONY: core abi abi-check test-core fuzz-smoke
+.DEFAULT_GOAL ?= core
+
+CORE_WARN := -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow -Wvla -Wcast-align -Wstrict-prototypes \
+  -Wmissing-prototypes -Wswitch-enum -Wimplicit-fallthrough -Wundef -Wformat=2 -Wframe-larger-than=1024 -Werror
+CORE_CJSON := -Dmalloc=csn_cjson_malloc -Drealloc=csn_cjson_realloc -Dfree=csn_cjson_free
+CORE_INC := -Iwasm/include -isystem $(BUILD)/deps/cjson -isystem $(BUILD)/deps/bearssl/inc -I$(BUILD)
+CORE_NAMES := $(basename $(notdir $(wildcard wasm/src/*.c)))
+CORE_HEADERS := $(wildcard wasm/include/csn/*.h)
+CORE_BEARSSL := hash/sha2small codec/dec32be codec/enc32be
+CORE_DEPS := $(BUILD)/deps/.stamp
+
+$(CORE_DEPS): scripts/fetch-deps.sh
+	@BUILD=$(BUILD) sh scripts/fetch-deps.sh
+	@touch $@
+
+# --- the wire ---------------------------------------------------------------------------------------------------
+
+$(BUILD)/gen_abi_ts: wasm/abi/gen_abi_ts.c wasm/include/csn/abi.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O1 -Wall -Wextra -Werror -Iwasm/include -o $@ $<
+
+$(BUILD)/abi_digest.h: $(BUILD)/gen_abi_ts
+	$(BUILD)/gen_abi_ts digest > $@.tmp && mv $@.tmp $@
+
+abi: $(BUILD)/gen_abi_ts
+	@mkdir -p worker/src/core
+	$(BUILD)/gen_abi_ts ts > $(BUILD)/abi.gen.ts
+	@cmp -s $(BUILD)/abi.gen.ts worker/src/core/abi.gen.ts || cp $(BUILD)/abi.gen.ts worker/src/core/abi.gen.ts
+
+abi-check: $(BUILD)/gen_abi_ts
+	@$(BUILD)/gen_abi_ts ts > $(BUILD)/abi.gen.ts
+	@diff -u worker/src/core/abi.gen.ts $(BUILD)/abi.gen.ts \
+	  || { echo 'abi-check: worker/src/core/abi.gen.ts is stale, run `make abi`' >&2; exit 1; }
+
+# --- one set of objects per compiler and set of flags: $(1) name, $(2) compiler, $(3) flags ----------------------
+
+define core_objects
+$(1)_OBJ := $$(CORE_NAMES:%=$(BUILD)/$(1)/%.o) $(BUILD)/$(1)/cJSON.o $$(addprefix $(BUILD)/$(1)/,$$(addsuffix .o,$$(notdir $$(CORE_BEARSSL))))
+$(BUILD)/$(1)/%.o: wasm/src/%.c $$(CORE_HEADERS) $$(CORE_DEPS)
+	@mkdir -p $$(@D)
+	$(2) -std=c11 $$(CORE_WARN) $(3) $$(CORE_INC) -c -o $$@ $$<
+$(BUILD)/$(1)/cJSON.o: $$(CORE_DEPS)
+	@mkdir -p $$(@D)
+	$(2) -std=c11 $(3) -w $$(CORE_CJSON) -c -o $$@ $(BUILD)/deps/cjson/cJSON.c
+$(BUILD)/$(1)/sha2small.o $(BUILD)/$(1)/dec32be.o $(BUILD)/$(1)/enc32be.o: $$(CORE_DEPS)
+	@mkdir -p $$(@D)
+	$(2) -std=c11 $(3) -w -I$(BUILD)/deps/bearssl/inc -I$(BUILD)/deps/bearssl/src -c -o $$@ \
+	  $$(firstword $$(wildcard $(BUILD)/deps/bearssl/src/*/$$(basename $$(notdir $$@)).c) $(BUILD)/deps/bearssl/src/$$(if $$(findstring sha2,$$@),hash,codec)/$$(basename $$(notdir $$@)).c)
+endef
+
+# Redzones make every frame large.
+CORE_SAN := -O1 -g -Wno-frame-larger-than -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+WASM_FLAGS := --target=wasm32-wasi -O2 -fvisibility=hidden -fno-exceptions -ffunction-sections -fdata-sections
+$(eval $(call core_objects,native,$(CC),-O2 -g))
+$(eval $(call core_objects,san-gcc,gcc,$(CORE_SAN)))
+$(eval $(call core_objects,san-clang,$(CLANG),$(CORE_SAN)))
+$(eval $(call core_objects,san-memory,$(CLANG),-O1 -g -Wno-frame-larger-than -fsanitize=memory -fno-sanitize-recover=all -fno-omit-frame-pointer))
+$(eval $(call core_objects,fuzz,$(CLANG),-O1 -g -Wno-frame-larger-than -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all))
+$(eval $(call core_objects,wasm,$(CLANG),$(WASM_FLAGS)))
+
+# --- core.wasm and caisson-events ---------------------------------------------------------------------------------
+
+WASM_MEMORY := 2097152
+WASM_LINK := --target=wasm32-wasi -mexec-model=reactor -Wl,--no-entry -Wl,--fatal-warnings -Wl,--strip-all \
+  -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--initial-memory=$(WASM_MEMORY) -Wl,--max-memory=$(WASM_MEMORY) -Wl,--gc-sections
+
+$(BUILD)/wasm/exports/wasm_exports.o: wasm/abi/wasm_exports.c $(CORE_HEADERS) $(BUILD)/abi_digest.h $(CORE_DEPS)
+	@mkdir -p $(@D)
+	$(CLANG) -std=c11 $(WASM_FLAGS) $(CORE_WARN) -Wno-missing-prototypes $(CORE_INC) -c -o $@ $<
+
+$(BUILD)/core.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/wasm_exports.o
+	$(CLANG) $(WASM_LINK) -o $@ $^
+
+$(BUILD)/caisson-events: wasm/tools/caisson_events.c $(native_OBJ) $(CORE_HEADERS)
+	$(CC) -std=c11 -O2 -g -Wall -Wextra -Werror $(CORE_INC) -o $@ $< $(native_OBJ)
+
+core: $(BUILD)/core.wasm $(BUILD)/caisson-events
+
+include wasm/test.mk
