@@ -1,0 +1,328 @@
+/* engine/apply.c - carries a plan out in the child and becomes bwrap.
+ *
+ * Order, with reasons: namespaces first (nothing below may be seen by the host); sources opened
+ * before /tmp is covered (the state directory may lie there); mounts; network, whose listening
+ * socket goes to the engine before anything of the sandbox runs; limits; privileges dropped
+ * last, because mounts of directories that the sandbox's user cannot reach need them. */
+#define _GNU_SOURCE
+#include "engine.h"
+
+#include "../common/link.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/close_range.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define STAGE_DIR "/tmp" /* covered by a private tmpfs: PLAN_TMPFS */
+
+static void die(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
+static void die(const char *fmt, ...) {
+  int err = errno;
+  va_list ap;
+  va_start(ap, fmt);
+  vdprintf(2, fmt, ap);
+  va_end(ap);
+  dprintf(2, ": %s\n", strerror(err));
+  _exit(125);
+}
+
+static void write_proc(const char *path, const char *text) {
+  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text)) die("write %s", path);
+  close(fd);
+}
+
+static void enter_namespaces(bool root) {
+  uid_t uid = geteuid();
+  gid_t gid = getegid();
+  if (unshare((root ? 0 : CLONE_NEWUSER) | CLONE_NEWNS | CLONE_NEWNET) != 0) {
+    int err = errno;
+    dprintf(
+        2,
+        "This kernel does not let this user make namespaces. Check: sysctl "
+        "kernel.unprivileged_userns_clone=1 "
+        "(Debian), kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), user.max_user_namespaces > 0; "
+        "inside a chroot the kernel always refuses: use a mount namespace (unshare -m, pivot_root) there.\n");
+    errno = err;
+    die("unshare");
+  }
+  if (root) return;
+  char map[64];
+  write_proc("/proc/self/setgroups", "deny");
+  snprintf(map, sizeof map, "%u %u 1", (unsigned)uid, (unsigned)uid);
+  write_proc("/proc/self/uid_map", map);
+  snprintf(map, sizeof map, "%u %u 1", (unsigned)gid, (unsigned)gid);
+  write_proc("/proc/self/gid_map", map);
+}
+
+/* The text "/proc/self/fd/N" of a source, opened before the mounts hide it. */
+static char *open_source(const char *path, bool optional) {
+  int fd = open(path, O_PATH | O_CLOEXEC);
+  if (fd < 0) {
+    if (optional) return NULL;
+    die("open %s", path);
+  }
+  char *text = NULL;
+  if (asprintf(&text, "/proc/self/fd/%d", fd) < 0) abort();
+  return text;
+}
+
+static void make_parents(const char *path) {
+  char room[4096];
+  snprintf(room, sizeof room, "%s", path);
+  for (char *at = strchr(room + 1, '/'); at != NULL; at = strchr(at + 1, '/')) {
+    *at = '\0';
+    if (mkdir(room, 0755) != 0 && errno != EEXIST) die("mkdir %s", room);
+    *at = '/';
+  }
+}
+
+static bool try_overlay(const plan_op *op, const char *lower, const char *upper, const char *work,
+                        bool root) {
+  char options[512];
+  snprintf(options, sizeof options, "%slowerdir=%s,upperdir=%s,workdir=%s", root ? "" : "userxattr,", lower,
+           upper, work);
+  return mount("overlay", op->dst, "overlay", MS_NOSUID | MS_NODEV, options) == 0;
+}
+
+/* A bind mount of the lower directory alone: where other mounts lie below it, a user namespace may not
+ * clone it as it is. */
+static const char *stage_lower(const char *lower, char *room, size_t cap) {
+  static int serial;
+  snprintf(room, cap, STAGE_DIR "/lower%d", ++serial);
+  if (mkdir(room, 0700) != 0) return NULL;
+  if (mount(lower, room, NULL, MS_BIND, NULL) == 0 || mount(lower, room, NULL, MS_BIND | MS_REC, NULL) == 0)
+    return room;
+  return NULL;
+}
+
+/* An upper and a work directory in memory. */
+static void stage_upper(char *upper, char *work, size_t cap) {
+  static int serial;
+  char stage[64];
+  snprintf(stage, sizeof stage, STAGE_DIR "/upper%d", ++serial);
+  if (mkdir(stage, 0700) != 0 ||
+      mount("tmpfs", stage, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0700,size=4g") != 0)
+    die("tmpfs on %s", stage);
+  snprintf(upper, cap, "%s/upper", stage);
+  snprintf(work, cap, "%s/work", stage);
+  if (mkdir(upper, 0755) != 0 || mkdir(work, 0755) != 0) die("mkdir in %s", stage);
+}
+
+static void mount_overlay(const plan_op *op, const char *lower, const char *upper, const char *work,
+                          bool root) {
+  char room[64], up[80], wk[80];
+  if (try_overlay(op, lower, upper, work, root)) return;
+  int first = errno;
+  const char *staged = stage_lower(lower, room, sizeof room);
+  if (staged != NULL && try_overlay(op, staged, upper, work, root)) return;
+  /* An upper directory on an overlay, or on a file system without the attributes. */
+  stage_upper(up, wk, sizeof up);
+  if (!try_overlay(op, lower, up, wk, root) && (staged == NULL || !try_overlay(op, staged, up, wk, root)))
+    die("mount overlay on %s", op->dst);
+  dprintf(2, "note: %s cannot hold an overlay (%s); changes to %s are kept in memory\n", op->upper,
+          strerror(first), op->dst);
+}
+
+static void bind_read_only(const plan_op *op, const char *src) {
+  struct stat st, have;
+  if (stat(src, &st) != 0) die("stat %s", op->src);
+  if (stat(op->dst, &have) != 0) {
+    make_parents(op->dst);
+    if (S_ISDIR(st.st_mode)) {
+      if (mkdir(op->dst, 0755) != 0) die("mkdir %s", op->dst);
+    } else {
+      int fd = open(op->dst, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+      if (fd < 0) die("create %s", op->dst);
+      close(fd);
+    }
+  }
+  if (mount(src, op->dst, NULL, MS_BIND | MS_REC, NULL) != 0) die("bind %s on %s", op->src, op->dst);
+  /* Flags that the source has are locked in a user namespace and must be named again. */
+  struct statvfs vfs;
+  unsigned long flags = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV;
+  if (statvfs(op->dst, &vfs) == 0) {
+    if (vfs.f_flag & ST_NOEXEC) flags |= MS_NOEXEC;
+    if (vfs.f_flag & ST_NOATIME) flags |= MS_NOATIME;
+    if (vfs.f_flag & ST_NODIRATIME) flags |= MS_NODIRATIME;
+    if (vfs.f_flag & ST_RELATIME) flags |= MS_RELATIME;
+  }
+  if (mount(NULL, op->dst, NULL, flags, NULL) != 0) die("read-only %s", op->dst);
+}
+
+static void make_dir(const plan_op *op, const plan *p, bool root) {
+  make_parents(op->dst);
+  if (mkdir(op->dst, op->mode) != 0 && errno != EEXIST) die("mkdir %s", op->dst);
+  if (op->owned && root && chown(op->dst, p->uid, p->uid) != 0) die("chown %s", op->dst);
+  if (chmod(op->dst, op->mode) != 0) die("chmod %s", op->dst);
+}
+
+typedef struct sources {
+  char *src, *upper, *work;
+} sources;
+
+static void build_root(const plan *p, bool root) {
+  sources *from = calloc(p->count, sizeof *from);
+  if (from == NULL) abort();
+  for (size_t i = 0; i < p->count; i++) {
+    const plan_op *op = &p->ops[i];
+    if (op->src != NULL) from[i].src = open_source(op->src, op->optional);
+    if (op->upper != NULL) from[i].upper = open_source(op->upper, false);
+    if (op->work != NULL) from[i].work = open_source(op->work, false);
+  }
+  umask(0);
+  for (size_t i = 0; i < p->count; i++) {
+    const plan_op *op = &p->ops[i];
+    char options[32];
+    switch (op->kind) {
+    case PLAN_PRIVATE:
+      if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) die("make mounts private");
+      break;
+    case PLAN_TMPFS:
+      snprintf(options, sizeof options, "mode=%04o,size=1m", (unsigned)op->mode);
+      if (mount("tmpfs", op->dst, "tmpfs", MS_NOSUID | MS_NODEV, options) != 0) die("tmpfs on %s", op->dst);
+      break;
+    case PLAN_DIR:
+      make_dir(op, p, root);
+      break;
+    case PLAN_OVERLAY:
+      mount_overlay(op, from[i].src, from[i].upper, from[i].work, root);
+      break;
+    case PLAN_BIND_RO:
+      if (from[i].src != NULL) bind_read_only(op, from[i].src);
+      break;
+    }
+  }
+}
+
+/* Loopback up, and the socket where intercepted requests arrive. */
+static void make_network(int link) {
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  struct ifreq ifr = {.ifr_flags = IFF_UP};
+  strcpy(ifr.ifr_name, "lo");
+  if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) != 0) die("loopback");
+  int one = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(80)};
+  inet_pton(AF_INET, EGRESS_ADDRESS, &a.sin_addr);
+  if (bind(fd, (struct sockaddr *)&a, sizeof a) != 0 || listen(fd, 128) != 0)
+    die("listen on " EGRESS_ADDRESS);
+  if (csn_link_send(link, CSN_LINK_EGRESS, 0, 80, 0, fd) != 0) die("link");
+  close(fd);
+  /* Programs in a sandbox expect to be able to use the small ports, as in a container. */
+  int ctl = open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_WRONLY | O_CLOEXEC);
+  if (ctl >= 0) {
+    ssize_t n = write(ctl, "0", 1);
+    (void)n;
+    close(ctl);
+  }
+}
+
+static void set_limit(int what, rlim_t value) {
+  struct rlimit have, want = {value, value};
+  if (getrlimit(what, &have) == 0 && have.rlim_max < value) want.rlim_cur = want.rlim_max = have.rlim_max;
+  if (setrlimit(what, &want) != 0) die("setrlimit");
+}
+
+static int args_file(const plan *p) {
+  int fd = memfd_create("bwrap-args", MFD_CLOEXEC);
+  for (size_t off = 0; fd >= 0 && off < p->bwrap.len;) {
+    ssize_t n = write(fd, p->bwrap.p + off, p->bwrap.len - off);
+    if (n <= 0) die("memfd");
+    off += (size_t)n;
+  }
+  if (fd < 0 || lseek(fd, 0, SEEK_SET) != 0) die("memfd");
+  return fd;
+}
+
+/* The filter anew: bwrap reads from the file's offset, which duplicates share between launches. */
+static int open_filter(void) {
+  if (cfg.seccomp_fd < 0) return -1;
+  char path[40];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", cfg.seccomp_fd);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) die("seccomp filter");
+  return fd;
+}
+
+/* Puts descriptors where bwrap and the guest expect them and closes all others. */
+static void place_fds(const launch_fds *fds, int args, int filter) {
+  const int want[] = {fds->listen, fds->link, fds->guest, args, filter};
+  int high[5];
+  for (int i = 0; i < 5; i++) {
+    high[i] = want[i] < 0 ? -1 : fcntl(want[i], F_DUPFD, 64);
+    if (want[i] >= 0 && high[i] < 0) die("dup");
+  }
+  for (int i = 0; i < 5; i++)
+    if (high[i] >= 0 && dup2(high[i], 3 + i) < 0) die("dup2");
+  syscall(SYS_close_range, 8u, ~0u, 0u);
+}
+
+void apply_and_exec(const plan *p, const launch_fds *fds, pid_t engine) {
+  sigset_t none;
+  sigemptyset(&none);
+  dup2(fds->err, 2);
+  int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0) die("/dev/null");
+  for (int s = 1; s < 32; s++)
+    signal(s, SIG_DFL);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  /* With the engine killed nothing of the sandbox may stay. */
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != engine) _exit(125);
+  /* The engine is not dumpable, which would close /proc/self to its own user here. The
+   * token has no business in this process. */
+  if (cfg.token != NULL) explicit_bzero(cfg.token, strlen(cfg.token));
+  prctl(PR_SET_DUMPABLE, 1);
+  enter_namespaces(cfg.root);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  int filter = open_filter();
+  build_root(p, cfg.root);
+  make_network(fds->link);
+  set_limit(RLIMIT_CORE, 0);
+  set_limit(RLIMIT_NOFILE, 65536);
+  if (cfg.root) {
+    set_limit(RLIMIT_NPROC, 8192);
+    /* Groups before the ids: afterwards there is no right to drop them. */
+    if (setgroups(0, NULL) != 0 || setresgid(p->uid, p->uid, p->uid) != 0 ||
+        setresuid(p->uid, p->uid, p->uid) != 0)
+      die("drop to uid %u", (unsigned)p->uid);
+  }
+  /* Changing ids cleared it. */
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != engine) _exit(125);
+  if (chdir("/") != 0) die("chdir");
+  place_fds(fds, args_file(p), filter);
+  size_t n = 0;
+  while (p->command[n] != NULL)
+    n++;
+  char **argv = calloc(n + 5, sizeof *argv);
+  if (argv == NULL) abort();
+  argv[0] = (char[]){"bwrap"};
+  argv[1] = (char[]){"--args"};
+  argv[2] = (char[]){"6"};
+  argv[3] = (char[]){"--"};
+  memcpy(argv + 4, p->command, n * sizeof *argv);
+  char *envp[] = {(char[]){"PATH=/usr/bin:/bin"}, NULL};
+  execve(cfg.bwrap, argv, envp);
+  die("exec %s", cfg.bwrap);
+}

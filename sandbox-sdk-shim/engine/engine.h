@@ -1,0 +1,208 @@
+/* engine/engine.h - the host side: what its files share.
+ *
+ * One thread, one event loop. A sandbox is a bubblewrap process with our guest server
+ * as PID 1 inside; the engine talks to it over a unix socket (HTTP) and a packet
+ * socket (link.h). Everything that comes from there is hostile input. */
+#ifndef CAISSON_ENGINE_H
+#define CAISSON_ENGINE_H
+
+#include "../common/buf.h"
+
+#include <cJSON.h>
+#include <event2/buffer.h>
+#include <event2/event.h>
+#include <event2/http.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define ENGINE_VERSION     "0.1.0"
+#define ENGINE_NAME_MAX    64u                  /* of a sandbox, bytes */
+#define ENGINE_SANDBOX_MAX 900u                 /* at once; below the uid range of one engine */
+#define ENGINE_BODY_MAX    (1024u * 1024)       /* of an API request, bytes */
+#define ENGINE_ENV_MAX     512u                 /* variables of one sandbox */
+#define ENGINE_HOSTS_MAX   256u                 /* intercepted hosts of one sandbox */
+#define ENGINE_HOST_MAX    253u                 /* a DNS name, bytes */
+#define ENGINE_EGRESS_BODY (128u * 1024 * 1024) /* request body of one outbound request, bytes */
+#define ENGINE_HEAD_MAX    16384u               /* first request head of a port connection, bytes */
+#define ENGINE_HEAD_MS     10000                /* until that head must be complete */
+#define ENGINE_START_MS    20000                /* until the guest must say that it is ready */
+#define ENGINE_DETAIL_MAX  4096u                /* kept of what a launcher says on stderr, bytes */
+#define ENGINE_TOKEN_CHARS 43                   /* 32 random bytes, base64 */
+#define EGRESS_ADDRESS     "127.77.0.1"         /* inside; /etc/hosts sends intercepted hosts there */
+
+typedef struct bind_ro {
+  const char *src, *dst;
+} bind_ro;
+
+typedef struct config {
+  int port;
+  const char *state_dir, *guest, *token_file, *dry_run;
+  char *token;
+  char *bwrap;
+  char *runner; /* caisson-run beside the guest, NULL if there is none */
+  bind_ro binds[32];
+  size_t bind_count;
+  bool root;      /* effective uid 0 */
+  uid_t uid_base; /* root: sandboxes run as uid_base + slot */
+  int seccomp_fd; /* compiled filter, -1 if none */
+} config;
+
+extern config cfg;
+extern struct event_base *base;
+
+/* ---- log.c ---- */
+enum { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+void log_level(const char *name);
+void log_line(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- names.c: pure checks ---- */
+bool name_ok(const char *name);
+bool port_ok(const char *text, unsigned *port);
+/* A host with optional port as it stands in a Host header. On success `out` holds the host in
+ * lower case without port, brackets kept; *port is 80 when absent. */
+bool host_split(const char *text, char out[ENGINE_HOST_MAX + 1], unsigned *port);
+/* `pattern`: exact, or *.suffix for any depth below it. */
+bool host_matches(const char *pattern, const char *host);
+
+/* ---- plan.c, apply.c: from configuration to a root file system ---- */
+typedef enum plan_kind {
+  PLAN_PRIVATE, /* no mount event leaves or enters */
+  PLAN_TMPFS,   /* dst, mode */
+  PLAN_DIR,     /* dst, mode; owner: the sandbox's user if `owned` */
+  PLAN_OVERLAY, /* src lower, upper, work, dst */
+  PLAN_BIND_RO, /* src, dst; made if missing; skipped when `optional` and src is missing */
+} plan_kind;
+
+typedef struct plan_op {
+  plan_kind kind;
+  char *src, *upper, *work, *dst;
+  mode_t mode;
+  bool owned, optional;
+} plan_op;
+
+typedef struct plan {
+  plan_op *ops;
+  size_t count;
+  char *root;     /* the composed root */
+  uid_t uid;      /* host uid of the sandbox's user */
+  csn_buf bwrap;  /* bwrap's arguments, NUL after each */
+  char **command; /* NULL-terminated; after `--` */
+} plan;
+
+typedef struct sandbox sandbox;
+plan *plan_make(const sandbox *sb, const cJSON *env, const cJSON *entrypoint);
+void plan_print(const plan *p);
+void plan_free(plan *p);
+
+typedef struct launch_fds {
+  int listen, link, guest, err;
+} launch_fds;
+/* In the child after fork: never returns. Prints what failed on descriptor 2. */
+void apply_and_exec(const plan *p, const launch_fds *fds, pid_t engine) __attribute__((noreturn));
+
+/* ---- skeleton.c ---- */
+/* Makes D/base anew: the lower directory of every root. 0 or -1 with errno. */
+int skeleton_make(const char *dir);
+/* Removes a tree, also where directories have mode 0. Follows no link. */
+int remove_tree(int parent_fd, const char *name);
+
+/* ---- seccomp.c ---- */
+/* A sealed memfd with the filter; -1 with errno. */
+int seccomp_compile(void);
+
+/* ---- sandbox.c ---- */
+typedef enum sandbox_state { SB_STARTING, SB_RUNNING, SB_ENDING, SB_ENDED } sandbox_state;
+
+typedef struct request_list {
+  struct evhttp_request **req;
+  size_t count;
+} request_list;
+
+typedef struct egress_set {
+  char *url_host;  /* loopback address to connect to */
+  char *authority; /* host:port for the Host header */
+  char *path;      /* with query */
+  char *token;
+  unsigned port;
+  char **hosts;
+  size_t host_count;
+  bool all, v6;
+} egress_set;
+
+typedef struct port_listener port_listener;
+typedef struct port_conn port_conn;
+typedef struct forward forward;
+
+struct sandbox {
+  char name[ENGINE_NAME_MAX + 1];
+  uint64_t generation;
+  unsigned slot;
+  sandbox_state state;
+  pid_t pid;    /* launcher, then bwrap; 0 once reaped */
+  int guest_fd; /* pidfd of PID 1 inside, -1 */
+  int link_fd;  /* -1 */
+  int dir_fd;   /* D/sandboxes/<name>, -1 */
+  struct event *link_ev, *err_ev, *start_timer;
+  int err_fd;
+  csn_buf detail; /* the last the launcher said */
+  char port_token[ENGINE_TOKEN_CHARS + 1];
+  bool destroy_asked;
+  int exit_code, exit_signal;
+  const char *reason; /* exited, signalled, destroyed, start_failed */
+  request_list starters, waiters, deleters;
+  egress_set egress;
+  struct evhttp *egress_http;
+  forward *forwards;
+  port_listener *ports;
+  port_conn *conns;
+  sandbox *next;
+};
+
+void sandboxes_init(void);
+sandbox *sandbox_find(const char *name);
+size_t sandbox_count(void);
+/* Head of the list of all sandboxes, linked by `next`; NULL when there is none. */
+const sandbox *sandbox_first(void);
+/* Starts it, or adopts one that runs; answers `req` when it is ready or has failed. */
+void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req);
+void sandbox_wait(sandbox *sb, struct evhttp_request *req);
+void sandbox_delete(sandbox *sb, struct evhttp_request *req);
+/* 0 or an errno value. */
+int sandbox_signal(sandbox *sb, int sig);
+bool sandbox_connect(sandbox *sb, uint32_t id, unsigned port);
+void sandboxes_shutdown(void);
+const char *sandbox_dir(const char *name); /* static room */
+
+/* ---- egress.c ---- */
+/* Reads the "egress" object. NULL, or the text of what is wrong; *set is complete or untouched. */
+const char *egress_parse(const cJSON *v, egress_set *set);
+void egress_free(egress_set *set);
+/* Rewrites the sandbox's hosts file. */
+void egress_write_hosts(const sandbox *sb);
+/* Takes the listening socket that the launcher made in the sandbox's network. */
+bool egress_listen(sandbox *sb, int fd);
+void egress_close(sandbox *sb);
+
+/* ---- ports.c, pump.c ---- */
+/* The host port that leads to `port` of the sandbox; 0 with errno. */
+unsigned ports_open(sandbox *sb, unsigned port);
+void ports_close(sandbox *sb);
+/* The guest's answer to a connect message; takes fd. */
+void ports_connected(sandbox *sb, uint32_t id, int err, int fd);
+/* Joins two stream sockets until both directions have ended, then closes them. `head` (copied) goes
+ * to `b` first. `done` is called once, not from inside this call. */
+typedef struct pump pump;
+pump *pump_start(int a, int b, const void *head, size_t len, void (*done)(void *arg), void *arg);
+void pump_cancel(pump *p);
+
+/* ---- api.c ---- */
+void api_init(int listen_fd);
+void api_json(struct evhttp_request *req, int status, csn_buf *json);
+void api_error(struct evhttp_request *req, int status, const char *code, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* Fills ENGINE_TOKEN_CHARS characters and a NUL. */
+void random_token(char *out);
+
+#endif

@@ -1,0 +1,160 @@
+/* engine/plan.c - what a sandbox is made of, as data. No effects here. */
+#define _GNU_SOURCE
+#include "engine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define STAGE "/tmp" /* a private tmpfs covers it in the launcher's mount namespace */
+#define ROOT  STAGE "/root"
+
+static char *format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static char *format(const char *fmt, ...) {
+  char *s = NULL;
+  va_list ap;
+  va_start(ap, fmt);
+  if (vasprintf(&s, fmt, ap) < 0) abort();
+  va_end(ap);
+  return s;
+}
+
+static plan_op *add(plan *p, plan_kind kind, char *dst) {
+  plan_op *more = realloc(p->ops, (p->count + 1) * sizeof *more);
+  if (more == NULL) abort();
+  p->ops = more;
+  plan_op *op = &p->ops[p->count++];
+  *op = (plan_op){.kind = kind, .dst = dst};
+  return op;
+}
+
+static void add_dir(plan *p, const char *path, mode_t mode, bool owned) {
+  plan_op *op = add(p, PLAN_DIR, format(ROOT "%s", path));
+  op->mode = mode;
+  op->owned = owned;
+}
+
+static void add_overlay(plan *p, const char *lower, const char *dir, const char *prefix, const char *dst) {
+  plan_op *op = add(p, PLAN_OVERLAY, strdup(dst));
+  op->src = strdup(lower);
+  op->upper = format("%s/%supper", dir, prefix);
+  op->work = format("%s/%swork", dir, prefix);
+}
+
+static void add_bind(plan *p, const char *src, const char *dst, bool optional) {
+  plan_op *op = add(p, PLAN_BIND_RO, format(ROOT "%s", dst));
+  op->src = strdup(src);
+  op->optional = optional;
+}
+
+static void arg(plan *p, const char *s) {
+  csn_buf_add(&p->bwrap, s, strlen(s) + 1);
+}
+#define ARGS(p, ...)                                                                                         \
+  do {                                                                                                       \
+    const char *const list_[] = {__VA_ARGS__};                                                               \
+    for (size_t i_ = 0; i_ < sizeof list_ / sizeof list_[0]; i_++)                                           \
+      arg(p, list_[i_]);                                                                                     \
+  } while (0)
+
+static void bwrap_args(plan *p, const sandbox *sb, const cJSON *env) {
+  ARGS(p, "--bind", p->root, "/", "--proc", "/proc", "--dev", "/dev");
+  ARGS(p, "--perms", "1777", "--size", "2147483648", "--tmpfs", "/tmp");
+  ARGS(p, "--perms", "1777", "--size", "1073741824", "--tmpfs", "/dev/shm");
+  ARGS(p, "--size", "268435456", "--tmpfs", "/run", "--perms", "0700", "--dir", "/run/caisson");
+  ARGS(p, "--perms", "0700", "--dir", "/run/user/1000", "--perms", "1777", "--dir", "/run/lock");
+  /* Not --unshare-net: the launcher has made the network namespace, where it alone holds rights. */
+  ARGS(p, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try");
+  ARGS(p, "--uid", "1000", "--gid", "1000", "--hostname", sb->name);
+  ARGS(p, "--die-with-parent", "--as-pid-1", "--new-session", "--cap-drop", "ALL", "--chdir", "/workspace");
+  ARGS(p, "--clearenv");
+  /* In a file, not in argv: the host's process list is readable by everyone. */
+  const cJSON *v;
+  cJSON_ArrayForEach(v, env) if (cJSON_IsString(v)) ARGS(p, "--setenv", v->string, v->valuestring);
+  if (cfg.seccomp_fd >= 0) ARGS(p, "--seccomp", "7");
+}
+
+plan *plan_make(const sandbox *sb, const cJSON *env, const cJSON *entrypoint) {
+  plan *p = calloc(1, sizeof *p);
+  if (p == NULL) abort();
+  char *dir = format("%s/sandboxes/%s", cfg.state_dir, sb->name);
+  char *lower = format("%s/base", cfg.state_dir);
+  char *hosts = format("%s/hosts", dir);
+  p->root = strdup(ROOT);
+  p->uid = cfg.root ? cfg.uid_base + sb->slot : 0;
+  add(p, PLAN_PRIVATE, strdup("/"));
+  add(p, PLAN_TMPFS, strdup(STAGE))->mode = 0755;
+  add(p, PLAN_DIR, strdup(ROOT))->mode = 0755;
+  add_overlay(p, lower, dir, "", ROOT);
+  add_overlay(p, "/usr", dir, "usr-", ROOT "/usr");
+  static const struct {
+    const char *path;
+    mode_t mode;
+  } owned[] = {{"/home/user", 0750},
+               {"/workspace", 0755},
+               {"/var/lib/caisson", 0755},
+               {"/var/lib/caisson/runs", 0755},
+               {"/var/tmp", 01777},
+               {"/var/backups", 0755},
+               {"/srv", 0755},
+               {"/mnt", 0755}};
+  for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
+    add_dir(p, owned[i].path, owned[i].mode, true);
+  add_bind(p, "/etc/ssl", "/etc/ssl", true);
+  add_bind(p, "/etc/alternatives", "/etc/alternatives", true);
+  add_bind(p, hosts, "/etc/hosts", false);
+  for (size_t i = 0; i < cfg.bind_count; i++)
+    add_bind(p, cfg.binds[i].src, cfg.binds[i].dst, false);
+  if (cfg.runner != NULL) add_bind(p, cfg.runner, "/opt/caisson/bin/caisson-run", true);
+  bwrap_args(p, sb, env);
+  size_t n = entrypoint == NULL ? 0 : (size_t)cJSON_GetArraySize(entrypoint), i = 0;
+  p->command = calloc(n + 2, sizeof *p->command);
+  if (p->command == NULL) abort();
+  /* By descriptor: the binary needs no place in the sandbox and none that its user can reach. */
+  p->command[i++] = strdup("/proc/self/fd/5");
+  const cJSON *v;
+  cJSON_ArrayForEach(v, entrypoint) p->command[i++] = strdup(v->valuestring);
+  free(dir);
+  free(lower);
+  free(hosts);
+  return p;
+}
+
+void plan_print(const plan *p) {
+  static const char *const names[] = {"private", "tmpfs", "dir", "overlay", "bind-ro"};
+  for (size_t i = 0; i < p->count; i++) {
+    const plan_op *op = &p->ops[i];
+    printf("%-8s dst=%s", names[op->kind], op->dst);
+    if (op->src != NULL) printf(" src=%s", op->src);
+    if (op->upper != NULL) printf(" upper=%s work=%s", op->upper, op->work);
+    if (op->mode != 0) printf(" mode=%04o", (unsigned)op->mode);
+    if (op->owned) printf(" owner=%u", (unsigned)p->uid);
+    printf("%s\n", op->optional ? " optional" : "");
+  }
+  printf("user     uid=%u\nbwrap   ", (unsigned)p->uid);
+  for (size_t i = 0; i < p->bwrap.len; i += strlen(p->bwrap.p + i) + 1)
+    printf(" %s", p->bwrap.p + i);
+  printf(" --");
+  for (char **c = p->command; *c != NULL; c++)
+    printf(" %s", *c);
+  printf("\n");
+}
+
+void plan_free(plan *p) {
+  for (size_t i = 0; i < p->count; i++) {
+    free(p->ops[i].src);
+    free(p->ops[i].upper);
+    free(p->ops[i].work);
+    free(p->ops[i].dst);
+  }
+  for (char **c = p->command; c != NULL && *c != NULL; c++)
+    free(*c);
+  free(p->command);
+  free(p->ops);
+  free(p->root);
+  /* It held the sandbox's variables, which may be secrets. */
+  if (p->bwrap.p != NULL) explicit_bzero(p->bwrap.p, p->bwrap.cap);
+  csn_buf_free(&p->bwrap);
+  free(p);
+}

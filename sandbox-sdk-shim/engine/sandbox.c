@@ -1,0 +1,577 @@
+/* engine/sandbox.c - the life of a sandbox: start, ready, end, removal. */
+#define _GNU_SOURCE
+#include "engine.h"
+
+#include "../common/link.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static sandbox *sandboxes;
+static uint64_t last_generation;
+static unsigned removers; /* children that remove storage */
+static bool shutting_down;
+
+/* A child that removes one directory, and who waits for that. */
+typedef struct remover {
+  pid_t pid;
+  request_list waiting;
+  char name[ENGINE_NAME_MAX + 1];
+  struct remover *next;
+} remover;
+static remover *remover_list;
+
+sandbox *sandbox_find(const char *name) {
+  for (sandbox *sb = sandboxes; sb != NULL; sb = sb->next)
+    if (strcmp(sb->name, name) == 0) return sb;
+  return NULL;
+}
+
+const sandbox *sandbox_first(void) {
+  return sandboxes;
+}
+
+size_t sandbox_count(void) {
+  size_t n = 0;
+  for (sandbox *sb = sandboxes; sb != NULL; sb = sb->next)
+    if (sb->state != SB_ENDED) n++;
+  return n;
+}
+
+/* ---- requests that wait ---- */
+
+static void on_waiter_gone(struct evhttp_connection *conn, void *arg);
+
+static void list_add(request_list *l, struct evhttp_request *req, sandbox *sb) {
+  struct evhttp_request **more = realloc(l->req, (l->count + 1) * sizeof *more);
+  if (more == NULL) abort();
+  l->req = more;
+  l->req[l->count++] = req;
+  evhttp_connection_set_closecb(evhttp_request_get_connection(req), on_waiter_gone, sb);
+}
+
+static void list_drop_gone(request_list *l) {
+  size_t kept = 0;
+  for (size_t i = 0; i < l->count; i++) {
+    if (evhttp_request_get_connection(l->req[i]) == NULL)
+      evhttp_send_reply(l->req[i], 200, NULL, NULL); /* only frees it */
+    else
+      l->req[kept++] = l->req[i];
+  }
+  l->count = kept;
+}
+
+static void on_waiter_gone(struct evhttp_connection *conn, void *arg) {
+  (void)conn;
+  sandbox *sb = arg;
+  list_drop_gone(&sb->starters);
+  list_drop_gone(&sb->waiters);
+  list_drop_gone(&sb->deleters);
+}
+
+typedef void fill_answer(const sandbox *sb, csn_buf *b);
+
+static void list_answer(request_list *l, int status, const sandbox *sb, fill_answer *fill) {
+  for (size_t i = 0; i < l->count; i++) {
+    struct evhttp_connection *conn = evhttp_request_get_connection(l->req[i]);
+    if (conn != NULL) evhttp_connection_set_closecb(conn, NULL, NULL);
+    csn_buf b = {0};
+    fill(sb, &b);
+    api_json(l->req[i], status, &b);
+  }
+  free(l->req);
+  *l = (request_list){0};
+}
+
+static void fill_running(const sandbox *sb, csn_buf *b) {
+  csn_buf_fmt(b, "{\"name\":\"%s\",\"generation\":%llu,\"running\":true}", sb->name,
+              (unsigned long long)sb->generation);
+}
+
+static void fill_end(const sandbox *sb, csn_buf *b) {
+  if (sb->exit_signal != 0)
+    csn_buf_fmt(b, "{\"exit_code\":null,\"signal\":%d", sb->exit_signal);
+  else
+    csn_buf_fmt(b, "{\"exit_code\":%d,\"signal\":null", sb->exit_code);
+  csn_buf_fmt(b, ",\"reason\":\"%s\"", sb->reason);
+  if (strcmp(sb->reason, "start_failed") == 0) {
+    csn_buf_str(b, ",\"detail\":");
+    csn_json_str(b, sb->detail.p, sb->detail.len);
+  }
+  csn_buf_str(b, "}");
+}
+
+static void fill_start_failed(const sandbox *sb, csn_buf *b) {
+  csn_buf_str(b, "{\"error\":{\"code\":\"START_FAILED\",\"message\":");
+  csn_buf text = {0};
+  csn_buf_str(&text, "the sandbox did not start: ");
+  csn_buf_add(&text, sb->detail.p, sb->detail.len);
+  while (text.len > 0 && text.p[text.len - 1] == '\n')
+    text.len--;
+  csn_json_str(b, text.p, text.len);
+  csn_buf_free(&text);
+  csn_buf_str(b, "}}");
+}
+
+/* ---- storage ---- */
+
+const char *sandbox_dir(const char *name) {
+  static char room[4200];
+  snprintf(room, sizeof room, "%s/sandboxes/%s", cfg.state_dir, name);
+  return room;
+}
+
+static bool make_storage(sandbox *sb) {
+  const char *dir = sandbox_dir(sb->name);
+  static const char *const subs[] = {"upper", "work", "usr-upper", "usr-work", NULL};
+  if (mkdir(dir, 0700) != 0) {
+    csn_buf_fmt(&sb->detail, "mkdir %s: %s", dir, strerror(errno));
+    return false;
+  }
+  sb->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  for (size_t i = 0; sb->dir_fd >= 0 && subs[i] != NULL; i++) {
+    if (mkdirat(sb->dir_fd, subs[i], 0755) == 0 && fchmodat(sb->dir_fd, subs[i], 0755, 0) == 0) continue;
+    csn_buf_fmt(&sb->detail, "mkdir %s/%s: %s", dir, subs[i], strerror(errno));
+    return false;
+  }
+  return sb->dir_fd >= 0;
+}
+
+/* Moves the storage out of the way at once, so that the name can be used again, and lets a
+ * child remove it: a large workspace must not stop the engine. */
+static void remove_storage(sandbox *sb) {
+  if (sb->dir_fd >= 0) close(sb->dir_fd);
+  sb->dir_fd = -1;
+  char from[4200], to[4300];
+  snprintf(from, sizeof from, "%s", sandbox_dir(sb->name));
+  snprintf(to, sizeof to, "%s/trash/%s.%llu", cfg.state_dir, sb->name, (unsigned long long)sb->generation);
+  if (rename(from, to) != 0) {
+    if (errno != ENOENT) log_line(LOG_ERROR, "%s: %s", from, strerror(errno));
+    return;
+  }
+  pid_t pid = fork();
+  if (pid == 0) {
+    for (int i = 0; i < 50; i++) {
+      if (remove_tree(AT_FDCWD, to) == 0) _exit(0);
+      usleep(20000);
+    }
+    _exit(1);
+  }
+  if (pid < 0) {
+    log_line(LOG_ERROR, "%s: storage stays in trash: %s", sb->name, strerror(errno));
+    return;
+  }
+  remover *r = calloc(1, sizeof *r);
+  if (r == NULL) abort();
+  r->pid = pid;
+  memcpy(r->name, sb->name, sizeof r->name);
+  r->next = remover_list;
+  remover_list = r;
+  removers++;
+}
+
+/* ---- the end ---- */
+
+static void close_link(sandbox *sb) {
+  if (sb->link_ev != NULL) event_free(sb->link_ev);
+  sb->link_ev = NULL;
+  if (sb->link_fd >= 0) close(sb->link_fd);
+  sb->link_fd = -1;
+}
+
+static void read_detail(sandbox *sb) {
+  char text[1024];
+  ssize_t n;
+  while (sb->err_fd >= 0 && (n = read(sb->err_fd, text, sizeof text)) > 0) {
+    log_line(sb->state == SB_STARTING ? LOG_INFO : LOG_DEBUG, "%s: %.*s", sb->name, (int)n, text);
+    if (sb->detail.len + (size_t)n <= ENGINE_DETAIL_MAX) csn_buf_add(&sb->detail, text, (size_t)n);
+  }
+}
+
+static void free_sandbox(sandbox *sb) {
+  for (sandbox **at = &sandboxes; *at != NULL; at = &(*at)->next) {
+    if (*at != sb) continue;
+    *at = sb->next;
+    break;
+  }
+  csn_buf_free(&sb->detail);
+  egress_free(&sb->egress);
+  free(sb);
+}
+
+static void maybe_stop(void) {
+  if (shutting_down && sandbox_count() == 0 && removers == 0) event_base_loopbreak(base);
+}
+
+/* Everything of the sandbox is gone (or never was). May free sb. */
+static void ended(sandbox *sb) {
+  bool was_starting = sb->state == SB_STARTING;
+  read_detail(sb);
+  close_link(sb);
+  if (sb->err_ev != NULL) event_free(sb->err_ev);
+  sb->err_ev = NULL;
+  if (sb->err_fd >= 0) close(sb->err_fd);
+  sb->err_fd = -1;
+  if (sb->start_timer != NULL) event_free(sb->start_timer);
+  sb->start_timer = NULL;
+  if (sb->guest_fd >= 0) close(sb->guest_fd);
+  sb->guest_fd = -1;
+  sb->pid = 0;
+  ports_close(sb);
+  egress_close(sb);
+  sb->reason = sb->destroy_asked      ? "destroyed"
+               : was_starting         ? "start_failed"
+               : sb->exit_signal != 0 ? "signalled"
+                                      : "exited";
+  sb->state = SB_ENDED;
+  log_line(LOG_INFO, "%s: ended, %s (code %d, signal %d)", sb->name, sb->reason, sb->exit_code,
+           sb->exit_signal);
+  remove_storage(sb);
+  list_answer(&sb->starters, 500, sb, fill_start_failed);
+  list_answer(&sb->waiters, 200, sb, fill_end);
+  if (sb->destroy_asked) {
+    /* Deleters are answered when the storage is gone too. */
+    for (size_t i = 0; i < sb->deleters.count; i++) {
+      struct evhttp_connection *conn = evhttp_request_get_connection(sb->deleters.req[i]);
+      if (conn != NULL) evhttp_connection_set_closecb(conn, NULL, NULL);
+    }
+    request_list l = sb->deleters;
+    sb->deleters = (request_list){0};
+    remover *r = remover_list;
+    if (r != NULL && strcmp(r->name, sb->name) == 0) {
+      r->waiting = l;
+    } else {
+      for (size_t i = 0; i < l.count; i++)
+        api_error(l.req[i], 500, "INTERNAL", "storage could not be removed");
+      free(l.req);
+    }
+    free_sandbox(sb);
+  }
+  maybe_stop();
+}
+
+static void on_remover_end(pid_t pid, int status) {
+  for (remover **at = &remover_list; *at != NULL; at = &(*at)->next) {
+    remover *r = *at;
+    if (r->pid != pid) continue;
+    *at = r->next;
+    removers--;
+    if (status != 0) log_line(LOG_ERROR, "%s: storage was not removed completely", r->name);
+    for (size_t i = 0; i < r->waiting.count; i++) {
+      csn_buf b = {0};
+      csn_buf_fmt(&b, "{\"name\":\"%s\",\"running\":false}", r->name);
+      api_json(r->waiting.req[i], 200, &b);
+    }
+    free(r->waiting.req);
+    free(r);
+    maybe_stop();
+    return;
+  }
+}
+
+static void on_child(evutil_socket_t sig, short what, void *arg) {
+  (void)sig;
+  (void)what;
+  (void)arg;
+  int status;
+  pid_t pid;
+  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+    sandbox *sb = sandboxes;
+    while (sb != NULL && sb->pid != pid)
+      sb = sb->next;
+    if (sb == NULL) {
+      on_remover_end(pid, status);
+      continue;
+    }
+    if (WIFSIGNALED(status)) {
+      sb->exit_signal = WTERMSIG(status);
+    } else {
+      /* bwrap passes on a signal of its child as 128 + n; our PID 1 never exits with that itself
+       * unless an entrypoint did. */
+      int code = WEXITSTATUS(status);
+      sb->exit_code = code;
+      if (code > 128 && code <= 128 + 64) sb->exit_signal = code - 128;
+    }
+    ended(sb);
+  }
+}
+
+/* Ends it now. PID 1 inside is killed first: then bwrap, which waits for it, ends only when
+ * every process of the sandbox is gone. */
+static void kill_now(sandbox *sb) {
+  if (sb->guest_fd >= 0)
+    syscall(SYS_pidfd_send_signal, sb->guest_fd, SIGKILL, NULL, 0);
+  else if (sb->pid > 0)
+    kill(sb->pid, SIGKILL);
+}
+
+/* ---- the start ---- */
+
+static void on_stderr(evutil_socket_t fd, short what, void *arg) {
+  (void)what;
+  sandbox *sb = arg;
+  char c;
+  read_detail(sb);
+  if (recv(fd, &c, 1, MSG_PEEK) == 0 && sb->err_ev != NULL) event_del(sb->err_ev);
+}
+
+static void on_start_timeout(evutil_socket_t fd, short what, void *arg) {
+  (void)fd;
+  (void)what;
+  sandbox *sb = arg;
+  csn_buf_fmt(&sb->detail, "not ready after %d ms", ENGINE_START_MS);
+  kill_now(sb);
+}
+
+static void became_ready(sandbox *sb, pid_t guest) {
+  if (sb->state != SB_STARTING) return;
+  sb->guest_fd = guest > 0 ? (int)syscall(SYS_pidfd_open, guest, 0) : -1;
+  sb->state = SB_RUNNING;
+  event_free(sb->start_timer);
+  sb->start_timer = NULL;
+  log_line(LOG_INFO, "%s: running, generation %llu", sb->name, (unsigned long long)sb->generation);
+  list_answer(&sb->starters, 200, sb, fill_running);
+}
+
+static void on_link(evutil_socket_t fd, short what, void *arg) {
+  (void)what;
+  sandbox *sb = arg;
+  csn_link_msg msg;
+  int got;
+  pid_t peer;
+  int rc = csn_link_recv(fd, &msg, &got, &peer);
+  if (rc < 0 && errno == EAGAIN) return;
+  if (rc <= 0) {
+    /* The end, or a record that our guest never sends: somebody else speaks. */
+    if (rc < 0) {
+      log_line(LOG_WARN, "%s: bad record from the sandbox", sb->name);
+      kill_now(sb);
+    }
+    event_del(sb->link_ev);
+    return;
+  }
+  switch (msg.kind) {
+  case CSN_LINK_EGRESS:
+    /* Once, and before the guest is up: only the launcher can have sent it. */
+    if (sb->state == SB_STARTING && got >= 0 && egress_listen(sb, got)) got = -1;
+    break;
+  case CSN_LINK_READY:
+    became_ready(sb, peer);
+    break;
+  case CSN_LINK_CONNECTED:
+    ports_connected(sb, msg.id, msg.code, got);
+    got = -1;
+    break;
+  default:
+    log_line(LOG_WARN, "%s: unknown record %u", sb->name, msg.kind);
+  }
+  if (got >= 0) close(got);
+}
+
+static int guest_listener(const sandbox *sb) {
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  struct sockaddr_un a = {.sun_family = AF_UNIX};
+  snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/guest.sock", sb->dir_fd);
+  mode_t old = umask(0177);
+  int rc = fd < 0 ? -1 : bind(fd, (struct sockaddr *)&a, sizeof a);
+  umask(old);
+  if (rc == 0) rc = listen(fd, 1024);
+  if (rc != 0 && fd >= 0) {
+    close(fd);
+    fd = -1;
+  }
+  return fd;
+}
+
+static bool launch(sandbox *sb, const cJSON *body) {
+  int link[2] = {-1, -1}, err[2] = {-1, -1}, one = 1;
+  int guest = open(cfg.guest, O_PATH | O_CLOEXEC);
+  int listener = guest_listener(sb);
+  if (guest < 0 || listener < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) != 0 ||
+      socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, err) != 0) {
+    csn_buf_fmt(&sb->detail, "descriptors: %s", strerror(errno));
+    if (guest >= 0) close(guest);
+    if (listener >= 0) close(listener);
+    if (link[0] >= 0) close(link[0]);
+    if (link[1] >= 0) close(link[1]);
+    return false;
+  }
+  /* The kernel then tells who sent a record: that is how PID 1's host pid becomes known. */
+  setsockopt(link[0], SOL_SOCKET, SO_PASSCRED, &one, sizeof one);
+  plan *p = plan_make(sb, cJSON_GetObjectItemCaseSensitive(body, "env"),
+                      cJSON_GetObjectItemCaseSensitive(body, "entrypoint"));
+  const launch_fds fds = {listener, link[1], guest, err[1]};
+  pid_t engine = getpid();
+  sb->pid = fork();
+  if (sb->pid == 0) apply_and_exec(p, &fds, engine);
+  int saved = errno;
+  plan_free(p);
+  close(guest);
+  close(listener);
+  close(link[1]);
+  close(err[1]);
+  sb->link_fd = link[0];
+  sb->err_fd = err[0];
+  if (sb->pid < 0) {
+    sb->pid = 0;
+    csn_buf_fmt(&sb->detail, "fork: %s", strerror(saved));
+    return false;
+  }
+  evutil_make_socket_nonblocking(sb->link_fd);
+  evutil_make_socket_nonblocking(sb->err_fd);
+  sb->link_ev = event_new(base, sb->link_fd, EV_READ | EV_PERSIST, on_link, sb);
+  sb->err_ev = event_new(base, sb->err_fd, EV_READ | EV_PERSIST, on_stderr, sb);
+  sb->start_timer = evtimer_new(base, on_start_timeout, sb);
+  if (sb->link_ev == NULL || sb->err_ev == NULL || sb->start_timer == NULL) abort();
+  event_add(sb->link_ev, NULL);
+  event_add(sb->err_ev, NULL);
+  struct timeval tv = {ENGINE_START_MS / 1000, 0};
+  event_add(sb->start_timer, &tv);
+  return true;
+}
+
+/* Environment and entrypoint: NULL or what is wrong. */
+static const char *check_body(const cJSON *body) {
+  const cJSON *env = cJSON_GetObjectItemCaseSensitive(body, "env");
+  const cJSON *entry = cJSON_GetObjectItemCaseSensitive(body, "entrypoint");
+  const cJSON *v;
+  if (env != NULL && !cJSON_IsNull(env) && !cJSON_IsObject(env)) return "env must be an object of strings";
+  if (cJSON_GetArraySize(env) > (int)ENGINE_ENV_MAX) return "env has too many entries";
+  cJSON_ArrayForEach(v, env) {
+    if (!cJSON_IsString(v)) return "env must be an object of strings";
+    if (v->string[0] == '\0' || strchr(v->string, '=') != NULL) return "env: a name is not valid";
+  }
+  if (entry != NULL && !cJSON_IsNull(entry) && !cJSON_IsArray(entry))
+    return "entrypoint must be an array of strings";
+  cJSON_ArrayForEach(v, entry) if (!cJSON_IsString(v)) return "entrypoint must be an array of strings";
+  return NULL;
+}
+
+static unsigned free_slot(void) {
+  for (unsigned slot = 0; slot < ENGINE_SANDBOX_MAX; slot++) {
+    bool taken = false;
+    for (const sandbox *sb = sandboxes; sb != NULL && !taken; sb = sb->next)
+      taken = sb->state != SB_ENDED && sb->slot == slot && sb->generation != 0;
+    if (!taken) return slot;
+  }
+  return ENGINE_SANDBOX_MAX;
+}
+
+void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req) {
+  const char *wrong = check_body(body);
+  sandbox *sb = sandbox_find(name);
+  egress_set egress = {0};
+  if (wrong == NULL) wrong = egress_parse(cJSON_GetObjectItemCaseSensitive(body, "egress"), &egress);
+  if (wrong != NULL) {
+    api_error(req, 400, "BAD_REQUEST", "%s", wrong);
+    return;
+  }
+  if (sb != NULL && sb->state != SB_ENDED) {
+    if (!sb->destroy_asked && cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(body, "egress"))) {
+      /* A Worker that was restarted has another URL and token. */
+      egress_free(&sb->egress);
+      sb->egress = egress;
+      egress_write_hosts(sb);
+    } else {
+      egress_free(&egress);
+    }
+    if (sb->destroy_asked) {
+      api_error(req, 409, "ENDING", "sandbox %s is being removed", name);
+    } else if (sb->state == SB_RUNNING) {
+      csn_buf b = {0};
+      fill_running(sb, &b);
+      api_json(req, 200, &b);
+    } else {
+      list_add(&sb->starters, req, sb);
+    }
+    return;
+  }
+  unsigned slot = free_slot();
+  if (slot == ENGINE_SANDBOX_MAX || shutting_down) {
+    egress_free(&egress);
+    api_error(req, 503, "TOO_MANY", "no room for another sandbox");
+    return;
+  }
+  if (sb != NULL) free_sandbox(sb);
+  sb = calloc(1, sizeof *sb);
+  if (sb == NULL) abort();
+  memcpy(sb->name, name, strlen(name) + 1);
+  /* From the clock: a generation of an earlier engine is never used again. */
+  uint64_t now = (uint64_t)csn_wall_ms();
+  sb->generation = last_generation = now > last_generation ? now : last_generation + 1;
+  sb->slot = slot;
+  sb->guest_fd = sb->link_fd = sb->dir_fd = sb->err_fd = -1;
+  sb->egress = egress;
+  sb->next = sandboxes;
+  sandboxes = sb;
+  random_token(sb->port_token);
+  list_add(&sb->starters, req, sb);
+  if (!make_storage(sb)) {
+    ended(sb);
+    return;
+  }
+  egress_write_hosts(sb);
+  if (!launch(sb, body)) ended(sb);
+}
+
+void sandbox_wait(sandbox *sb, struct evhttp_request *req) {
+  if (sb->state == SB_ENDED) {
+    csn_buf b = {0};
+    fill_end(sb, &b);
+    api_json(req, 200, &b);
+    return;
+  }
+  list_add(&sb->waiters, req, sb);
+}
+
+void sandbox_delete(sandbox *sb, struct evhttp_request *req) {
+  sb->destroy_asked = true;
+  if (sb->state == SB_ENDED) {
+    csn_buf b = {0};
+    csn_buf_fmt(&b, "{\"name\":\"%s\",\"running\":false}", sb->name);
+    free_sandbox(sb);
+    api_json(req, 200, &b);
+    return;
+  }
+  list_add(&sb->deleters, req, sb);
+  kill_now(sb);
+}
+
+int sandbox_signal(sandbox *sb, int sig) {
+  if (sb->state != SB_RUNNING) return ESRCH;
+  if (sig == SIGKILL) {
+    kill_now(sb);
+    return 0;
+  }
+  return csn_link_send(sb->link_fd, CSN_LINK_SIGNAL, 0, 0, sig, -1) == 0 ? 0 : errno;
+}
+
+bool sandbox_connect(sandbox *sb, uint32_t id, unsigned port) {
+  return sb->link_fd >= 0 && csn_link_send(sb->link_fd, CSN_LINK_CONNECT, id, port, 0, -1) == 0;
+}
+
+void sandboxes_shutdown(void) {
+  shutting_down = true;
+  for (sandbox *sb = sandboxes; sb != NULL; sb = sb->next) {
+    if (sb->state == SB_ENDED) continue;
+    sb->destroy_asked = true;
+    kill_now(sb);
+  }
+  maybe_stop();
+}
+
+void sandboxes_init(void) {
+  struct event *ev = evsignal_new(base, SIGCHLD, on_child, NULL);
+  if (ev == NULL || event_add(ev, NULL) != 0) abort();
+}

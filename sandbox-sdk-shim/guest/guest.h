@@ -1,0 +1,202 @@
+/* guest/guest.h - the control server inside a sandbox: what its files share.
+ *
+ * One thread, one event loop. PID 1 of the sandbox: every orphan is reaped here.
+ * Requests come over descriptor 3 (a listening socket that exists outside only),
+ * the engine's own messages over descriptor 4. */
+#ifndef CAISSON_GUEST_H
+#define CAISSON_GUEST_H
+
+#include "../common/buf.h"
+
+#include <cJSON.h>
+#include <event2/buffer.h>
+#include <event2/event.h>
+#include <event2/http.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define GUEST_VERSION         "0.12.10"            /* of the SDK whose protocol this is */
+#define GUEST_BODY_MAX        (192u * 1024 * 1024) /* request body, bytes: a 32 MiB file escaped six-fold */
+#define GUEST_OUTPUT_MAX      (64u * 1024 * 1024)  /* /api/execute: stdout + stderr, bytes */
+#define GUEST_LOG_MAX         (64u * 1024 * 1024)  /* kept of each stream of a process, bytes */
+#define GUEST_FILE_MAX        (32u * 1024 * 1024)  /* /api/read, bytes */
+#define GUEST_PATH_MAX        4096u                /* bytes */
+#define GUEST_ID_MAX          128u                 /* session and process ids, bytes */
+#define GUEST_SESSIONS_MAX    256u
+#define GUEST_PROCS_MAX       1024u /* records; finished ones make room */
+#define GUEST_KILL_GRACE_MS   5000  /* SIGTERM to SIGKILL for a process that is killed */
+#define GUEST_EXPIRE_GRACE_MS 500   /* the same for a command past its time */
+#define GUEST_NO_SESSION      "__DISABLE_SESSION__"
+#define GUEST_PATH_ENV        "/opt/caisson/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+extern struct event_base *guest_base;
+
+/* ---- server.c: routes and replies ---- */
+
+/* One request being answered. Valid until a reply is sent. */
+typedef struct call {
+  struct evhttp_request *req;
+  cJSON *body; /* the JSON object of a POST, NULL otherwise; freed after the handler */
+  char *arg;   /* decoded text of the route's `*`, NULL if it has none; freed after the handler */
+} call;
+
+typedef struct route {
+  uint32_t method;  /* EVHTTP_REQ_* */
+  const char *path; /* a `*` stands for one segment; the first match wins */
+  void (*handle)(call *c);
+} route;
+
+extern const route misc_routes[], session_routes[], exec_routes[], process_routes[], file_routes[];
+
+void server_init(int listen_fd);
+/* Sends `json` (consumed) as an answer. */
+void reply_json(struct evhttp_request *req, int status, csn_buf *json);
+/* Appends `"timestamp":"..."}` and sends: the end of nearly every answer. */
+void reply_stamped(struct evhttp_request *req, csn_buf *json);
+/* Sends the error body of the protocol. `context` is JSON text or NULL for {}. */
+void reply_error(struct evhttp_request *req, const char *code, const char *context, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* 400 VALIDATION_FAILED naming a field. */
+void reply_invalid(struct evhttp_request *req, const char *field, const char *message);
+void add_timestamp(csn_buf *b);
+/* Strings of the body: NULL when absent (or null). ok_text() is false, and the error sent,
+ * when present with another type. */
+const char *body_text(const call *c, const char *name);
+bool ok_text(call *c, const char *name, bool required, size_t max_len);
+/* A number of milliseconds: 0 when absent. false, and the error sent, when out of range. */
+bool body_ms(call *c, const char *name, int64_t *out);
+
+/* A reply that is sent in pieces with back pressure. */
+typedef struct sse {
+  struct evhttp_request *req;
+  void (*more)(void *arg); /* the last piece has left: send the next */
+  void (*gone)(void *arg); /* the client has vanished: forget the reply; sse_end must not follow */
+  void *arg;
+  bool busy; /* a piece is on its way; more() will come */
+} sse;
+
+void sse_start(sse *s, struct evhttp_request *req);
+/* Sends one piece (consumed; empty is legal and does nothing). */
+void sse_send(sse *s, csn_buf *piece);
+void sse_end(sse *s);
+
+/* ---- job.c: one command under its supervisor ---- */
+
+typedef struct job job;
+typedef struct job_spec {
+  const char *const *argv; /* NULL-terminated; argv[0] is a path */
+  char *const *envp;
+  const char *cwd;
+  int stdin_fd; /* -1: /dev/null. Stays the caller's. */
+  int extra_fd; /* becomes descriptor 3 of the command; -1: none. Stays the caller's. */
+  void (*on_data)(job *j, int which, const char *data, size_t len); /* which: 0 stdout, 1 stderr */
+  void (*on_end)(job *j);                                           /* all output delivered; j dies after */
+  void *arg;
+} job_spec;
+
+struct job {
+  pid_t pid; /* of the supervisor; 0 once reaped */
+  int fd[2]; /* read ends, -1 at end */
+  struct event *ev[2];
+  struct event *linger;
+  int64_t exited_at_ms;
+  int code; /* exit code, valid once exited */
+  bool exited, paused, ended;
+  void (*on_data)(job *j, int which, const char *data, size_t len);
+  void (*on_end)(job *j);
+  void *arg;
+  job *next;
+};
+
+/* NULL with errno. Output pipes are made only when on_data is set. */
+job *job_start(const job_spec *spec);
+/* Ends the whole tree: SIGTERM, after grace_ms SIGKILL, also for what left its session. */
+void job_kill(job *j, int grace_ms);
+void job_pause(job *j);
+void job_resume(job *j);
+/* From the SIGCHLD handler; false if pid is no job. */
+bool job_reaped(pid_t pid, int wait_status);
+void job_kill_all(void);
+/* Takes a non-blocking pipe and reads it to its end, for nobody. */
+void job_drain(int fd);
+
+/* ---- env.c: environments and paths ---- */
+
+/* A NULL-terminated block: the sandbox's base environment with `over` (a JSON object of
+ * strings, or NULL) on top. Free with env_free. NULL with *bad set to the offending name. */
+char **env_make(const cJSON *over, const char **bad);
+void env_free(char **env);
+bool env_name_ok(const char *name);
+
+/* ---- session.c: persistent shells ---- */
+
+typedef struct session session;
+typedef void session_done(void *arg, int code, csn_buf *out, csn_buf *err, const char *failure);
+
+session *session_find(const char *id);
+/* Creates it. NULL with errno; `cwd` NULL or missing directory: the default. */
+session *session_create(const char *id, const char *cwd, const cJSON *env, int64_t timeout_ms);
+/* The session for a request: found, or created for a new id. */
+session *session_get(const char *id);
+bool session_delete(const char *id);
+void session_list(csn_buf *json);
+/* Current directory of the session's shell, "/workspace" when unknown. */
+void session_cwd(const char *id, char *out, size_t cap);
+/* Queues a command. `done` is called once: failure NULL, or a reason: "terminated" (the
+ * shell exited with `code`), "destroyed", "timeout", "output", "cwd". */
+void session_run(session *s, const char *command, const char *cwd, const cJSON *env, int64_t timeout_ms,
+                 session_done *done, void *arg);
+/* The shell's variables and functions as a script that restores them, then `done` as above
+ * with the script in `out`. */
+void session_snapshot(session *s, session_done *done, void *arg);
+
+/* ---- proc.c: process records ---- */
+
+typedef struct proc proc;
+struct proc_start {
+  const char *id; /* NULL: made here */
+  const char *command, *prelude, *cwd;
+  char *const *envp;
+  int64_t timeout_ms;
+};
+typedef struct proc_log {
+  int fd;        /* unlinked file */
+  uint64_t base; /* first byte still kept */
+  uint64_t end;  /* bytes ever written */
+} proc_log;
+typedef struct follower follower;
+struct proc {
+  char *id, *command;
+  job *j; /* NULL once ended */
+  pid_t pid;
+  int64_t start_ms, end_ms;
+  int code;
+  bool ended, killed;
+  proc_log log[2];
+  struct event *expire;
+  follower *followers;
+  struct evhttp_request **killers; /* kill requests that wait for the end */
+  size_t killer_count;
+  proc *next;
+};
+enum follow_mode { FOLLOW_EXEC, FOLLOW_LOGS };
+
+proc *proc_start(const struct proc_start *ps);
+proc *proc_find(const char *id);
+proc *proc_first(void);
+const char *proc_status(const proc *p);
+void proc_kill(proc *p);
+/* Streams the record to a client until its end. FOLLOW_EXEC holds the process back when
+ * the client is slow; FOLLOW_LOGS never does. */
+void proc_follow(proc *p, struct evhttp_request *req, enum follow_mode mode);
+/* Appends up to `max` kept bytes of one stream from `off`. */
+size_t proc_log_read(const proc *p, int which, uint64_t off, csn_buf *out, size_t max);
+
+/* ---- link_guest.c ---- */
+void link_init(int fd);
+
+/* Ends the sandbox. */
+void guest_exit(int code) __attribute__((noreturn));
+
+#endif

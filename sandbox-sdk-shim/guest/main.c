@@ -1,0 +1,123 @@
+/* guest/main.c - PID 1 of a sandbox.
+ *
+ * Usage: caisson-guest [entrypoint [args...]]
+ * Inherits descriptor 3, a listening stream socket, and 4, the link to the engine.
+ * Exit status: 0 after SIGTERM or SIGINT, the entrypoint's when that fails. */
+#define _GNU_SOURCE
+#include "guest.h"
+
+#include "../common/tree.h"
+
+#include <fcntl.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define LISTEN_FD 3
+#define LINK_FD   4
+
+struct event_base *guest_base;
+static pid_t entrypoint_pid;
+
+void guest_exit(int code) {
+  _exit(code); /* the kernel kills everything else in the namespace */
+}
+
+static void on_child(evutil_socket_t sig, short what, void *arg) {
+  (void)sig;
+  (void)what;
+  (void)arg;
+  int status;
+  pid_t pid;
+  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+    if (job_reaped(pid, status)) continue;
+    if (pid == entrypoint_pid && csn_exit_code(status) != 0) guest_exit(csn_exit_code(status));
+  }
+}
+
+static void on_deadline(evutil_socket_t fd, short what, void *arg) {
+  (void)fd;
+  (void)what;
+  (void)arg;
+  if (csn_tree_signal(1, 0, NULL, 0) == 0 || csn_now_ms() - *(int64_t *)arg > 2000) guest_exit(0);
+}
+
+static void on_terminate(evutil_socket_t sig, short what, void *arg) {
+  (void)sig;
+  (void)what;
+  (void)arg;
+  static int64_t asked_ms;
+  static struct event *tick;
+  if (tick != NULL) guest_exit(0);
+  asked_ms = csn_now_ms();
+  job_kill_all();
+  csn_tree_signal(1, SIGTERM, NULL, 0);
+  tick = event_new(guest_base, -1, EV_PERSIST, on_deadline, &asked_ms);
+  struct timeval tv = {0, 20000};
+  event_add(tick, &tv);
+}
+
+static void start_entrypoint(char **argv) {
+  entrypoint_pid = fork();
+  if (entrypoint_pid != 0) return;
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  signal(SIGPIPE, SIG_DFL);
+  setsid();
+  if (chdir("/workspace") != 0) _exit(1);
+  const char *bad;
+  char **env = env_make(NULL, &bad);
+  execvpe(argv[0], argv, env);
+  _exit(127);
+}
+
+static void add_signal(int sig, event_callback_fn fn) {
+  struct event *ev = evsignal_new(guest_base, sig, fn, NULL);
+  if (ev == NULL || event_add(ev, NULL) != 0) abort();
+}
+
+int main(int argc, char **argv) {
+  if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+    puts("caisson-guest " GUEST_VERSION);
+    return 0;
+  }
+  /* bwrap was given a descriptor's path to execute; that is no name for a process list. */
+  size_t room = strlen(argv[0]);
+  if (room >= sizeof "caisson-guest" - 1) {
+    memset(argv[0], 0, room);
+    memcpy(argv[0], "caisson-guest", sizeof "caisson-guest" - 1);
+  }
+  prctl(PR_SET_NAME, "caisson-guest");
+  /* Not dumpable: the sandbox's user has the same id and must not ptrace this process or
+   * take its sockets through /proc/1/fd. */
+  prctl(PR_SET_DUMPABLE, 0);
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  signal(SIGPIPE, SIG_IGN);
+  /* Descriptors may be inherited from whatever started the engine; commands get none. */
+  fcntl(LISTEN_FD, F_SETFD, FD_CLOEXEC);
+  fcntl(LINK_FD, F_SETFD, FD_CLOEXEC);
+  /* One arena, large blocks back to the kernel at once: an idle server stays small. */
+  mallopt(M_ARENA_MAX, 1);
+  mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+  mallopt(M_TRIM_THRESHOLD, 128 * 1024);
+  struct event_config *cfg = event_config_new();
+  if (cfg == NULL) abort();
+  event_config_set_flag(cfg, EVENT_BASE_FLAG_PRECISE_TIMER);
+  guest_base = event_base_new_with_config(cfg);
+  event_config_free(cfg);
+  if (guest_base == NULL) abort();
+  add_signal(SIGCHLD, on_child);
+  add_signal(SIGTERM, on_terminate);
+  add_signal(SIGINT, on_terminate);
+  server_init(LISTEN_FD);
+  if (argc > 1) start_entrypoint(argv + 1);
+  link_init(LINK_FD);
+  event_base_dispatch(guest_base);
+  return 1;
+}

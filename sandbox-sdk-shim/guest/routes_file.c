@@ -1,0 +1,343 @@
+/* guest/routes_file.c - files: write, list, mkdir, delete, rename, move, exists. */
+#define _GNU_SOURCE
+#include "files.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LIST_MAX  200000u /* entries of one listing */
+#define DEPTH_MAX 128     /* directories below the listed one */
+
+bool file_path(call *c, const char *field, char out[FILE_PATH_CAP]) {
+  if (!ok_text(c, field, true, GUEST_PATH_MAX)) return false;
+  if (!ok_text(c, "sessionId", false, GUEST_ID_MAX)) return false;
+  const char *path = body_text(c, field);
+  if (*path == '\0') {
+    reply_invalid(c->req, field, "must not be empty");
+    return false;
+  }
+  if (*path == '/') {
+    snprintf(out, FILE_PATH_CAP, "%s", path);
+    return true;
+  }
+  const char *id = body_text(c, "sessionId");
+  char base[GUEST_PATH_MAX + 1];
+  session_cwd(id == NULL ? "default" : id, base, sizeof base);
+  snprintf(out, FILE_PATH_CAP, "%s/%s", strcmp(base, "/") == 0 ? "" : base, path);
+  return true;
+}
+
+void file_error(call *c, const char *path, const char *operation, int err) {
+  const char *code = err == ENOENT                    ? "FILE_NOT_FOUND"
+                     : err == ENOTDIR                 ? "NOT_DIRECTORY"
+                     : err == EISDIR                  ? "IS_DIRECTORY"
+                     : err == EEXIST                  ? "FILE_EXISTS"
+                     : err == EACCES || err == EPERM  ? "PERMISSION_DENIED"
+                     : err == EROFS                   ? "READ_ONLY"
+                     : err == ENAMETOOLONG            ? "NAME_TOO_LONG"
+                     : err == ENOSPC || err == EDQUOT ? "NO_SPACE"
+                     : err == EFBIG                   ? "FILE_TOO_LARGE"
+                                                      : "FILESYSTEM_ERROR";
+  csn_buf ctx = {0};
+  csn_buf_str(&ctx, "{\"path\":");
+  csn_json_cstr(&ctx, path);
+  csn_buf_fmt(&ctx, ",\"operation\":\"%s\",\"stderr\":", operation);
+  csn_json_cstr(&ctx, strerror(err));
+  csn_buf_str(&ctx, "}");
+  if (err == ENOENT)
+    reply_error(c->req, code, csn_buf_cstr(&ctx), "File not found: %s", path);
+  else
+    reply_error(c->req, code, csn_buf_cstr(&ctx), "%s: %s: %s", operation, path, strerror(err));
+  csn_buf_free(&ctx);
+}
+
+static csn_buf ok_path(const char *path) {
+  csn_buf b = {0};
+  csn_buf_str(&b, "{\"success\":true,\"path\":");
+  csn_json_cstr(&b, path);
+  csn_buf_str(&b, ",");
+  return b;
+}
+
+/* mkdir -p. 0 or -1 with errno. */
+static int make_directories(const char *path, mode_t mode) {
+  char room[FILE_PATH_CAP];
+  snprintf(room, sizeof room, "%s", path);
+  for (char *at = room + 1;; at++) {
+    if (*at != '/' && *at != '\0') continue;
+    char saved = *at;
+    *at = '\0';
+    if (mkdir(room, mode) != 0 && errno != EEXIST) return -1;
+    *at = saved;
+    if (saved == '\0') break;
+  }
+  struct stat st;
+  if (stat(room, &st) != 0) return -1;
+  if (S_ISDIR(st.st_mode)) return 0;
+  errno = ENOTDIR;
+  return -1;
+}
+
+static int open_for_write(const char *path) {
+  /* O_NONBLOCK: a FIFO without a reader must not stop the server. */
+  const int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+  int fd = open(path, flags, 0644);
+  if (fd < 0 && errno == ENOENT) {
+    char parent[FILE_PATH_CAP];
+    snprintf(parent, sizeof parent, "%s", path);
+    char *slash = strrchr(parent, '/');
+    if (slash == NULL || slash == parent) return -1;
+    *slash = '\0';
+    if (make_directories(parent, 0755) != 0) return -1;
+    fd = open(path, flags, 0644);
+  }
+  return fd;
+}
+
+static void post_write(call *c) {
+  char path[FILE_PATH_CAP];
+  if (!file_path(c, "path", path) || !ok_text(c, "content", true, GUEST_BODY_MAX) ||
+      !ok_text(c, "encoding", false, 16))
+    return;
+  const char *data = body_text(c, "content");
+  size_t len = strlen(data);
+  const char *encoding = body_text(c, "encoding");
+  csn_buf decoded = {0};
+  if (encoding != NULL && strcmp(encoding, "base64") == 0) {
+    if (!csn_b64_decode(&decoded, data, len)) {
+      reply_invalid(c->req, "content", "is not valid base64");
+      return;
+    }
+    data = decoded.p;
+    len = decoded.len;
+  }
+  int err = 0;
+  int fd = open_for_write(path);
+  if (fd < 0) err = errno;
+  for (size_t off = 0; err == 0 && off < len;) {
+    ssize_t n = write(fd, data + off, len - off);
+    if (n > 0)
+      off += (size_t)n;
+    else if (errno != EINTR)
+      err = errno;
+  }
+  if (fd >= 0 && close(fd) != 0 && err == 0) err = errno;
+  csn_buf_free(&decoded);
+  if (err != 0) {
+    file_error(c, path, "file.write", err);
+    return;
+  }
+  csn_buf b = ok_path(path);
+  reply_stamped(c->req, &b);
+}
+
+static void post_delete(call *c) {
+  char path[FILE_PATH_CAP];
+  struct stat st;
+  if (!file_path(c, "path", path)) return;
+  if (lstat(path, &st) != 0) {
+    file_error(c, path, "file.delete", errno);
+  } else if (S_ISDIR(st.st_mode)) {
+    file_error(c, path, "file.delete", EISDIR);
+  } else if (unlink(path) != 0) {
+    file_error(c, path, "file.delete", errno);
+  } else {
+    csn_buf b = ok_path(path);
+    reply_stamped(c->req, &b);
+  }
+}
+
+static int copy_file(const char *from, const char *to, const struct stat *st) {
+  int in = open(from, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (in < 0) return -1;
+  int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, st->st_mode & 07777);
+  int err = out < 0 ? errno : 0;
+  static char room[256 * 1024];
+  for (ssize_t n = 1; err == 0 && n > 0;) {
+    n = read(in, room, sizeof room);
+    if (n < 0) err = errno;
+    for (ssize_t off = 0, put; err == 0 && off < n; off += put)
+      if ((put = write(out, room + off, (size_t)(n - off))) < 0) err = errno;
+  }
+  close(in);
+  if (out >= 0) close(out);
+  if (err == 0 && unlink(from) != 0) err = errno;
+  errno = err;
+  return err == 0 ? 0 : -1;
+}
+
+static void relocate(call *c, const char *from_field, const char *to_field, const char *operation) {
+  char from[FILE_PATH_CAP], to[FILE_PATH_CAP];
+  struct stat st;
+  if (!file_path(c, from_field, from) || !file_path(c, to_field, to)) return;
+  int rc = lstat(from, &st);
+  if (rc == 0) rc = rename(from, to);
+  /* /tmp is a file system of its own. */
+  if (rc != 0 && errno == EXDEV && S_ISREG(st.st_mode)) rc = copy_file(from, to, &st);
+  if (rc != 0) {
+    file_error(c, from, operation, errno);
+    return;
+  }
+  csn_buf b = ok_path(from);
+  csn_buf_str(&b, "\"newPath\":");
+  csn_json_cstr(&b, to);
+  csn_buf_str(&b, ",");
+  reply_stamped(c->req, &b);
+}
+
+static void post_rename(call *c) {
+  relocate(c, "oldPath", "newPath", "file.rename");
+}
+static void post_move(call *c) {
+  relocate(c, "sourcePath", "destinationPath", "file.move");
+}
+
+static void post_mkdir(call *c) {
+  char path[FILE_PATH_CAP];
+  if (!file_path(c, "path", path)) return;
+  bool recursive = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(c->body, "recursive"));
+  if ((recursive ? make_directories(path, 0755) : mkdir(path, 0755)) != 0) {
+    int err = errno;
+    csn_buf ctx = {0};
+    csn_buf_str(&ctx, "{\"path\":");
+    csn_json_cstr(&ctx, path);
+    csn_buf_fmt(&ctx,
+                ",\"options\":{\"recursive\":%s},\"exitCode\":1,\"stderr\":", recursive ? "true" : "false");
+    csn_json_cstr(&ctx, strerror(err));
+    csn_buf_str(&ctx, "}");
+    reply_error(c->req, "FILESYSTEM_ERROR", csn_buf_cstr(&ctx), "mkdir: cannot create directory '%s': %s",
+                path, strerror(err));
+    csn_buf_free(&ctx);
+    return;
+  }
+  csn_buf b = ok_path(path);
+  csn_buf_fmt(&b, "\"recursive\":%s,", recursive ? "true" : "false");
+  reply_stamped(c->req, &b);
+}
+
+static void post_exists(call *c) {
+  char path[FILE_PATH_CAP];
+  struct stat st;
+  if (!file_path(c, "path", path)) return;
+  bool exists = stat(path, &st) == 0;
+  csn_buf b = ok_path(path);
+  csn_buf_fmt(&b, "\"exists\":%s,", exists ? "true" : "false");
+  reply_stamped(c->req, &b);
+}
+
+/* ---- listing ---- */
+
+typedef struct listing {
+  csn_buf json;
+  char path[FILE_PATH_CAP];
+  size_t root_len;
+  unsigned count;
+  bool recursive, hidden;
+} listing;
+
+static void add_entry(listing *l, const char *name, const struct stat *st) {
+  static const char bits[] = "rwxrwxrwx";
+  mode_t m = st->st_mode;
+  char mode[10];
+  for (unsigned i = 0; i < 9; i++)
+    mode[i] = (m & (0400u >> i)) != 0 ? bits[i] : '-';
+  mode[9] = '\0';
+  struct tm tm;
+  localtime_r(&st->st_mtim.tv_sec, &tm);
+  char when[40];
+  size_t n = strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
+  snprintf(when + n, sizeof when - n, ".%09ld", st->st_mtim.tv_nsec);
+  csn_buf *b = &l->json;
+  csn_buf_str(b, l->count++ == 0 ? "{\"name\":" : ",{\"name\":");
+  csn_json_cstr(b, name);
+  csn_buf_str(b, ",\"absolutePath\":");
+  csn_json_cstr(b, l->path);
+  csn_buf_str(b, ",\"relativePath\":");
+  csn_json_cstr(b, l->path + l->root_len + 1);
+  csn_buf_fmt(
+      b,
+      ",\"type\":\"%s\",\"size\":%lld,\"modifiedAt\":\"%s\",\"mode\":\"%s\",\"permissions\":{\"readable\":%s,"
+      "\"writable\":%s,\"executable\":%s}}",
+      S_ISREG(m)   ? "file"
+      : S_ISDIR(m) ? "directory"
+      : S_ISLNK(m) ? "symlink"
+                   : "other",
+      (long long)st->st_size, when, mode, m & S_IRUSR ? "true" : "false", m & S_IWUSR ? "true" : "false",
+      m & S_IXUSR ? "true" : "false");
+}
+
+static void list_directory(listing *l, size_t path_len, int depth) {
+  DIR *dir = opendir(l->path);
+  if (dir == NULL) return;
+  for (struct dirent *de; l->count < LIST_MAX && (de = readdir(dir)) != NULL;) {
+    const char *name = de->d_name;
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
+    size_t n = strlen(name);
+    struct stat st;
+    if (path_len + n + 2 > sizeof l->path) continue;
+    if (fstatat(dirfd(dir), name, &st, AT_SYMLINK_NOFOLLOW) != 0) continue;
+    l->path[path_len] = '/';
+    memcpy(l->path + path_len + 1, name, n + 1);
+    if (l->hidden || name[0] != '.') add_entry(l, name, &st);
+    if (l->recursive && S_ISDIR(st.st_mode) && depth < DEPTH_MAX)
+      list_directory(l, path_len + 1 + n, depth + 1);
+    l->path[path_len] = '\0';
+  }
+  closedir(dir);
+}
+
+static void post_list(call *c) {
+  static listing l; /* too large for the stack; one request at a time */
+  struct stat st;
+  l = (listing){0};
+  if (!file_path(c, "path", l.path)) return;
+  const cJSON *options = cJSON_GetObjectItemCaseSensitive(c->body, "options");
+  l.recursive = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(options, "recursive"));
+  l.hidden = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(options, "includeHidden"));
+  if (stat(l.path, &st) != 0) {
+    file_error(c, l.path, "directory.list", errno);
+    return;
+  }
+  if (!S_ISDIR(st.st_mode)) {
+    file_error(c, l.path, "directory.list", ENOTDIR);
+    return;
+  }
+  size_t len = strlen(l.path);
+  while (len > 0 && l.path[len - 1] == '/')
+    l.path[--len] = '\0';
+  l.root_len = len;
+  csn_buf_str(&l.json, "{\"success\":true,\"path\":");
+  csn_json_cstr(&l.json, len == 0 ? "/" : l.path);
+  csn_buf_str(&l.json, ",\"files\":[");
+  if (len == 0) {
+    /* opendir("") would fail; "/." names the same directory and keeps the paths right. */
+    l.path[0] = '/';
+    l.path[1] = '.';
+    l.path[2] = '\0';
+    l.root_len = 2;
+    len = 2;
+  }
+  list_directory(&l, len, 0);
+  csn_buf_fmt(&l.json, "],\"count\":%u,", l.count);
+  reply_stamped(c->req, &l.json);
+}
+
+const route file_routes[] = {
+    {EVHTTP_REQ_POST, "/api/read", file_post_read},
+    {EVHTTP_REQ_POST, "/api/read/stream", file_post_read_stream},
+    {EVHTTP_REQ_POST, "/api/write", post_write},
+    {EVHTTP_REQ_POST, "/api/list-files", post_list},
+    {EVHTTP_REQ_POST, "/api/mkdir", post_mkdir},
+    {EVHTTP_REQ_POST, "/api/delete", post_delete},
+    {EVHTTP_REQ_POST, "/api/rename", post_rename},
+    {EVHTTP_REQ_POST, "/api/move", post_move},
+    {EVHTTP_REQ_POST, "/api/exists", post_exists},
+    {0, NULL, NULL},
+};

@@ -1,0 +1,74 @@
+# sandbox-sdk-shim/native.mk - the native programs under the shim: engine, guest, runner.
+# Paths are relative to the repository root. Included by the Makefile there.
+#   engine       build/caisson-engine, build/caisson-guest, build/caisson-run
+#   test-engine  unit and system tests, TAP; the totals go to build/test-results/engine.txt
+
+NATIVE_CC     ?= gcc
+NATIVE_STRIP  ?= strip
+CJSON_DIR     ?= build/deps/cjson
+NATIVE_DIR    := sandbox-sdk-shim
+NATIVE_WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wconversion \
+                 -Wno-sign-conversion -Wundef -Wimplicit-fallthrough -Werror
+NATIVE_FLAGS  := -std=gnu11 -O2 -g -ffunction-sections -fdata-sections -fstack-protector-strong -D_FORTIFY_SOURCE=2 \
+                 $(NATIVE_WARN) -isystem $(CJSON_DIR)
+NATIVE_STATIC := -static -Wl,--gc-sections -Wl,-z,relro,-z,now -Wl,-z,noexecstack
+
+NATIVE_COMMON := $(addprefix $(NATIVE_DIR)/common/,buf.c tree.c link.c)
+NATIVE_GUEST  := $(addprefix $(NATIVE_DIR)/guest/,main.c server.c env.c job.c session.c proc.c link_guest.c \
+                 routes_misc.c routes_session.c routes_exec.c routes_process.c routes_file.c read_file.c)
+NATIVE_RUNNER := $(wildcard $(NATIVE_DIR)/guest/runner*.c)
+NATIVE_ENGINE := $(wildcard $(NATIVE_DIR)/engine/*.c)
+NATIVE_HDRS   := $(wildcard $(NATIVE_DIR)/*/*.h)
+native_objs    = $(patsubst $(NATIVE_DIR)/%.c,build/native/%.o,$(1)) 
+
+.PHONY: engine test-engine fuzz-engine
+engine: build/caisson-engine build/caisson-guest build/caisson-run
+
+$(CJSON_DIR)/cJSON.c:
+	sh scripts/fetch-deps.sh
+
+build/native/%.o: $(NATIVE_DIR)/%.c $(NATIVE_HDRS) $(NATIVE_DIR)/native.mk | $(CJSON_DIR)/cJSON.c
+	@mkdir -p $(@D)
+	$(NATIVE_CC) $(NATIVE_FLAGS) -c $< -o $@
+
+build/native/cjson.o: $(CJSON_DIR)/cJSON.c
+	@mkdir -p $(@D)
+	$(NATIVE_CC) -std=gnu11 -O2 -ffunction-sections -fdata-sections -w -c $< -o $@
+
+# The link is to a temporary name: another program may be running the file.
+build/caisson-guest: $(call native_objs,$(NATIVE_GUEST) $(NATIVE_COMMON)) build/native/cjson.o
+	$(NATIVE_CC) $(NATIVE_STATIC) -o $@.tmp $^ -levent_extra -levent_core -lm
+	$(NATIVE_STRIP) $@.tmp && mv -f $@.tmp $@
+
+build/caisson-run: $(call native_objs,$(NATIVE_RUNNER) $(NATIVE_COMMON)) build/native/cjson.o
+	$(NATIVE_CC) $(NATIVE_STATIC) -o $@.tmp $^ -lm
+	$(NATIVE_STRIP) $@.tmp && mv -f $@.tmp $@
+
+build/caisson-engine: $(call native_objs,$(NATIVE_ENGINE) $(NATIVE_COMMON)) build/native/cjson.o
+	$(NATIVE_CC) -Wl,--gc-sections -Wl,-z,relro,-z,now -o $@.tmp $^ -l:libevent_extra.a -l:libevent_core.a -lseccomp -lm
+	mv -f $@.tmp $@
+
+# ---- tests ----
+NATIVE_NODE  = $(firstword $(wildcard node_modules/.bin/node) node)
+NATIVE_UNITS := $(addprefix $(NATIVE_DIR)/,common/buf.c common/link.c common/tree.c engine/names.c)
+NATIVE_SAN   := -std=gnu11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+
+build/native/unit_test: tests/engine/unit_test.c $(NATIVE_UNITS) $(NATIVE_HDRS) | $(CJSON_DIR)/cJSON.c
+	@mkdir -p $(@D)
+	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_test.c $(NATIVE_UNITS)
+
+# The shell adds up both kinds of TAP; a file that fails outside its tests counts as one failure in node's own sum.
+test-engine: engine build/native/unit_test
+	@mkdir -p build/test-results; out=build/test-results; rc=0; \
+	build/native/unit_test > $$out/engine-unit.tap || rc=1; cat $$out/engine-unit.tap; \
+	$(NATIVE_NODE) --test --test-concurrency=1 --test-reporter=tap tests/engine/*.test.mjs > $$out/engine-system.tap || rc=1; \
+	cat $$out/engine-system.tap; \
+	unit_ok=$$(grep -c '^ok ' $$out/engine-unit.tap); unit_bad=$$(grep -c '^not ok ' $$out/engine-unit.tap); \
+	sum() { sed -n "s/^# $$1 //p" $$out/engine-system.tap | tail -n 1; }; \
+	pass=$$(sum pass); fail=$$(sum fail); cancelled=$$(sum cancelled); skipped=$$(sum skipped); \
+	bad=$$((unit_bad + $${fail:-1} + $${cancelled:-0})); \
+	[ $$rc -eq 0 ] || [ $$bad -gt 0 ] || bad=1; \
+	text="$$((unit_ok + $${pass:-0})) passed, $$bad failed"; \
+	echo "$$text" > $$out/engine.txt; \
+	[ "$${skipped:-0}" -eq 0 ] || text="$$text, $$skipped skipped"; \
+	echo "engine: $$text"; [ $$bad -eq 0 ]

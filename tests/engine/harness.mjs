@@ -1,0 +1,127 @@
+/** What the engine's tests share: a real engine on an ephemeral port, and callers for its API and the guest's. */
+import { spawn, spawnSync } from "node:child_process";
+import { chmodSync, chownSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import http from "node:http";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+
+export const BUILD = resolve(import.meta.dirname, "../../build");
+export const NO_SESSION = "__DISABLE_SESSION__";
+const NOBODY = 65534;
+
+export const sleep = (ms) => new Promise((r) => setTimeout(r, ms));
+
+/** One HTTP exchange on a connection of its own: {status, headers, body: Buffer}. */
+export function exchange(port, method, path, { headers = {}, body, timeout = 60_000, onData } = {}) {
+  return new Promise((done, fail) => {
+    const req = http.request({ host: "127.0.0.1", port, method, path, headers, agent: false, timeout }, (res) => {
+      const parts = [];
+      res.on("data", (d) => {
+        parts.push(d);
+        onData?.(d, req);
+      });
+      res.on("end", () => done({ status: res.statusCode, headers: res.headers, body: Buffer.concat(parts) }));
+      res.on("error", fail);
+    });
+    req.on("timeout", () => req.destroy(new Error(`${method} ${path}: no answer in ${timeout} ms`)));
+    req.on("error", fail);
+    req.end(body);
+  });
+}
+
+/**
+ * Starts an engine. `user`: "root" or "nobody"; binaries and state then stand in a directory that user can read.
+ * `binds` are "SRC:DST" of read-only mounts; `wrap` is a command put before the engine's own. stop() ends it and removes its files.
+ */
+export async function startEngine({ user = "root", binds = [], dir, keep = false, wrap = [] } = {}) {
+  const home = dir ?? mkdtempSync(join(tmpdir(), "caisson-engine-"));
+  const bin = join(home, "bin");
+  const ordinary = user === "nobody";
+  mkdirSync(bin, { recursive: true });
+  for (const name of ["caisson-engine", "caisson-guest", "caisson-run"]) {
+    const from = join(BUILD, name);
+    if (existsSync(from) && !existsSync(join(bin, name))) copyFileSync(from, join(bin, name));
+  }
+  chmodSync(home, 0o755);
+  if (ordinary) chownSync(home, NOBODY, NOBODY);
+  const args = ["--token-file", join(home, "token"), "--state-dir", join(home, "state")];
+  args.push("--guest", join(bin, "caisson-guest"), "--log-level", "debug");
+  for (const bind of binds) args.push("--bind-ro", bind);
+  const options = { stdio: ["ignore", "pipe", "pipe"], ...(ordinary ? { uid: NOBODY, gid: NOBODY } : {}), cwd: "/" };
+  // It must not outlive a test run that crashes.
+  const child = spawn("setpriv", ["--pdeathsig", "TERM", ...wrap, join(bin, "caisson-engine"), ...args], options);
+  let log = "";
+  child.stderr.on("data", (d) => {
+    log += d;
+  });
+  const exited = new Promise((r) => child.once("exit", (code, signal) => r({ code, signal })));
+  const port = await new Promise((done, fail) => {
+    let text = "";
+    child.stdout.on("data", (d) => {
+      text += d;
+      if (text.includes("\n")) done(JSON.parse(text).port);
+    });
+    exited.then((end) => fail(new Error(`engine ended ${JSON.stringify(end)}: ${log}`)));
+  });
+  const token = readFileSync(join(home, "token"), "utf8").trim();
+  const engine = { child, port, token, home, exited, log: () => log };
+
+  engine.api = async (method, path, body, headers = { authorization: `Bearer ${token}` }) => {
+    const payload = body === undefined ? undefined : typeof body === "string" ? body : JSON.stringify(body);
+    const res = await exchange(port, method, path, { headers, body: payload });
+    let json;
+    try {
+      json = JSON.parse(res.body.toString());
+    } catch {
+      json = undefined;
+    }
+    return { status: res.status, json, text: res.body.toString() };
+  };
+  engine.sandbox = async (name, body = {}) => {
+    const res = await engine.api("PUT", `/v1/sandboxes/${name}`, body);
+    if (res.status !== 200) throw new Error(`start ${name}: ${res.status} ${res.text}\n${log}`);
+    const { port: guestPort, token: portToken } = (await engine.api("GET", `/v1/sandboxes/${name}/ports/3000`)).json;
+    return guestOf(engine, name, res.json.generation, guestPort, portToken);
+  };
+  engine.stop = async () => {
+    child.kill("SIGTERM");
+    const end = await exited;
+    if (!keep) rmSync(home, { recursive: true, force: true });
+    return end;
+  };
+  return engine;
+}
+
+/** Callers for one sandbox's control server. */
+function guestOf(engine, name, generation, port, token) {
+  const headers = { "x-caisson-port-token": token, "content-type": "application/json" };
+  const call = async (method, path, body, more = {}) => {
+    const res = await exchange(port, method, path, {
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      ...more,
+    });
+    const text = res.body.toString();
+    return { status: res.status, text, json: text.startsWith("{") ? JSON.parse(text) : undefined };
+  };
+  const exec = async (command, more = {}) => {
+    const res = await call("POST", "/api/execute", { command, sessionId: NO_SESSION, ...more });
+    return { status: res.status, ...res.json };
+  };
+  const events = async (method, path, body, more) => parseEvents((await call(method, path, body, more)).text);
+  return { engine, name, generation, port, token, headers, call, exec, events };
+}
+
+export const parseEvents = (text) =>
+  text
+    .split("\n\n")
+    .filter(Boolean)
+    .map((block) => JSON.parse(block.replace(/^data: /, "")));
+
+/** Processes of the host whose command line or name contains `text`. */
+export function hostProcesses(text) {
+  const out = spawnSync("ps", ["axo", "pid,stat,comm,args"], { encoding: "utf8" }).stdout;
+  return out.split("\n").filter((line) => line.includes(text) && !line.includes("ps axo") && !/^\s*\d+\s+Z/.test(line));
+}
+
+export const isRoot = process.getuid() === 0;

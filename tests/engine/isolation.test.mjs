@@ -1,0 +1,249 @@
+/** What a program in a sandbox must not be able to do, each attempted; and what stays when the engine is killed. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import http from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { hostProcesses, isRoot, sleep, startEngine } from "./harness.mjs";
+
+for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
+  describe(`isolation as ${user}`, () => suite(user));
+}
+
+function suite(user) {
+  let engine;
+  let box;
+  let other;
+  let secretDir;
+  before(async () => {
+    secretDir = mkdtempSync(join(tmpdir(), "caisson-host-secret-"));
+    writeFileSync(join(secretDir, "file"), "HOST-SECRET");
+    engine = await startEngine({ user, binds: ["/usr/share/doc:/opt/doc"] });
+    box = await engine.sandbox("iso");
+    other = await engine.sandbox("other");
+  });
+  after(async () => {
+    await engine.stop();
+    rmSync(secretDir, { recursive: true, force: true });
+  });
+  const fails = async (command) => {
+    const r = await box.exec(command, { timeoutMs: 10_000 });
+    assert.notEqual(r.exitCode, 0, `${command}: ${r.stdout}`);
+    assert.notEqual(r.exitCode, 124, `${command} hangs`);
+    return r;
+  };
+
+  test("host files, other sandboxes' files, the engine's token and sockets are not there", async () => {
+    for (const path of [
+      secretDir,
+      engine.home,
+      "/work",
+      "/boot/.",
+      "/root/.ssh",
+      "/etc/shadow",
+      "/home/cloudsdk",
+      "/lost+found",
+    ])
+      await fails(`ls ${path}`);
+    await other.exec("echo theirs > /workspace/theirs; echo theirs > /tmp/theirs");
+    assert.equal((await box.exec("ls /workspace /tmp | grep theirs")).stdout, "");
+    const grep = await box.exec(
+      `find / -xdev \\( -name guest.sock -o -name token -newer /etc/hostname \\) 2>/dev/null`,
+    );
+    assert.equal(grep.stdout, "");
+    const find = await box.exec(
+      "grep -ls HOST-SECRET /tmp/* /var/tmp/* /proc/*/environ /proc/*/root/tmp/*/file 2>/dev/null",
+    );
+    assert.equal(find.stdout, "");
+    await fails("cat /proc/1/environ");
+    await fails("ls /proc/1/fd/");
+    await fails("ls /proc/1/root/");
+    assert.equal(
+      (await box.exec("ls -d /proc/self/fd/* | wc -l; ls -l /proc/self/fd")).stdout.includes("socket:"),
+      false,
+    );
+  });
+  test("neither host processes nor other sandboxes' are seen or signalled", async () => {
+    await other.call("POST", "/api/process/start", { command: "sleep 4717", sessionId: "__DISABLE_SESSION__" });
+    const ps = await box.exec("ps axo args");
+    assert.ok(!ps.stdout.includes("4717") && !ps.stdout.includes("caisson-engine"));
+    assert.ok(ps.stdout.trim().split("\n").length < 12, ps.stdout);
+    await fails(`kill -0 ${process.pid}`);
+    await fails("kill -9 1; sleep 0.2; kill -0 1 && false");
+    assert.equal((await box.exec("echo alive")).stdout, "alive\n");
+    await fails(`python3 -c 'import ctypes;import sys;sys.exit(0 if ctypes.CDLL(None).ptrace(16,1,0,0)==0 else 1)'`);
+  });
+  test("host loopback, other addresses and other sandboxes are out of reach", async () => {
+    const server = http.createServer((_req, res) => res.end("HOST"));
+    await new Promise((r) => server.listen(0, "127.0.0.1", r));
+    const port = server.address().port;
+    await fails(`curl -s -m 3 http://127.0.0.1:${port}/`);
+    await fails(`curl -s -m 3 http://127.0.0.1:${engine.port}/v1/health`);
+    for (const address of ["1.1.1.1", "169.254.169.254", "10.0.0.1", "192.168.0.1", "[2606:4700:4700::1111]"])
+      await fails(`curl -s -m 3 http://${address}/`);
+    await other.call("POST", "/api/process/start", {
+      command: "python3 -m http.server 8300 --bind 127.0.0.1",
+      sessionId: "__DISABLE_SESSION__",
+    });
+    await sleep(400);
+    await fails("curl -s -m 3 http://127.0.0.1:8300/");
+    await fails("python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)'");
+    await fails("python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)'");
+    await fails("getent hosts example.com");
+    server.close();
+  });
+  test("no privilege: ids, capabilities, setuid, namespaces, mounts", async () => {
+    const status = (await box.exec("cat /proc/self/status")).stdout;
+    assert.match(status, /^Uid:\s+1000\s/m);
+    for (const set of ["CapInh", "CapPrm", "CapEff", "CapAmb"])
+      assert.match(status, new RegExp(`^${set}:\\s+0+$`, "m"));
+    assert.match(status, /^NoNewPrivs:\s+1$/m);
+    assert.match(status, /^Seccomp:\s+2$/m);
+    await fails("unshare -U true");
+    await fails("unshare -r true");
+    await fails("mount -t tmpfs none /mnt");
+    await fails("umount /etc/hosts");
+    await fails("chroot / true");
+    await fails("mknod /tmp/sda b 8 0");
+    await fails("su -c true");
+    await fails("cp /bin/bash /tmp/sh; chmod u+s /tmp/sh; chown 0 /tmp/sh");
+    await fails("echo x >> /etc/hosts");
+    await fails("touch /opt/doc/x");
+    await fails("touch /etc/ssl/x");
+    await fails("echo 1 > /proc/sys/kernel/core_pattern");
+    await fails("echo b > /proc/sysrq-trigger");
+  });
+  test("dangerous system calls are refused", async () => {
+    const calls = {
+      keyctl: 250,
+      add_key: 248,
+      bpf: 321,
+      userfaultfd: 323,
+      kexec_load: 246,
+      io_uring_setup: 425,
+      perf_event_open: 298,
+      open_by_handle_at: 304,
+      mount: 165,
+      pivot_root: 155,
+      setns: 308,
+      init_module: 175,
+    };
+    const script = Object.entries(calls)
+      .map(([name, n]) => `r=l.syscall(${n},0,0,0,0,0); e=ctypes.get_errno(); print("${name}", r, e)`)
+      .join("\n");
+    await box.call("POST", "/api/write", {
+      path: "/tmp/calls.py",
+      content: `import ctypes\nl=ctypes.CDLL(None,use_errno=True)\n${script}\n`,
+    });
+    const r = await box.exec("python3 /tmp/calls.py");
+    assert.equal(r.exitCode, 0, r.stderr);
+    for (const line of r.stdout.trim().split("\n")) {
+      const [name, result, errno] = line.split(" ");
+      assert.equal(result, "-1", name);
+      assert.ok(errno === "1" || errno === "38", `${name} errno ${errno}`);
+    }
+  });
+  test("what people need works: git, node, python threads, /dev, writable places", async () => {
+    for (const command of [
+      "cd /workspace && git init -q r && cd r && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x && git log --oneline",
+      'node -e \'new (require("worker_threads").Worker)("1",{eval:true}); require("fs").watch("/workspace").close()\'',
+      "python3 -c 'import threading; t=threading.Thread(target=print); t.start(); t.join()'",
+      "echo x > /dev/null; head -c 1 /dev/urandom | wc -c; : > /dev/shm/x; test -c /dev/ptmx",
+      "for d in /workspace /home/user /tmp /var/tmp /var/lib/caisson/runs /var/backups /run/user/1000; do touch $d/.w || exit 1; done",
+      "ls /opt/doc | head -1",
+      "python3 -c 'import socket; s=socket.create_server((\"127.0.0.1\",81))'",
+      "bash -c 'exec 5<>/dev/ptmx'",
+    ]) {
+      const r = await box.exec(command, { timeoutMs: 20_000 });
+      assert.equal(r.exitCode, 0, `${command}: ${r.stderr}`);
+    }
+  });
+  test("the environment does not stand in the host's process list", async () => {
+    await engine.sandbox("envy", { env: { HIDDEN: "placeholder-4718" } });
+    assert.deepEqual(hostProcesses("placeholder-4718"), []);
+    await engine.api("DELETE", "/v1/sandboxes/envy");
+  });
+  test("a fork bomb stays in its sandbox and a kill ends it", async (t) => {
+    if (user !== "root") return t.skip("an ordinary user's sandboxes share its own process limit");
+    const bomb = await engine.sandbox("bomb");
+    const started = bomb.exec(":(){ :|:& };:", { timeoutMs: 1500 }).catch(() => undefined);
+    await sleep(700);
+    assert.equal((await box.exec("echo fine")).stdout, "fine\n");
+    assert.equal((await engine.api("DELETE", "/v1/sandboxes/bomb")).status, 200);
+    await started;
+  });
+  test("a start that fails says why and leaves nothing", async () => {
+    const r = await engine.api("PUT", "/v1/sandboxes/broken", { entrypoint: ["/nonexistent"] });
+    // The server is up before its entrypoint fails.
+    assert.equal(r.status, 200);
+    const end = await engine.api("GET", `/v1/sandboxes/broken/wait?generation=${r.json.generation}`);
+    assert.deepEqual([end.json.exit_code, end.json.reason], [127, "exited"]);
+  });
+  test("kill -9 of bwrap from outside: ended, reported, nothing left", async () => {
+    const b = await engine.sandbox("outside");
+    await b.call("POST", "/api/process/start", { command: "setsid sleep 4719", sessionId: "__DISABLE_SESSION__" });
+    await sleep(100);
+    const bwrap = hostProcesses("bwrap").map((l) => Number(l.trim().split(/\s+/)[0]));
+    const mine = bwrap.find((pid) => hasSleep(String(pid)));
+    assert.ok(mine, "found its bwrap");
+    process.kill(mine, "SIGKILL");
+    const end = await engine.api("GET", `/v1/sandboxes/outside/wait?generation=${b.generation}`);
+    assert.deepEqual([end.json.signal, end.json.reason], [9, "signalled"]);
+    for (let i = 0; i < 40 && hostProcesses("sleep 4719").length; i += 1) await sleep(50);
+    assert.deepEqual(hostProcesses("sleep 4719"), []);
+    await engine.api("DELETE", "/v1/sandboxes/outside");
+  });
+  test("kill -9 of the engine leaves no process and no mount; the next one clears the storage", async () => {
+    const first = await startEngine({ user, keep: true });
+    const b = await first.sandbox("doomed");
+    await b.exec("mkdir -p /workspace/x; echo y > /workspace/x/y; touch /usr/local/z 2>/dev/null; true");
+    await b.call("POST", "/api/process/start", { command: "setsid sleep 4720", sessionId: "__DISABLE_SESSION__" });
+    await sleep(100);
+    assert.equal(hostProcesses("sleep 4720").length > 0, true);
+    first.child.kill("SIGKILL");
+    await first.exited;
+    for (let i = 0; i < 40 && hostProcesses("sleep 4720").length; i += 1) await sleep(50);
+    assert.deepEqual(hostProcesses("sleep 4720"), []);
+    assert.ok(!readFileSync("/proc/self/mounts", "utf8").includes(first.home));
+    assert.ok(existsSync(join(first.home, "state/sandboxes/doomed")));
+    const second = await startEngine({ user, dir: first.home });
+    assert.deepEqual(readdirSync(join(first.home, "state/sandboxes")), []);
+    assert.equal((await second.api("GET", "/v1/health")).json.sandboxes, 0);
+    await second.sandbox("doomed");
+    const end = await second.stop();
+    assert.deepEqual(end, { code: 0, signal: null });
+  });
+}
+
+describe("where namespaces are limited", () => {
+  test("root of a user namespace with one id works like an ordinary user", async () => {
+    const engine = await startEngine({ user: isRoot ? "nobody" : "self", wrap: ["unshare", "-Ur"] });
+    const box = await engine.sandbox("nested");
+    assert.match((await box.exec("id")).stdout, /^uid=1000\(user\)/);
+    await engine.stop();
+  });
+  test("refused namespaces: the message names what to enable", async () => {
+    const refuse = ["unshare", "-Ur", "sh", "-c", 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$0" "$@"'];
+    const engine = await startEngine({ user: isRoot ? "nobody" : "self", wrap: refuse });
+    const r = await engine.api("PUT", "/v1/sandboxes/none", {});
+    assert.deepEqual([r.status, r.json.error.code], [500, "START_FAILED"]);
+    assert.match(r.json.error.message, /kernel.unprivileged_userns_clone.*user.max_user_namespaces.*chroot/s);
+    assert.equal((await engine.api("GET", "/v1/sandboxes/none/wait")).json.reason, "start_failed");
+    assert.deepEqual(readdirSync(join(engine.home, "state/sandboxes")), []);
+    await engine.stop();
+  });
+});
+
+/** Whether a tree of host processes holds the test's `sleep 4719`. */
+function hasSleep(root) {
+  const list = spawnSync("ps", ["axo", "pid=,ppid=,args="], { encoding: "utf8" }).stdout.trim().split("\n");
+  const rows = list.map((l) => l.trim().split(/\s+/));
+  const tree = new Set([root]);
+  for (let grown = true; grown; ) {
+    grown = false;
+    for (const [pid, ppid] of rows) if (tree.has(ppid) && !tree.has(pid)) grown = tree.add(pid) !== undefined;
+  }
+  return rows.some(([pid, , ...args]) => tree.has(pid) && args.join(" ") === "sleep 4719");
+}
