@@ -1,0 +1,48 @@
+/**
+ * How an outbound request of a local sandbox gets to its Sandbox object: guest → engine → this Worker's egress route → the
+ * object, whose local container knows the handler that the SDK registered for the host.
+ */
+import type { Env } from "../../worker/src/env.js";
+
+export const EGRESS_TOKEN_HEADER = "x-caisson-egress-token";
+export const EGRESS_URL_HEADER = "x-caisson-egress-url";
+export const EGRESS_PATH = "/__caisson/egress/";
+
+/** The token that authorizes egress requests of one sandbox; the Worker can derive it, so nothing need be stored. */
+export async function egressToken(engineToken: string, name: string): Promise<string> {
+  const utf8 = new TextEncoder();
+  const key = await crypto.subtle.importKey("raw", utf8.encode(engineToken), { name: "HMAC", hash: "SHA-256" }, false, [
+    "sign",
+  ]);
+  const mac = await crypto.subtle.sign("HMAC", key, utf8.encode(`egress:${name}`));
+  return Array.from(new Uint8Array(mac), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Whether an egress request carries the token of the sandbox `name`; takes the same time for every wrong token. */
+export async function egressAllowed(request: Request, engineToken: string, name: string): Promise<boolean> {
+  const utf8 = new TextEncoder();
+  const given = utf8.encode(request.headers.get(EGRESS_TOKEN_HEADER) ?? "");
+  const right = utf8.encode(await egressToken(engineToken, name));
+  return given.byteLength === right.byteLength && crypto.subtle.timingSafeEqual(given, right);
+}
+
+/**
+ * The Worker's route for intercepted outbound requests of local sandboxes: `/__caisson/egress/<object id>`. Answers null
+ * for every other path. The routes mount it before everything else; where no engine is configured it does not exist.
+ */
+export async function handleEgress(request: Request, env: Env): Promise<Response | null> {
+  const { pathname } = new URL(request.url);
+  if (!pathname.startsWith(EGRESS_PATH)) return null;
+  const name = pathname.slice(EGRESS_PATH.length);
+  if (env.CAISSON_ENGINE_URL === undefined || env.CAISSON_ENGINE_URL === "" || !/^[0-9a-f]{64}$/.test(name))
+    return new Response("not found\n", { status: 404 });
+  if (!(await egressAllowed(request, env.CAISSON_ENGINE_TOKEN ?? "", name)))
+    return new Response("forbidden\n", { status: 403 });
+  let id: DurableObjectId;
+  try {
+    id = env.SANDBOX.idFromString(name);
+  } catch {
+    return new Response("not found\n", { status: 404 });
+  }
+  return await env.SANDBOX.get(id).fetch(request);
+}

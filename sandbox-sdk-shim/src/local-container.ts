@@ -1,0 +1,325 @@
+/**
+ * `ctx.container` for local development: the surface that the SDK and its Container class use, over the local engine's
+ * loopback API (docs/DESIGN.md 11.3).
+ *
+ * The messages of thrown errors matter: the Container class tells "not listening yet", "exited with a code" and "will
+ * never start" apart by their text, and the SDK repeats everything else for two minutes.
+ */
+
+import { EGRESS_PATH, EGRESS_URL_HEADER, egressToken } from "./egress.js";
+
+export interface LocalContainerConfig {
+  /** Base URL of the engine. */
+  readonly engineURL: string;
+  readonly engineToken: string;
+  /** URL under which the engine reaches the Worker. */
+  readonly workerURL: string;
+  /** Name of the sandbox in the engine: the Durable Object's id. */
+  readonly name: string;
+  /** The object's storage; what must be known synchronously after an eviction lives in its kv. */
+  readonly kv: SyncKvStorage;
+}
+
+interface StartConfig {
+  readonly enableInternet?: boolean;
+  readonly env?: Record<string, string>;
+  readonly entrypoint?: string[];
+  readonly labels?: Record<string, string>;
+}
+
+/** What is kept over an eviction. */
+interface Persisted {
+  readonly generation: string;
+  readonly running: boolean;
+}
+
+interface Port {
+  readonly port: number;
+  readonly token: string;
+}
+
+const PORT_TOKEN_HEADER = "x-caisson-port-token";
+const STATE_KEY = "caisson:container";
+const NOT_LISTENING = "the container is not listening";
+/** The SDK answers at once, instead of trying for two minutes, when an error contains this text. */
+const PERMANENT = "no container application assigned";
+/** milliseconds: the engine is on this machine, so silence means that it is not there. */
+const CONNECT_MS = 2_000;
+/** milliseconds: a sandbox starts in well under a second; killing one may wait for its processes. */
+const START_MS = 20_000;
+/** items: attempts, a second apart, to reach an engine that went away while a sandbox was monitored. */
+const MONITOR_TRIES = 5;
+
+export class LocalContainer {
+  readonly #config: LocalContainerConfig;
+  #generation: string | null = null;
+  #running = false;
+  /** Settles when the engine has answered the current start. */
+  #starting: Promise<void> = Promise.resolve();
+  readonly #ports = new Map<number, Port>();
+  readonly #byHost = new Map<string, Fetcher>();
+  #all: Fetcher | null = null;
+  /** The interception set that the engine has, as JSON; null when that is not known. */
+  #sentEgress: string | null = null;
+
+  constructor(config: LocalContainerConfig) {
+    this.#config = config;
+    const kept = config.kv.get<Persisted>(STATE_KEY);
+    if (kept !== undefined) {
+      this.#running = kept.running;
+      this.#generation = kept.generation;
+    }
+  }
+
+  get running(): boolean {
+    return this.#running;
+  }
+
+  /** Tells one start of this sandbox from another; null before the first. */
+  get generation(): string | null {
+    return this.#generation;
+  }
+
+  /** Compares what storage remembers with what the engine knows; queued before the SDK's constructor runs. */
+  async verify(): Promise<void> {
+    if (!this.#running) return;
+    try {
+      const response = await this.#engine("GET", "", undefined, CONNECT_MS);
+      const body =
+        response.status === 404 ? null : ((await response.json()) as { running: boolean; generation: string | number });
+      if (body?.running === true && String(body.generation) === this.#generation) return;
+    } catch {
+      // An engine that does not answer has no running sandbox that we could use.
+    }
+    this.#setState(false);
+  }
+
+  /** Starts the sandbox; as on the platform nothing is returned, and failure shows in monitor() and fetch(). */
+  start(config: StartConfig = {}): void {
+    if (this.#running) throw new Error("start() cannot be called on a container that is already running.");
+    this.#running = true;
+    this.#ports.clear();
+    this.#starting = this.#start(config);
+    this.#starting.catch(() => {});
+  }
+
+  async #start(config: StartConfig): Promise<void> {
+    try {
+      const response = await this.#engine(
+        "PUT",
+        "",
+        {
+          env: config.env ?? {},
+          entrypoint: config.entrypoint ?? [],
+          labels: config.labels ?? {},
+          enable_internet: config.enableInternet ?? false,
+          egress: await this.#egressSet(),
+        },
+        START_MS,
+      );
+      const body = (await response.json()) as { generation: string | number };
+      this.#generation = String(body.generation);
+      this.#setState(true);
+    } catch (error) {
+      this.#setState(false);
+      throw error;
+    }
+  }
+
+  /** Resolves when the sandbox has ended with exit status 0, else rejects in the platform's words. */
+  async monitor(): Promise<void> {
+    await this.#starting;
+    const generation = this.#generation;
+    if (generation === null)
+      throw new Error("there is no container instance that can be provided to this durable object");
+    let misses = 0;
+    for (;;) {
+      let ended: { exit_code?: number | null; signal?: number | null } | null = null;
+      try {
+        const response = await this.#engine(
+          "GET",
+          `/wait?generation=${encodeURIComponent(generation)}`,
+          undefined,
+          null,
+        );
+        misses = 0;
+        // 204 or 408: the engine bounds its long poll; 404: ended and forgotten.
+        if (response.status === 204 || response.status === 408) continue;
+        ended = response.status === 404 ? { exit_code: 137 } : await response.json();
+      } catch (error) {
+        misses += 1;
+        if (misses >= MONITOR_TRIES) {
+          if (this.#generation === generation) this.#setState(false);
+          throw new Error(`there is no container instance that can be provided to this durable object: ${text(error)}`);
+        }
+        await new Promise((resolve) => setTimeout(resolve, 1_000));
+        continue;
+      }
+      if (this.#generation === generation) this.#setState(false);
+      const code = ended?.exit_code ?? (ended?.signal ? 128 + ended.signal : 0);
+      if (code === 0) return;
+      throw new Error(`container exited with unexpected exit code: ${code}`);
+    }
+  }
+
+  async destroy(): Promise<void> {
+    await this.#starting.catch(() => {});
+    await this.#engine("DELETE", "", undefined, START_MS);
+    this.#ports.clear();
+    this.#setState(false);
+  }
+
+  signal(signal: number): void {
+    if (!this.#running) throw new Error("signal() cannot be called on a container that is not running.");
+    this.#starting
+      .then(() => this.#engine("POST", "/signal", { signal }, CONNECT_MS))
+      .catch((error) => console.error("local engine: signal:", error));
+  }
+
+  getTcpPort(port: number): { fetch(input: RequestInfo | URL, init?: RequestInit | Request): Promise<Response> } {
+    return {
+      fetch: (input, init) => this.#fetchPort(port, new Request(input, init as RequestInit)),
+    };
+  }
+
+  async interceptOutboundHttp(host: string, fetcher: Fetcher): Promise<void> {
+    this.#byHost.set(host.toLowerCase(), fetcher);
+    await this.#sendEgress();
+  }
+
+  /** HTTPS is not intercepted locally: agents get a plain HTTP base URL, and there is no other route out. */
+  async interceptOutboundHttps(_host: string, _fetcher: Fetcher): Promise<void> {}
+
+  async interceptAllOutboundHttp(fetcher: Fetcher): Promise<void> {
+    this.#all = fetcher;
+    await this.#sendEgress();
+  }
+
+  /** Answers an intercepted outbound request that the engine handed to the Worker. */
+  async egress(request: Request): Promise<Response> {
+    let url: URL;
+    try {
+      url = new URL(request.headers.get(EGRESS_URL_HEADER) ?? "");
+    } catch {
+      return new Response("the egress request names no URL\n", { status: 400 });
+    }
+    const fetcher = this.#byHost.get(url.hostname.replace(/\.+$/, "").toLowerCase()) ?? this.#all;
+    if (fetcher === null) return new Response(`no outbound handler for ${url.hostname}\n`, { status: 403 });
+    const headers = new Headers();
+    for (const [name, value] of request.headers) {
+      if (!name.startsWith("x-caisson-")) headers.append(name, value);
+    }
+    headers.delete("host");
+    return await fetcher.fetch(
+      new Request(url, {
+        method: request.method,
+        headers,
+        body: request.body,
+        redirect: "manual",
+        signal: request.signal,
+      }),
+    );
+  }
+
+  async #egressSet(): Promise<{ url: string; token: string; hosts: string[]; all: boolean }> {
+    return {
+      url: `${this.#config.workerURL}${EGRESS_PATH}${this.#config.name}`,
+      token: await egressToken(this.#config.engineToken, this.#config.name),
+      hosts: [...this.#byHost.keys()].sort(),
+      all: this.#all !== null,
+    };
+  }
+
+  /** Tells a running sandbox about a changed interception set; a start sends the set itself. */
+  async #sendEgress(): Promise<void> {
+    if (!this.#running) return;
+    await this.#starting;
+    const set = await this.#egressSet();
+    const json = JSON.stringify(set);
+    if (json === this.#sentEgress) return;
+    await this.#engine("PUT", "/egress", set, CONNECT_MS);
+    this.#sentEgress = json;
+  }
+
+  async #fetchPort(port: number, request: Request): Promise<Response> {
+    await this.#starting;
+    if (!this.#running) throw new Error(`${NOT_LISTENING} in the TCP address 10.0.0.1:${port}`);
+    const known = this.#ports.has(port);
+    try {
+      return await this.#forward(await this.#port(port), port, request);
+    } catch (error) {
+      this.#ports.delete(port);
+      // A forwarding port dies with its sandbox. One more look-up tells whether the sandbox has a new one, but a body that
+      // may have been read cannot be sent again.
+      if (!known || request.body !== null || request.signal.aborted || text(error).includes(NOT_LISTENING)) throw error;
+      return await this.#forward(await this.#port(port), port, request);
+    }
+  }
+
+  async #forward(forward: Port, port: number, request: Request): Promise<Response> {
+    const from = new URL(request.url);
+    const headers = new Headers(request.headers);
+    headers.set(PORT_TOKEN_HEADER, forward.token);
+    const response = await fetch(`http://127.0.0.1:${forward.port}${from.pathname}${from.search}`, {
+      method: request.method,
+      headers,
+      body: request.body,
+      redirect: "manual",
+      signal: request.signal,
+    });
+    // The engine's own refusal, told from a 502 of the program in the sandbox by its text.
+    if (response.status === 502 && Number(response.headers.get("content-length") ?? "1000") < 200) {
+      const body = await response.text();
+      if (body.includes(NOT_LISTENING)) throw new Error(`${NOT_LISTENING} in the TCP address 10.0.0.1:${port}`);
+      return new Response(body, response);
+    }
+    return response;
+  }
+
+  async #port(port: number): Promise<Port> {
+    const cached = this.#ports.get(port);
+    if (cached !== undefined) return cached;
+    const response = await this.#engine("GET", `/ports/${port}`, undefined, CONNECT_MS);
+    if (response.status === 404) {
+      this.#setState(false);
+      throw new Error(`${NOT_LISTENING} in the TCP address 10.0.0.1:${port}`);
+    }
+    const found = (await response.json()) as Port;
+    this.#ports.set(port, found);
+    return found;
+  }
+
+  #setState(running: boolean): void {
+    this.#running = running;
+    if (!running) {
+      this.#ports.clear();
+      this.#sentEgress = null;
+    }
+    this.#config.kv.put(STATE_KEY, { generation: this.#generation ?? "", running } satisfies Persisted);
+  }
+
+  /** One call of the engine's API about this sandbox. Answers 2xx, 404 and 408; throws for everything else. */
+  async #engine(method: string, path: string, body: unknown, timeoutMs: number | null): Promise<Response> {
+    const { engineURL, engineToken, name } = this.#config;
+    let response: Response;
+    try {
+      response = await fetch(`${engineURL}/v1/sandboxes/${name}${path}`, {
+        method,
+        headers: { authorization: `Bearer ${engineToken}`, "content-type": "application/json" },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        ...(timeoutMs === null ? {} : { signal: AbortSignal.timeout(timeoutMs) }),
+      });
+    } catch (cause) {
+      throw new Error(`the local engine at ${engineURL} does not answer: run \`make dev\` (${PERMANENT})`, { cause });
+    }
+    if (response.ok || response.status === 404 || response.status === 408) return response;
+    const detail = (await response.text()).slice(0, 500);
+    throw new Error(
+      `the local engine answered ${response.status} to ${method} ${path || "/"}: ${detail} (${PERMANENT})`,
+    );
+  }
+}
+
+function text(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

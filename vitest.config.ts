@@ -1,0 +1,30 @@
+import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-pool-workers";
+import { defineConfig } from "vitest/config";
+
+/** Worker tests, inside workerd. The sandbox behind the session is scripted: tests/worker/fake-sandbox.ts. */
+export default defineConfig(async () => ({
+  plugins: [
+    cloudflareTest({
+      main: "./tests/worker/entry.ts",
+      miniflare: {
+        compatibilityDate: "2026-08-01",
+        compatibilityFlags: ["nodejs_compat"],
+        // As in production: workerd compiles the module; Vite on its own would read and instantiate it.
+        modulesRules: [{ type: "CompiledWasm", include: ["**/*.wasm"] }],
+        durableObjects: {
+          SESSION: { className: "Session", useSQLite: true },
+          SANDBOX: { className: "FakeSandbox", useSQLite: true },
+          SCRATCH: { className: "Scratch", useSQLite: true },
+        },
+        r2Buckets: ["ARTIFACTS"],
+        d1Databases: ["INDEX"],
+        bindings: { TEST_MIGRATIONS: await readD1Migrations("worker/migrations") },
+      },
+    }),
+  ],
+  test: {
+    include: ["tests/worker/**/*.test.ts"],
+    setupFiles: ["./tests/worker/setup.ts"],
+    testTimeout: 10_000,
+  },
+}));

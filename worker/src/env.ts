@@ -1,0 +1,26 @@
+/** Bindings and variables of the Worker; wrangler.toml gives the bindings, scripts/dev.mjs the local variables. */
+import type { Sandbox } from "../../sandbox-sdk-shim/src/sandbox.js";
+import type { Session } from "./session/session.js";
+
+export interface Env {
+  /** One object per session: log, runs, the core. */
+  readonly SESSION: DurableObjectNamespace<Session>;
+  /** One object per sandbox: the SDK's class. */
+  readonly SANDBOX: DurableObjectNamespace<Sandbox>;
+  /** `sessions/<id>/…`: artifacts, diffs, archived logs. */
+  readonly ARTIFACTS: R2Bucket;
+  /** Table `sessions`: see worker/migrations. */
+  readonly INDEX: D1Database;
+  /** Base URL of the local engine, e.g. http://127.0.0.1:7070. Absent in production. */
+  readonly CAISSON_ENGINE_URL?: string;
+  /** Bearer token of the local engine. */
+  readonly CAISSON_ENGINE_TOKEN?: string;
+  /** URL under which the local engine reaches this Worker. */
+  readonly CAISSON_WORKER_URL?: string;
+  /** Added to model requests on their way out; never enters a sandbox. */
+  readonly ANTHROPIC_API_KEY?: string;
+  /** Where model requests go; https://api.anthropic.com when absent. */
+  readonly ANTHROPIC_UPSTREAM?: string;
+  /** When set, the API asks for it as a bearer token. */
+  readonly CAISSON_API_KEY?: string;
+}

@@ -1,0 +1,93 @@
+/** The HTTP application: every endpoint, and what holds for all of them. */
+import { OpenAPIHono } from "@hono/zod-openapi";
+import { refuse } from "../auth.js";
+import { EngineUnavailable } from "../effects/engine.js";
+import { Problem, problem, problemResponse } from "../errors.js";
+import { registerArtifacts } from "./artifacts.js";
+import { type App, type AppEnv, allowedMethods } from "./endpoint.js";
+import { registerExec } from "./exec.js";
+import { registerExecute } from "./execute.js";
+import { registerFiles } from "./files.js";
+import { registerMeta } from "./meta.js";
+import { registerRuns } from "./runs.js";
+import { registerSessions } from "./sessions.js";
+
+export function createApp(): App {
+  const app: App = new OpenAPIHono<AppEnv>();
+  app.openAPIRegistry.registerComponent("securitySchemes", "bearer", { type: "http", scheme: "bearer" });
+
+  app.use("*", async (c, next) => {
+    c.set("requestId", requestId(c.req.raw));
+    const refusal = await refuse(c.req.raw, c.env.CAISSON_API_KEY);
+    if (refusal !== null) throw refusal;
+    await next();
+  });
+  registerMeta(app);
+  registerSessions(app);
+  registerRuns(app);
+  registerExec(app);
+  registerFiles(app);
+  registerArtifacts(app);
+  registerExecute(app);
+
+  app.notFound((c) => {
+    const { pathname } = new URL(c.req.url);
+    const allowed = allowedMethods(app, pathname);
+    const id = c.get("requestId");
+    if (allowed.length === 0) {
+      return problemResponse(
+        problem("not_found", `There is nothing at ${pathname.slice(0, 200)}; /openapi.json lists what there is.`),
+        id,
+      );
+    }
+    const allow = allowed.join(", ");
+    return problemResponse(
+      problem("method_not_allowed", `${c.req.method} is not allowed here; ${allow} are.`, { headers: { allow } }),
+      id,
+    );
+  });
+  app.onError((error, c) => {
+    const found = asProblem(error);
+    const legacy = new URL(c.req.url).pathname === "/execute";
+    const shown = legacy ? new Problem(found.status, found.code, found.message, withError(found)) : found;
+    return problemResponse(shown, c.get("requestId"));
+  });
+  return app;
+}
+
+/** Adds what every answer of the API carries. */
+export function finish(response: Response, requestId: string): Response {
+  // A WebSocket handshake must be passed on as the object it is.
+  if (response.status === 101) return response;
+  const answer = new Response(response.body, response);
+  answer.headers.set("x-request-id", requestId);
+  answer.headers.set("x-content-type-options", "nosniff");
+  if (!answer.headers.has("cache-control")) answer.headers.set("cache-control", "no-store");
+  answer.headers.set("referrer-policy", "no-referrer");
+  return answer;
+}
+
+const requestIds = new WeakMap<Request, string>();
+
+/** The platform's ray, or a fresh id; the same for every question about one request. */
+export function requestId(request: Request): string {
+  const known = requestIds.get(request);
+  if (known !== undefined) return known;
+  const ray = request.headers.get("cf-ray");
+  const id = ray !== null && /^[\w-]{1,64}$/.test(ray) ? ray : crypto.randomUUID();
+  requestIds.set(request, id);
+  return id;
+}
+
+function asProblem(error: Error): Problem {
+  if (error instanceof Problem) return error;
+  if (error instanceof EngineUnavailable)
+    return problem("engine_unavailable", error.message, { headers: { "retry-after": "2" } });
+  console.error("request failed:", error);
+  return problem("internal", "The request failed; the Worker's log has the reason under this request's id.");
+}
+
+/** Clients of the claude-code-templates worker read `error`. */
+function withError(found: Problem): Problem["options"] {
+  return { ...found.options, extra: { ...found.options.extra, error: found.message } };
+}

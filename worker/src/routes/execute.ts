@@ -1,0 +1,170 @@
+/** One-shots: a sandbox for one piece of code, destroyed when the code has ended. */
+import { checkEngine } from "../effects/engine.js";
+import { withEphemeralSandbox } from "../effects/oneshot.js";
+import type { Env } from "../env.js";
+import { LIMITS } from "../limits.js";
+import { type CommandSpec, runCommand } from "./command.js";
+import { type App, endpoint } from "./endpoint.js";
+import { collect, EXEC_SSE_TEXT, kept, streamed } from "./exec.js";
+import { newOneshotId } from "./ids.js";
+import { json, wantsSSE } from "./json.js";
+import { codeFor, requireModel } from "./model.js";
+import { type SandboxHandle, sandboxFailure, shellQuote } from "./sandbox.js";
+import {
+  type ExecuteBody,
+  ExecuteBodySchema,
+  ExecuteResultSchema,
+  type FileBody,
+  type Language,
+  QuestionBodySchema,
+  QuestionResultSchema,
+} from "./schemas.js";
+
+/** Where the code goes and what runs it. Node strips TypeScript's types by itself. */
+const RUNNERS: Record<Language, { extension: string; argv: readonly string[]; env: Record<string, string> }> = {
+  python: { extension: "py", argv: ["python3"], env: { PYTHONUNBUFFERED: "1" } },
+  javascript: {
+    extension: "js",
+    argv: ["/opt/caisson/bin/node", "--disable-warning=MODULE_TYPELESS_PACKAGE_JSON"],
+    env: {},
+  },
+  typescript: {
+    extension: "ts",
+    argv: [
+      "/opt/caisson/bin/node",
+      "--disable-warning=ExperimentalWarning",
+      "--disable-warning=MODULE_TYPELESS_PACKAGE_JSON",
+    ],
+    env: {},
+  },
+  bash: { extension: "sh", argv: ["/bin/bash"], env: {} },
+};
+
+export function registerExecute(app: App): void {
+  endpoint(app, {
+    method: "post",
+    path: "/v1/execute",
+    tag: "One-shots",
+    summary: "Run code in a sandbox of its own",
+    description: `The sandbox is destroyed when the code has ended, also after an error or when the client leaves. ${EXEC_SSE_TEXT}`,
+    body: ExecuteBodySchema,
+    bodyMax: LIMITS.JSON_FILES_BODY_MAX,
+    headers: { Accept: "`text/event-stream` for a stream" },
+    answers: {
+      200: {
+        description: "The code has ended, whatever its exit code",
+        content: { "application/json": ExecuteResultSchema, "text/event-stream": null },
+      },
+    },
+    problems: [502, 503],
+    async handler({ c, env, request, body }) {
+      const id = newOneshotId();
+      const own = { language: body.language, sandbox_id: id };
+      if (!wantsSSE(request)) {
+        const work = oneshot(env, id, (sandbox) =>
+          prepared(env, sandbox, body, (spec) => collect(env, sandbox, spec, request.signal)),
+        );
+        const result = await kept(c, work);
+        return json({ ...result, ...own });
+      }
+      await checkEngine(env);
+      return streamed(
+        async (sink, gone) => {
+          const end = await oneshot(env, id, (sandbox) =>
+            prepared(env, sandbox, body, (spec) => runCommand(env, sandbox, spec, sink, gone)),
+          );
+          return { ...end, ...own };
+        },
+        (work) => c.executionCtx.waitUntil(work),
+      );
+    },
+  });
+
+  endpoint(app, {
+    method: "post",
+    path: "/execute",
+    tag: "One-shots",
+    summary: "Answer a question with code that a model writes",
+    description:
+      "The endpoint of the claude-code-templates Cloudflare worker. The model writes the code, a sandbox of its own runs it. " +
+      "Problem documents carry the text in `error` as well, where clients of that worker look for it.",
+    body: QuestionBodySchema,
+    answers: { 200: { description: "The code has run", content: { "application/json": QuestionResultSchema } } },
+    problems: [502, 503],
+    async handler({ c, env, request, body }) {
+      const started = Date.now();
+      const language = body.language ?? "python";
+      requireModel(env);
+      await checkEngine(env);
+      const code = await codeFor(env, body.question, language, body.maxTokens ?? 0);
+      const id = newOneshotId();
+      const timeoutMs = body.timeout || LIMITS.EXECUTE_TIMEOUT_S_DEFAULT * 1000;
+      const work = oneshot(env, id, (sandbox) =>
+        prepared(env, sandbox, { language, code }, (spec) =>
+          collect(env, sandbox, { ...spec, timeoutMs }, request.signal),
+        ),
+      );
+      const result = await kept(c, work);
+      const late = result.timed_out ? `The code was ended after ${timeoutMs} ms.` : "";
+      return json({
+        success: result.exit_code === 0 && !result.timed_out,
+        question: body.question,
+        code,
+        output: result.stdout,
+        error: [result.stderr, late].filter((text) => text !== "").join("\n"),
+        sandboxId: id,
+        executionTime: Date.now() - started,
+      });
+    },
+  });
+}
+
+async function oneshot<T>(env: Env, id: string, run: (sandbox: SandboxHandle) => Promise<T>): Promise<T> {
+  return withEphemeralSandbox(env, id, run);
+}
+
+/** Lays out the files and the code, then hands on the command that runs it. */
+async function prepared<T>(
+  env: Env,
+  sandbox: SandboxHandle,
+  body: ExecuteBody,
+  run: (spec: CommandSpec) => Promise<T>,
+): Promise<T> {
+  const runner = RUNNERS[body.language];
+  const files = body.files ?? [];
+  const code = freeName(runner.extension, files);
+  try {
+    // The first call starts the sandbox; the others may then go side by side.
+    await sandbox.writeFile(code, body.code, { encoding: "utf-8" });
+    await Promise.all(
+      files.map((file) => sandbox.writeFile(file.path, file.content, { encoding: file.encoding ?? "utf-8" })),
+    );
+    const modes = files.flatMap((file) =>
+      file.mode === undefined ? [] : [`chmod ${file.mode} -- ${shellQuote(file.path)}`],
+    );
+    for (let at = 0; at < modes.length; at += CHMODS_PER_COMMAND) {
+      await sandbox.exec(modes.slice(at, at + CHMODS_PER_COMMAND).join(" && "), { origin: "internal" });
+    }
+  } catch (error) {
+    throw await sandboxFailure(env, error, "the files");
+  }
+  return run({
+    command: [...runner.argv, code].map(shellQuote).join(" "),
+    cwd: "/workspace",
+    env: { ...runner.env, ...body.env },
+    stdin: body.stdin,
+    timeoutMs: (body.timeout_s ?? LIMITS.EXECUTE_TIMEOUT_S_DEFAULT) * 1000,
+  });
+}
+
+/** items: so many longest paths, quoted, fit into one command. */
+const CHMODS_PER_COMMAND = 6;
+
+/** `main.<extension>`, or the first `main-<n>` that none of the caller's files takes. */
+function freeName(extension: string, files: readonly FileBody[]): string {
+  const taken = new Set(files.map((file) => file.path));
+  for (let n = 0; ; n += 1) {
+    const path = `/workspace/main${n === 0 ? "" : `-${n}`}.${extension}`;
+    if (!taken.has(path)) return path;
+  }
+}

@@ -1,0 +1,104 @@
+/** Asks the model for code: the same upstream and key as model requests that leave a sandbox. */
+import type { Env } from "../env.js";
+import { problem } from "../errors.js";
+
+const DEFAULT_UPSTREAM = "https://api.anthropic.com";
+const DEFAULT_MODEL = "claude-opus-5-5";
+const DEFAULT_MAX_TOKENS = 2_048;
+/** milliseconds: the model's whole answer. */
+const MODEL_MS = 120_000;
+
+export type AnswerLanguage = "python" | "javascript";
+
+/** Variables that only this endpoint reads. */
+interface ModelVars {
+  readonly CAISSON_CODE_MODEL?: string;
+}
+
+/** Throws when there is neither a key nor an upstream that may do without one. */
+export function requireModel(env: Env): void {
+  if (env.ANTHROPIC_API_KEY !== undefined && env.ANTHROPIC_API_KEY !== "") return;
+  if (env.ANTHROPIC_UPSTREAM !== undefined && env.ANTHROPIC_UPSTREAM !== "") return;
+  throw problem(
+    "no_model_key",
+    "ANTHROPIC_API_KEY is not configured: set it with `wrangler secret put ANTHROPIC_API_KEY`.",
+  );
+}
+
+/** Code that answers the question, without the fences that models like to put around it. */
+export async function codeFor(
+  env: Env,
+  question: string,
+  language: AnswerLanguage,
+  maxTokens: number,
+): Promise<string> {
+  requireModel(env);
+  const upstream = new URL(env.ANTHROPIC_UPSTREAM ?? DEFAULT_UPSTREAM);
+  upstream.pathname = `${upstream.pathname.replace(/\/$/, "")}/v1/messages`;
+  const key = env.ANTHROPIC_API_KEY;
+  let response: Response;
+  try {
+    response = await fetch(upstream, {
+      method: "POST",
+      headers: {
+        "content-type": "application/json",
+        "anthropic-version": "2023-06-01",
+        ...(key === undefined ? {} : { "x-api-key": key }),
+      },
+      body: JSON.stringify({
+        model: (env as Env & ModelVars).CAISSON_CODE_MODEL ?? DEFAULT_MODEL,
+        max_tokens: maxTokens === 0 ? DEFAULT_MAX_TOKENS : maxTokens,
+        messages: [{ role: "user", content: instructions(question, language) }],
+      }),
+      signal: AbortSignal.timeout(MODEL_MS),
+    });
+  } catch {
+    throw problem("model_error", `The model endpoint ${upstream.origin} does not answer.`);
+  }
+  const text = await response.text();
+  if (!response.ok)
+    throw problem("model_error", `The model endpoint answered ${response.status}: ${text.slice(0, 500)}`);
+  const code = stripFences(answerText(text));
+  if (code === "") throw problem("model_error", "The model's answer has no code.");
+  return code;
+}
+
+function instructions(question: string, language: AnswerLanguage): string {
+  const [name, library, print] =
+    language === "python"
+      ? ["Python 3", "the Python standard library", "print()"]
+      : ["JavaScript", "what Node.js 24 has built in", "console.log()"];
+  return [
+    `Write a ${name} program that answers the question between the <question> tags.`,
+    `Use only ${library}. Write the answer to standard output with ${print}. Handle errors.`,
+    "Reply with the program alone: no explanation and no Markdown.",
+    `<question>\n${question}\n</question>`,
+  ].join("\n");
+}
+
+/** The text blocks of a Messages API answer. */
+function answerText(text: string): string {
+  try {
+    const answer = JSON.parse(text) as { content?: { type?: string; text?: string }[] };
+    return (answer.content ?? []).map((block) => (block.type === "text" ? (block.text ?? "") : "")).join("");
+  } catch {
+    throw problem("model_error", "The model endpoint answered with something that is not JSON.");
+  }
+}
+
+/** The inside of the first fenced block, or the whole text when there is none. A block that is never closed ends with the text. */
+export function stripFences(text: string): string {
+  const lines = text.split("\n");
+  const first = lines.findIndex((line) => FENCE.test(line));
+  if (first === -1) return text.trim();
+  const fence = FENCE.exec(lines[first] ?? "")?.[1] ?? "";
+  const rest = lines.slice(first + 1);
+  const last = rest.findIndex((line) => line.trim() === fence);
+  return rest
+    .slice(0, last === -1 ? rest.length : last)
+    .join("\n")
+    .trim();
+}
+
+/** An opening fence: backticks or tildes at the start of a line, then perhaps the language. */
+const FENCE = /^[ \t]*(`{3,}|~{3,})[^`]*$/;

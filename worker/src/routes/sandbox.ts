@@ -1,0 +1,91 @@
+/** The sandbox as the routes use it, and its errors as problems. */
+import type { ISandbox } from "@cloudflare/sandbox";
+import { sessionSandbox } from "../effects/sandbox.js";
+import type { Env } from "../env.js";
+import { engineUnavailable, Problem, type ProblemCode, problem } from "../errors.js";
+import { engineHealth } from "./engine.js";
+import { sessionObject, unwrap } from "./session-object.js";
+
+/** What the routes call of the SDK. */
+export type SandboxHandle = Pick<
+  ISandbox,
+  | "execStream"
+  | "listProcesses"
+  | "killProcess"
+  | "writeFile"
+  | "readFileStream"
+  | "deleteFile"
+  | "mkdir"
+  | "listFiles"
+  | "exists"
+  | "exec"
+>;
+
+/** The sandbox of a session; throws the Session's own refusal when there is none to use. */
+export async function sandboxOfSession(env: Env, sessionId: string): Promise<SandboxHandle> {
+  const sandboxId = unwrap(await sessionObject(env, sessionId).sandboxId());
+  return sessionSandbox(env, sandboxId);
+}
+
+/** `text` as one word of a POSIX shell, whatever is in it. */
+export function shellQuote(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** Codes of the container server (its error bodies and the SDK's error classes carry them) → ours. */
+const CODES: Record<string, ProblemCode> = {
+  FILE_NOT_FOUND: "file_not_found",
+  IS_DIRECTORY: "is_directory",
+  NOT_DIRECTORY: "not_a_directory",
+  NAME_TOO_LONG: "too_long",
+  PERMISSION_DENIED: "permission_denied",
+  READ_ONLY: "permission_denied",
+  FILE_EXISTS: "file_exists",
+  FILE_TOO_LARGE: "file_too_large",
+};
+
+/**
+ * The problem for an error that came out of the SDK, or the 503 when what is behind it is that the engine has gone: a running
+ * sandbox's object then reports whatever broke first.
+ */
+export async function sandboxFailure(env: Env, error: unknown, subject: string): Promise<Problem> {
+  const found = sandboxProblem(error, subject);
+  if (found.code !== "sandbox_error") return found;
+  const health = await engineHealth(env);
+  return health.ok ? found : engineUnavailable(health.detail);
+}
+
+/**
+ * The problem for an error that came out of the SDK. Its class and its getters are lost on the way through RPC: what stays is
+ * the own property `errorResponse`, or the text.
+ */
+function sandboxProblem(error: unknown, subject: string): Problem {
+  if (error instanceof Problem) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  const code = errorCode(error, message);
+  if (code === "CONTAINER_UNAVAILABLE") return engineUnavailable("The sandbox could not be reached.");
+  const known = code === undefined ? undefined : CODES[code];
+  if (known !== undefined) return problem(known, `${subject}: ${message.slice(0, 500)}`, { field: "path" });
+  console.error("sandbox:", subject, message);
+  return problem("sandbox_error", `${subject}: ${message.slice(0, 500)}`);
+}
+
+function errorCode(error: unknown, message: string): string | undefined {
+  for (const holder of [ownValue(error, "errorResponse"), error]) {
+    const code = ownValue(holder, "code");
+    if (typeof code === "string") return code;
+  }
+  const patterns: [RegExp, string][] = [
+    [/not found|no such file|ENOENT/i, "FILE_NOT_FOUND"],
+    [/not a directory|ENOTDIR/i, "NOT_DIRECTORY"],
+    [/is a directory|EISDIR/i, "IS_DIRECTORY"],
+    [/permission denied|EACCES|EPERM/i, "PERMISSION_DENIED"],
+    [/name too long|ENAMETOOLONG/i, "NAME_TOO_LONG"],
+    [/no container instance|container is not running|not listening/i, "CONTAINER_UNAVAILABLE"],
+  ];
+  return patterns.find(([pattern]) => pattern.test(message))?.[1];
+}
+
+function ownValue(holder: unknown, name: string): unknown {
+  return typeof holder === "object" && holder !== null ? Reflect.get(holder, name) : undefined;
+}

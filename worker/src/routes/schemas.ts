@@ -1,0 +1,395 @@
+/**
+ * Request and answer bodies of the HTTP API: validation, TypeScript types and the OpenAPI components come from these.
+ *
+ * Custom issues carry `params.code`, the stable code of the problem document (errors.ts); the rest is mapped by zod's own
+ * issue code. A parsed body has no unknown fields, and every path in it is absolute and normalized.
+ */
+import { z } from "@hono/zod-openapi";
+import { CORE_BOUNDS, LIMITS } from "../limits.js";
+import { checkWorkspacePath } from "./paths.js";
+
+const utf8 = new TextEncoder();
+
+/** A string of at most `maxBytes` bytes of UTF-8 without NUL, which no argument, variable or file name can hold. */
+function boundedText(maxBytes: number, emptyCode?: string): z.ZodString {
+  return z.string().superRefine((value, ctx) => {
+    if (emptyCode !== undefined && value.trim() === "") {
+      ctx.addIssue({ code: "custom", message: "must not be empty", params: { code: emptyCode } });
+    } else if (value.length > maxBytes || utf8.encode(value).byteLength > maxBytes) {
+      ctx.addIssue({ code: "custom", message: `is longer than ${maxBytes} bytes`, params: { code: "too_long" } });
+    } else if (value.includes("\0")) {
+      ctx.addIssue({ code: "custom", message: "must not contain NUL", params: { code: "invalid_value" } });
+    }
+  });
+}
+
+const timeoutS = z.int().min(CORE_BOUNDS.TIMEOUT_S_MIN).max(CORE_BOUNDS.TIMEOUT_S_MAX);
+const timestamp = z.string().openapi({ format: "date-time", example: "2026-08-01T12:00:00.000Z" });
+
+const envVars = z
+  .record(z.string(), z.string())
+  .superRefine((env, ctx) => {
+    const names = Object.keys(env);
+    if (names.length > CORE_BOUNDS.ENV_COUNT_MAX) {
+      const message = `has more than ${CORE_BOUNDS.ENV_COUNT_MAX} variables`;
+      ctx.addIssue({ code: "custom", message, params: { code: "too_long" } });
+    }
+    let bytes = 0;
+    for (const name of names) {
+      const value = env[name] ?? "";
+      bytes += utf8.encode(name).byteLength + utf8.encode(value).byteLength;
+      if (!/^[A-Za-z_][A-Za-z0-9_]{0,255}$/.test(name)) {
+        const message = "is not a variable name (letters, digits and _)";
+        ctx.addIssue({ code: "custom", path: [name], message, params: { code: "invalid_value" } });
+      } else if (value.includes("\0")) {
+        ctx.addIssue({
+          code: "custom",
+          path: [name],
+          message: "must not contain NUL",
+          params: { code: "invalid_value" },
+        });
+      }
+    }
+    if (bytes > CORE_BOUNDS.ENV_BYTES_MAX) {
+      const message = `is longer than ${CORE_BOUNDS.ENV_BYTES_MAX} bytes`;
+      ctx.addIssue({ code: "custom", message, params: { code: "too_long" } });
+    }
+  })
+  .openapi({ description: "Environment variables", example: { NODE_ENV: "test" } });
+
+/* --- agents and files ------------------------------------------------------------------------------------------- */
+
+export const AgentNameSchema = z
+  .enum(["claude-code", "shell"])
+  .openapi("AgentName", { description: "`claude-code` runs prompts; `shell` runs commands." });
+export type AgentName = z.infer<typeof AgentNameSchema>;
+
+const workspacePath = z.string().superRefine((value, ctx) => {
+  const check = checkWorkspacePath(value);
+  if (check.ok) return;
+  const message = {
+    path_outside_workspace: "is not inside /workspace or /tmp",
+    invalid_path: "is not a path",
+    too_long: `is longer than ${LIMITS.PATH_MAX} characters`,
+  }[check.code];
+  ctx.addIssue({ code: "custom", message, params: { code: check.code } });
+});
+
+export const FileBodySchema = z
+  .strictObject({
+    path: workspacePath
+      .overwrite((value) => {
+        const check = checkWorkspacePath(value);
+        return check.ok ? check.path : value;
+      })
+      .openapi({
+        description: "Relative to /workspace, or absolute inside /workspace or /tmp",
+        example: "src/main.py",
+      }),
+    content: z.string().openapi({ description: "The file's text, or its bytes in base64" }),
+    encoding: z.enum(["utf-8", "base64"]).optional().openapi({ description: "Of `content`; utf-8 when absent" }),
+    mode: z
+      .string()
+      .regex(/^0?[0-7]{3}$/)
+      .optional()
+      .openapi({ description: "Octal permission bits; 0644 when absent", example: "0755" }),
+  })
+  .superRefine((file, ctx) => {
+    if (file.encoding !== "base64") return;
+    if (/^[A-Za-z0-9+/]*={0,2}$/.test(file.content) && file.content.length % 4 === 0) return;
+    ctx.addIssue({ code: "custom", path: ["content"], message: "is not base64", params: { code: "invalid_value" } });
+  })
+  .openapi("File");
+/** A file to lay into the sandbox. `path` is absolute and normalized after parsing. */
+export type FileBody = z.infer<typeof FileBodySchema>;
+
+const files = z.array(FileBodySchema).max(LIMITS.FILES_COUNT_MAX);
+
+/* --- sessions ------------------------------------------------------------------------------------------------------ */
+
+export const CreateSessionBodySchema = z
+  .strictObject({
+    agent: AgentNameSchema,
+    files: files.optional().openapi({ description: "Laid out before the first run" }),
+    env: envVars.optional(),
+    system_prompt: boundedText(CORE_BOUNDS.SYSTEM_PROMPT_MAX)
+      .optional()
+      .openapi({ description: "Appended to the agent's own system prompt" }),
+    model: boundedText(CORE_BOUNDS.MODEL_MAX, "invalid_value")
+      .optional()
+      .openapi({ description: "Default model of the session's runs" }),
+    metadata: z
+      .record(z.string().min(1).max(LIMITS.METADATA_KEY_MAX), z.string().max(LIMITS.METADATA_VALUE_MAX))
+      .refine((metadata) => Object.keys(metadata).length <= LIMITS.METADATA_COUNT_MAX, {
+        message: `has more than ${LIMITS.METADATA_COUNT_MAX} entries`,
+        params: { code: "too_long" },
+      })
+      .optional()
+      .openapi({ description: "The caller's own labels, returned as they are", example: { ticket: "42" } }),
+    timeout_s: timeoutS
+      .optional()
+      .openapi({ description: `Seconds until the session ends; ${CORE_BOUNDS.SESSION_TIMEOUT_S_DEFAULT} when absent` }),
+  })
+  .openapi("CreateSession");
+export type CreateSessionBody = z.infer<typeof CreateSessionBodySchema>;
+
+export const PatchSessionBodySchema = z
+  .strictObject({ timeout_s: timeoutS.openapi({ description: "Seconds from now until the session ends" }) })
+  .openapi("PatchSession");
+export type PatchSessionBody = z.infer<typeof PatchSessionBodySchema>;
+
+export const SessionStateSchema = z.enum(["starting", "idle", "running", "ending", "ended"]).openapi("SessionState");
+
+export const UsageSchema = z
+  .object({
+    input_tokens: z.number(),
+    output_tokens: z.number(),
+    cache_read_tokens: z.number(),
+    cache_write_tokens: z.number(),
+    cost_usd: z.number(),
+    turns: z.number(),
+    tool_calls: z.number(),
+  })
+  .openapi("Usage");
+
+export const SessionSchema = z
+  .object({
+    id: z.string(),
+    agent: AgentNameSchema,
+    state: SessionStateSchema,
+    created_at: timestamp,
+    expires_at: timestamp.nullable(),
+    ended_at: timestamp.nullable(),
+    ended_reason: z.string().nullable(),
+    timeout_s: z.number(),
+    metadata: z.record(z.string(), z.string()),
+    runs: z.number().openapi({ description: "How many runs were created" }),
+    last_seq: z.number().openapi({ description: "Number of the newest event" }),
+    usage: UsageSchema,
+  })
+  .openapi("Session");
+
+/** What the index (D1) knows of a session: all but its usage. It may be a moment behind the session itself. */
+export const SessionSummarySchema = SessionSchema.omit({ usage: true }).openapi("SessionSummary");
+export type SessionSummary = z.infer<typeof SessionSummarySchema>;
+
+/* --- runs ---------------------------------------------------------------------------------------------------------- */
+
+export const CreateRunBodySchema = z
+  .strictObject({
+    prompt: boundedText(CORE_BOUNDS.PROMPT_MAX, "empty_prompt")
+      .optional()
+      .openapi({ description: "For an agent", example: "Make the failing test pass." }),
+    command: boundedText(CORE_BOUNDS.COMMAND_MAX, "empty_command")
+      .optional()
+      .openapi({ description: "For the `shell` agent: run by bash", example: "make test" }),
+    model: boundedText(CORE_BOUNDS.MODEL_MAX, "invalid_value").optional(),
+    max_turns: z.int().min(1).max(CORE_BOUNDS.MAX_TURNS_MAX).optional(),
+    timeout_s: timeoutS
+      .optional()
+      .openapi({ description: `Wall time of the run; ${CORE_BOUNDS.RUN_TIMEOUT_S_DEFAULT} when absent` }),
+    resume: z.boolean().optional().openapi({
+      description: "false starts a new conversation; true, the default, goes on with the session's last one",
+    }),
+  })
+  .superRefine((body, ctx) => {
+    if ((body.prompt === undefined) === (body.command === undefined)) {
+      const message =
+        body.prompt === undefined ? "one of prompt and command is required" : "prompt and command exclude each other";
+      const code = body.prompt === undefined ? "missing_field" : "conflicting_fields";
+      ctx.addIssue({
+        code: "custom",
+        path: body.prompt === undefined ? ["prompt"] : ["command"],
+        message,
+        params: { code },
+      });
+    }
+  })
+  .openapi("CreateRun");
+export type CreateRunBody = z.infer<typeof CreateRunBodySchema>;
+
+export const RunStateSchema = z
+  .enum([
+    "queued",
+    "running",
+    "succeeded",
+    "failed",
+    "interrupted",
+    "cancelled",
+    "timed_out",
+    "over_budget",
+    "policy_violation",
+  ])
+  .openapi("RunState");
+
+export const RunSchema = z
+  .object({
+    id: z.string().openapi({ example: "run_1" }),
+    session_id: z.string(),
+    state: RunStateSchema,
+    prompt: z.string().optional(),
+    command: z.string().optional(),
+    created_at: timestamp,
+    started_at: timestamp.nullable(),
+    ended_at: timestamp.nullable(),
+    exit_code: z.number().nullable(),
+    reason: z.string().nullable().openapi({ description: "Why a run that did not succeed ended" }),
+    result: z.string().nullable().openapi({ description: "The agent's final text" }),
+    usage: UsageSchema.nullable(),
+  })
+  .openapi("Run");
+
+/* --- exec and one-shots -------------------------------------------------------------------------------------------- */
+
+export const ExecBodySchema = z
+  .strictObject({
+    command: boundedText(CORE_BOUNDS.COMMAND_MAX, "empty_command")
+      .optional()
+      .openapi({ description: "Run by the sandbox's shell", example: "ls -l && git status --short" }),
+    argv: z
+      .array(boundedText(CORE_BOUNDS.COMMAND_MAX))
+      .min(1)
+      .max(LIMITS.ARGV_COUNT_MAX)
+      .optional()
+      .openapi({ description: "Program and arguments, passed without interpretation", example: ["git", "log", "-1"] }),
+    cwd: z
+      .string()
+      .min(1)
+      .max(LIMITS.PATH_MAX)
+      .refine((cwd) => !cwd.includes("\0"), { message: "must not contain NUL", params: { code: "invalid_path" } })
+      .optional()
+      .openapi({ description: "Absolute, or relative to /workspace; /workspace when absent" }),
+    env: envVars.optional(),
+    stdin: stdinText().optional(),
+    timeout_s: z
+      .int()
+      .min(1)
+      .max(LIMITS.EXEC_TIMEOUT_S_MAX)
+      .optional()
+      .openapi({ description: `Then the whole process tree is killed; ${LIMITS.EXEC_TIMEOUT_S_DEFAULT} when absent` }),
+  })
+  .superRefine((body, ctx) => {
+    if ((body.command === undefined) !== (body.argv === undefined)) return;
+    const none = body.command === undefined;
+    const message = none ? "one of command and argv is required" : "command and argv exclude each other";
+    const path = none ? ["command"] : ["argv"];
+    ctx.addIssue({ code: "custom", path, message, params: { code: none ? "missing_field" : "conflicting_fields" } });
+  })
+  .openapi("Exec");
+export type ExecBody = z.infer<typeof ExecBodySchema>;
+
+/** Standard input is a file's content, so NUL is welcome; only its length is bounded. */
+function stdinText(): z.ZodString {
+  return z
+    .string()
+    .refine((text) => text.length <= LIMITS.STDIN_MAX && utf8.encode(text).byteLength <= LIMITS.STDIN_MAX, {
+      message: `is longer than ${LIMITS.STDIN_MAX} bytes`,
+      params: { code: "too_long" },
+    })
+    .openapi({ description: "Standard input; empty when absent" });
+}
+
+export const ExecResultSchema = z
+  .object({
+    exit_code: z.number().openapi({ description: "124 when the time-out ended it, 128 + n when signal n did" }),
+    stdout: z.string(),
+    stderr: z.string(),
+    duration_ms: z.number(),
+    timed_out: z.boolean(),
+    truncated: z
+      .boolean()
+      .optional()
+      .openapi({ description: "true when output was dropped because it is longer than an answer may be" }),
+  })
+  .openapi("ExecResult");
+export type ExecResult = z.infer<typeof ExecResultSchema>;
+
+export const LanguageSchema = z.enum(["python", "javascript", "typescript", "bash"]).openapi("Language");
+export type Language = z.infer<typeof LanguageSchema>;
+
+export const ExecuteBodySchema = z
+  .strictObject({
+    language: LanguageSchema,
+    code: boundedText(LIMITS.CODE_MAX, "empty_code").openapi({ example: "print(6 * 7)" }),
+    files: files.optional().openapi({ description: "Laid out in /workspace, where the code runs" }),
+    stdin: stdinText().optional(),
+    env: envVars.optional(),
+    timeout_s: z
+      .int()
+      .min(1)
+      .max(LIMITS.EXECUTE_TIMEOUT_S_MAX)
+      .optional()
+      .openapi({ description: `${LIMITS.EXECUTE_TIMEOUT_S_DEFAULT} when absent` }),
+  })
+  .openapi("Execute");
+export type ExecuteBody = z.infer<typeof ExecuteBodySchema>;
+
+export const ExecuteResultSchema = ExecResultSchema.extend({
+  language: LanguageSchema,
+  sandbox_id: z.string().openapi({ description: "The sandbox that ran the code; it is gone when this arrives" }),
+}).openapi("ExecuteResult");
+
+/** The contract of the claude-code-templates Cloudflare worker; its names, its units. */
+export const QuestionBodySchema = z
+  .strictObject({
+    question: boundedText(LIMITS.QUESTION_MAX, "empty_question").openapi({
+      example: "What is the 10th Fibonacci number?",
+    }),
+    language: z.enum(["python", "javascript"]).optional().openapi({ description: "python when absent" }),
+    timeout: z
+      .int()
+      .min(0)
+      .max(LIMITS.EXECUTE_TIMEOUT_S_MAX * 1000)
+      .optional()
+      .openapi({ description: "Milliseconds for the code; 30000 when absent or 0" }),
+    maxTokens: z.int().min(0).max(64_000).optional().openapi({ description: "For the model; 2048 when absent or 0" }),
+  })
+  .openapi("Question");
+
+export const QuestionResultSchema = z
+  .object({
+    success: z.boolean().openapi({ description: "The code exited with 0" }),
+    question: z.string(),
+    code: z.string(),
+    output: z.string().openapi({ description: "Standard output" }),
+    error: z.string().openapi({ description: "Standard error" }),
+    sandboxId: z.string(),
+    executionTime: z.number().openapi({ description: "Milliseconds, from the request to the answer" }),
+  })
+  .openapi("QuestionResult");
+
+/* --- the rest ------------------------------------------------------------------------------------------------------ */
+
+export const ProblemSchema = z
+  .object({
+    type: z.string(),
+    title: z.string(),
+    status: z.number(),
+    code: z.string().openapi({ description: "Stable; what programs test" }),
+    detail: z.string(),
+    field: z.string().optional().openapi({ description: "JSON pointer into the body, or the name of a parameter" }),
+    instance: z.string().openapi({ description: "The request's id" }),
+  })
+  .openapi("Problem");
+
+export const ArtifactSchema = z
+  .object({
+    run_id: z.string(),
+    path: z.string(),
+    size: z.number(),
+    sha256: z.string(),
+    mode: z.string(),
+    url: z.string(),
+  })
+  .openapi("Artifact");
+
+export const FileInfoSchema = z
+  .object({
+    name: z.string(),
+    path: z.string().openapi({ description: "Absolute" }),
+    type: z.enum(["file", "directory", "symlink", "other"]),
+    size: z.number(),
+    modified_at: z.string(),
+    mode: z.string().openapi({ example: "rw-r--r--" }),
+  })
+  .openapi("FileInfo");

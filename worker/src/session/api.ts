@@ -1,0 +1,130 @@
+/**
+ * What the routes may ask of a Session object, and what they get back.
+ *
+ * Every call is an RPC to the Durable Object `Session` named by the session id. Failures are values
+ * (`Result`), because an Error loses its class on the way through RPC.
+ */
+import type { AgentName, CreateRunBody, CreateSessionBody } from "../routes/schemas.js";
+
+/** A failure in the terms of docs/API: `code` is stable, `field` is a JSON pointer into the request. */
+export interface Failure {
+  readonly ok: false;
+  readonly status: number;
+  readonly code: string;
+  readonly detail: string;
+  readonly field?: string;
+}
+export interface Success<T> {
+  readonly ok: true;
+  readonly value: T;
+}
+export type Result<T> = Success<T> | Failure;
+
+export type SessionState = "starting" | "idle" | "running" | "ending" | "ended";
+export type RunState =
+  | "queued"
+  | "running"
+  | "succeeded"
+  | "failed"
+  | "interrupted"
+  | "cancelled"
+  | "timed_out"
+  | "over_budget"
+  | "policy_violation";
+
+export interface Usage {
+  input_tokens: number;
+  output_tokens: number;
+  cache_read_tokens: number;
+  cache_write_tokens: number;
+  cost_usd: number;
+  turns: number;
+  tool_calls: number;
+}
+
+export interface SessionView {
+  id: string;
+  agent: AgentName;
+  state: SessionState;
+  created_at: string;
+  expires_at: string | null;
+  ended_at: string | null;
+  ended_reason: string | null;
+  timeout_s: number;
+  metadata: Record<string, string>;
+  runs: number;
+  last_seq: number;
+  usage: Usage;
+}
+
+export interface RunView {
+  id: string;
+  session_id: string;
+  state: RunState;
+  prompt?: string;
+  command?: string;
+  created_at: string;
+  started_at: string | null;
+  ended_at: string | null;
+  exit_code: number | null;
+  reason: string | null;
+  result: string | null;
+  usage: Usage | null;
+}
+
+export interface ArtifactView {
+  run_id: string;
+  path: string;
+  size: number;
+  sha256: string;
+  mode: string;
+  /** Key in the R2 bucket; not part of the HTTP answer. */
+  key: string;
+}
+
+/** One event as clients see it: a JSON text, never parsed and re-serialized on the way. */
+export interface EventText {
+  seq: number;
+  type: string;
+  json: string;
+}
+
+export interface SessionRpc {
+  /**
+   * Creates the session; `id` is the object's own name, chosen by the route. Created again with the same body it answers the
+   * session, with another body `idempotency_mismatch`. 503 `engine_unavailable`: nothing was created.
+   */
+  create(id: string, body: CreateSessionBody): Promise<Result<SessionView>>;
+  view(): Promise<Result<SessionView>>;
+  setTimeout(timeoutS: number): Promise<Result<SessionView>>;
+  /** Ends the session; answers when the sandbox is destroyed. The log and the artifacts stay. */
+  end(): Promise<Result<SessionView>>;
+  /** Queues a run. The same key and body answer the same run; another body is a 409 `idempotency_mismatch`. */
+  createRun(body: CreateRunBody, idempotencyKey?: string): Promise<Result<RunView>>;
+  run(runId: string): Promise<Result<RunView>>;
+  runs(): Promise<Result<RunView[]>>;
+  cancelRun(runId: string): Promise<Result<RunView>>;
+  /** Events with seq > after, at most `limit`, oldest first. */
+  events(
+    after: number,
+    limit: number,
+    withRaw: boolean,
+  ): Promise<Result<{ events: EventText[]; last_seq: number; ended: boolean }>>;
+  artifacts(): Promise<Result<ArtifactView[]>>;
+  /**
+   * Unified diff of the workspace against its state when the session began, or of what one run changed. Taken in the sandbox
+   * while it lives, from R2 after that.
+   */
+  diff(runId?: string): Promise<Result<string>>;
+  /**
+   * Id under which the Sandbox object of this session is found (effects/sandbox.ts `sessionSandbox`), when the sandbox is
+   * usable: waits while it starts, 409 `session_ended` or `sandbox_gone` when there is none.
+   */
+  sandboxId(): Promise<Result<string>>;
+  /**
+   * GET with `Accept: text/event-stream` answers SSE (`id:` = seq, `event:` = type, `data:` = the event, comment
+   * heartbeat every 15 s, honours `Last-Event-ID` and `?after=`, `?raw=0`, `?run=run_N`: only that run, ends with its outcome); GET with `Upgrade: websocket` answers a WebSocket
+   * (one event a text frame, the same parameters). Both end after `session.ended`.
+   */
+  fetch(request: Request): Promise<Response>;
+}

@@ -1,0 +1,32 @@
+/** The session request split into the core's part and the files, which the core never sees. */
+import type { WorkspaceFile } from "../effects/sandbox.js";
+import type { CreateSessionBody } from "../routes/schemas.js";
+import type { Failure } from "./api.js";
+import { fail } from "./failures.js";
+
+/** The fields of EV_CREATE's payload. */
+export function coreRequest(body: CreateSessionBody): Record<string, unknown> {
+  const { agent, system_prompt, model, env, timeout_s } = body;
+  return {
+    agent,
+    ...(system_prompt === undefined ? {} : { system_prompt }),
+    ...(model === undefined ? {} : { model }),
+    ...(env === undefined ? {} : { env }),
+    ...(timeout_s === undefined ? {} : { timeout_s }),
+  };
+}
+
+/** The files decoded, or what is wrong with one. Paths come normalized from the routes; this is the second look. */
+export function workspaceFiles(files: NonNullable<CreateSessionBody["files"]>): WorkspaceFile[] | Failure {
+  const decoded: WorkspaceFile[] = [];
+  for (const [i, file] of files.entries()) {
+    const inside = /^\/(workspace|tmp)\/./.test(file.path);
+    if (!inside || file.path.includes("\0") || file.path.split("/").some((part) => part === ".." || part === ".")) {
+      return fail(400, "path_outside_workspace", "the path is not inside /workspace or /tmp", `/files/${i}/path`);
+    }
+    const bytes =
+      file.encoding === "base64" ? Buffer.from(file.content, "base64") : new TextEncoder().encode(file.content);
+    decoded.push({ path: file.path, bytes, mode: file.mode ?? null });
+  }
+  return decoded;
+}

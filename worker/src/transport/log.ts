@@ -1,0 +1,48 @@
+/** What a transport needs of the session's log. */
+import type { EventText } from "../session/api.js";
+
+export interface LogPage {
+  readonly events: EventText[];
+  /** Highest seq that was looked at; the next page starts after it, also when a filter let nothing through. */
+  readonly next: number;
+  /** Nothing will ever come after this page. */
+  readonly done: boolean;
+}
+
+export interface EventLog {
+  /** At most `limit` events and about PAGE_BYTES with seq > `after`; only those of `run` when it is not null. */
+  page(after: number, limit: number, withRaw: boolean, run: number | null): LogPage;
+  /** Resolves true when the log has grown, false after `timeoutMs`. */
+  changed(timeoutMs: number): Promise<boolean>;
+}
+
+/** bytes: a page stops after the event that reaches this. */
+export const PAGE_BYTES = 1_048_576;
+/** items: events of one page of a stream. */
+export const PAGE_EVENTS = 256;
+
+/** Where and how a client wants to read. */
+export interface ReadOptions {
+  readonly after: number;
+  readonly withRaw: boolean;
+  /** Run number whose events alone are wanted, or null. */
+  readonly run: number | null;
+}
+
+/** Reads `?after=`, `Last-Event-ID`, `?raw=0` and `?run=run_N`; a text says what is wrong. */
+export function readOptions(request: Request): ReadOptions | string {
+  const query = new URL(request.url).searchParams;
+  const after = query.get("after");
+  const lastEventId = request.headers.get("last-event-id");
+  // A browser's EventSource repeats its URL when it reconnects, so what it has seen last wins over ?after=.
+  const from = lastEventId ?? after ?? "0";
+  if (!/^\d{1,15}$/.test(from)) return lastEventId === null ? "after is not a number" : "Last-Event-ID is not a number";
+  const run = query.get("run");
+  const match = run === null ? null : /^run_([1-9]\d{0,8})$/.exec(run);
+  if (run !== null && match === null) return "run is not a run id";
+  return {
+    after: Number(from),
+    withRaw: query.get("raw") !== "0" && query.get("raw") !== "false",
+    run: match === null ? null : Number(match[1]),
+  };
+}
