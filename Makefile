@@ -1,0 +1,58 @@
+# Caisson. `make demo` shows it, `make dev` serves it on http://localhost:8787, `make test` tests it, `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BUILD := build
+PORT ?= 8787
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+export WRANGLER_SEND_METRICS := false
+export PORT PROMPT
+
+.PHONY: help setup build demo dev test check bench fmt clean worker-types test-all test-worker test-e2e lint
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+
+setup: ## install what is missing: distribution packages, npm packages, C sources, the agent CLI
+	@scripts/setup.sh all
+
+# The recipes below start make anew after set-up, so that what set-up brings is there when the rules are read.
+build: setup ## core.wasm, the native programs, the Worker's types
+	@$(MAKE) --no-print-directory -j2 core engine worker-types
+
+demo: build ## the real agent in a real sandbox through the Worker, start to end
+	@node scripts/demo.mjs
+
+dev: build ## the local server on :8787 until Ctrl-C
+	@node scripts/dev.mjs
+
+test: build ## every test; the last line is "N passed, N failed"
+	@$(MAKE) --no-print-directory test-all
+
+check: build lint abi-check ## lint, formatting, types, generated files; no network
+
+bench: build ## measures, prints, and writes build/bench.json
+	@node tests/bench/bench.mjs
+
+clean: ## removes what was built; keeps downloads (build/agents, build/deps, build/.setup)
+	@find $(BUILD) -mindepth 1 -maxdepth 1 ! -name agents ! -name deps ! -name .setup -exec rm -rf {} + 2>/dev/null || true
+	@rm -rf .wrangler
+
+include wasm/wasm.mk
+include sandbox-sdk-shim/native.mk
+
+worker-types: worker/worker-configuration.d.ts
+worker/worker-configuration.d.ts: wrangler.toml package-lock.json
+	@wrangler types $@ --include-env=false >$(BUILD)/types.log 2>&1 || { cat $(BUILD)/types.log; exit 1; }
+
+test-all:
+	@node scripts/test.mjs
+
+lint: worker-types
+	@biome check --error-on-warnings .
+	@tsc --noEmit -p tsconfig.json
+	@git ls-files '*.c' '*.h' | xargs -r clang-format --dry-run -Werror
+	@scripts/lint-tree.sh
+
+fmt: ## formats C and TypeScript
+	@biome check --write . >/dev/null || true
+	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs -r clang-format -i

@@ -1,0 +1,300 @@
+/**
+ * The local stack: scripted model (when there is no key), sandbox engine, `wrangler dev`. One `startLocal` serves
+ * `make demo`, `make dev`, the end-to-end tests and the benchmarks.
+ */
+import { spawn, spawnSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { join, resolve } from "node:path";
+import { loadScripts, startModel } from "./model/server.mjs";
+
+export const ROOT = resolve(import.meta.dirname, "..");
+const BUILD = join(ROOT, "build");
+
+/** A failure whose message is all that a user needs. */
+export class LocalError extends Error {}
+
+function need(path, make) {
+  if (!existsSync(path)) throw new LocalError(`${path} is missing; run \`make ${make}\``);
+  return path;
+}
+
+export async function freePort() {
+  const server = createServer();
+  await new Promise((done, fail) => server.once("error", fail).listen(0, "127.0.0.1", done));
+  const { port } = server.address();
+  await new Promise((done) => server.close(done));
+  return port;
+}
+
+function portIsFree(port) {
+  const server = createServer();
+  return new Promise((done) => {
+    server.once("error", () => done(false));
+    server.listen(port, "127.0.0.1", () => server.close(() => done(true)));
+  });
+}
+
+/** What the sandbox sees read-only under /opt/caisson. */
+function binds() {
+  const arch = process.arch === "arm64" ? "arm64" : "x64";
+  return [
+    [need(join(BUILD, "caisson-run"), "build"), "/opt/caisson/bin/caisson-run"],
+    [need(join(ROOT, `node_modules/node-linux-${arch}/bin/node`), "build"), "/opt/caisson/bin/node"],
+    [need(join(BUILD, "agents/claude-code/claude"), "build"), "/opt/caisson/bin/claude"],
+  ];
+}
+
+/** Starts a program in a group of its own that gets SIGTERM when this process dies, however it dies. */
+function spawnBound(program, args, options) {
+  return spawn("setpriv", ["--pdeathsig", "TERM", program, ...args], { ...options, detached: true });
+}
+
+/** Ends a process group: TERM, then KILL after `graceMs`. Resolves when it is gone. */
+async function endGroup(child, graceMs) {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const gone = new Promise((done) => child.once("exit", done));
+  const send = (signal) => {
+    try {
+      process.kill(-child.pid, signal);
+    } catch {
+      // gone already
+    }
+  };
+  send("SIGTERM");
+  const timer = setTimeout(() => send("SIGKILL"), graceMs);
+  await gone;
+  clearTimeout(timer);
+  send("SIGKILL"); // what the leader left of its group
+}
+
+/** First line of a program's stdout, as JSON; its failure with the end of its log otherwise. */
+function firstLine(child, what, logPath, ms) {
+  return new Promise((done, fail) => {
+    let text = "";
+    const timer = setTimeout(() => fail(new LocalError(`${what} did not start in ${ms / 1000} s; see ${logPath}`)), ms);
+    child.stdout.on("data", (data) => {
+      text += data;
+      const end = text.indexOf("\n");
+      if (end >= 0) {
+        clearTimeout(timer);
+        done(JSON.parse(text.slice(0, end)));
+      }
+    });
+    child.once("exit", (code, signal) => {
+      clearTimeout(timer);
+      const tail = readFileSync(logPath, "utf8").trimEnd().split("\n").slice(-8).join("\n");
+      fail(new LocalError(`${what} ended (${signal ?? code}):\n${tail}`));
+    });
+  });
+}
+
+export async function startEngine({ dir, stateDir = join(dir, "engine"), port = 0, token }) {
+  mkdirSync(dir, { recursive: true, mode: 0o700 });
+  const tokenFile = join(dir, "engine.token");
+  rmSync(tokenFile, { force: true });
+  writeFileSync(tokenFile, token, { mode: 0o600 });
+  const logPath = join(dir, "engine.log");
+  const args = [
+    "--port",
+    String(port),
+    "--token-file",
+    tokenFile,
+    "--state-dir",
+    stateDir,
+    "--guest",
+    need(join(BUILD, "caisson-guest"), "build"),
+  ];
+  for (const [from, to] of binds()) args.push("--bind-ro", `${from}:${to}`);
+  const child = spawnBound(need(join(BUILD, "caisson-engine"), "build"), args, {
+    stdio: ["ignore", "pipe", openSync(logPath, "a")],
+  });
+  const ready = await firstLine(child, "the sandbox engine", logPath, 15000);
+  return { child, port: ready.port, logPath };
+}
+
+/** Applies the D1 migrations once per state directory and set of migration files. */
+function migrate(dir, wrangler, env) {
+  const source = join(ROOT, "worker/migrations");
+  const stamp = join(dir, "migrations.done");
+  const listing = spawnSync("sh", ["-c", "cat *.sql | cksum"], { cwd: source, encoding: "utf8" }).stdout;
+  if (existsSync(stamp) && readFileSync(stamp, "utf8") === listing) return;
+  const run = spawnSync(
+    wrangler,
+    ["d1", "migrations", "apply", "INDEX", "--local", "--persist-to", join(dir, "worker")],
+    {
+      cwd: ROOT,
+      env: { ...env, CI: "1" },
+      encoding: "utf8",
+    },
+  );
+  if (run.status !== 0) throw new LocalError(`the D1 migrations failed:\n${run.stdout}${run.stderr}`);
+  writeFileSync(stamp, listing);
+}
+
+/**
+ * Starts everything and waits until /health is well.
+ *
+ * dir      state and logs; kept between runs
+ * port     of the Worker; 0 for any
+ * vars     more Worker variables
+ * engineDir where the sandboxes' files are
+ * model    {fallback, paceMs, scriptsDir}; a scripted model is used when `apiKey` is absent
+ * Returns {url, dir, modelKind, modelLog, engine, stop()}; stop() ends all that was started.
+ */
+export async function startLocal({
+  dir,
+  port = 8787,
+  vars = {},
+  apiKey = process.env.ANTHROPIC_API_KEY,
+  model = {},
+  engineDir = join(dir, "engine"),
+  onStep = () => {},
+}) {
+  const started = [];
+  const stop = async () => {
+    for (const end of started.splice(0).reverse()) await end();
+  };
+  try {
+    mkdirSync(dir, { recursive: true });
+    if (port === 0) port = await freePort();
+    else if (!(await portIsFree(port)))
+      throw new LocalError(
+        `port ${port} is in use; stop what listens there or choose another: make dev PORT=${port + 1}`,
+      );
+
+    const modelLog = [];
+    const workerVars = { ...vars };
+    if (apiKey) {
+      workerVars.ANTHROPIC_API_KEY = apiKey;
+      if (process.env.ANTHROPIC_BASE_URL && !vars.ANTHROPIC_UPSTREAM)
+        workerVars.ANTHROPIC_UPSTREAM = process.env.ANTHROPIC_BASE_URL;
+    } else {
+      onStep("starting the scripted model server");
+      const key = `sk-ant-scripted-${randomBytes(16).toString("hex")}`;
+      const server = await startModel({
+        scripts: loadScripts(model.scriptsDir ?? join(ROOT, "tests/fixtures/model-scripts")),
+        fallback: model.fallback ?? "demo",
+        paceMs: model.paceMs ?? 0,
+        key,
+        log: (entry) => modelLog.push(entry),
+      });
+      started.push(() => server.close());
+      workerVars.ANTHROPIC_API_KEY = key;
+      workerVars.ANTHROPIC_UPSTREAM = `http://127.0.0.1:${server.port}`;
+    }
+
+    onStep("starting the sandbox engine");
+    const token = randomBytes(32).toString("hex");
+    const engine = await startEngine({ dir, stateDir: engineDir, token });
+    started.push(() => endGroup(engine.child, 5000));
+
+    onStep("starting wrangler dev");
+    const url = `http://localhost:${port}`;
+    Object.assign(workerVars, {
+      CAISSON_ENGINE_URL: `http://127.0.0.1:${engine.port}`,
+      CAISSON_ENGINE_TOKEN: token,
+      CAISSON_WORKER_URL: url,
+      SANDBOX_LOG_LEVEL: "error",
+    });
+    // In a file of our own: a command line would show the keys to every user of the machine.
+    const varsFile = join(dir, "worker.vars");
+    rmSync(varsFile, { force: true });
+    writeFileSync(
+      varsFile,
+      Object.entries(workerVars)
+        .map(([k, v]) => `${k}=${JSON.stringify(v)}\n`)
+        .join(""),
+      { mode: 0o600 },
+    );
+    started.push(() => rmSync(varsFile, { force: true }));
+
+    const wrangler = need(join(ROOT, "node_modules/.bin/wrangler"), "build");
+    need(join(BUILD, "core.wasm"), "build");
+    const env = {
+      ...process.env,
+      PATH: `${join(ROOT, "node_modules/.bin")}:${process.env.PATH}`,
+      WRANGLER_SEND_METRICS: "false",
+      WRANGLER_LOG_PATH: join(dir, "wrangler-logs"),
+      NO_COLOR: "1",
+    };
+    for (const name of ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"]) delete env[name];
+    migrate(dir, wrangler, env);
+    const logPath = join(dir, "wrangler.log");
+    const log = openSync(logPath, "a");
+    const args = ["dev", "--port", String(port), "--ip", "127.0.0.1", "--inspector-port", String(await freePort())];
+    args.push("--persist-to", join(dir, "worker"), "--env-file", varsFile, "--show-interactive-dev-session=false");
+    const child = spawnBound(wrangler, args, { cwd: ROOT, env, stdio: ["ignore", log, log] });
+    started.push(() => endGroup(child, 5000));
+
+    const deadline = Date.now() + 60_000;
+    for (;;) {
+      if (child.exitCode !== null || Date.now() > deadline) {
+        const tail = readFileSync(logPath, "utf8").trimEnd().split("\n").slice(-15).join("\n");
+        throw new LocalError(`wrangler dev did not come up; the end of ${logPath}:\n${tail}`);
+      }
+      try {
+        const health = await fetch(`${url}/health`, { signal: AbortSignal.timeout(2000) });
+        if (health.ok) break;
+      } catch {
+        // not listening yet
+      }
+      await new Promise((r) => setTimeout(r, 50));
+    }
+    return {
+      url,
+      dir,
+      port,
+      modelKind: apiKey ? "real" : "scripted",
+      modelKey: workerVars.ANTHROPIC_API_KEY,
+      modelLog,
+      engine: { ...engine, token },
+      worker: child,
+      stop,
+    };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** The files of a directory as the `files` of a session request. */
+export function filesOf(dir) {
+  const list = spawnSync(
+    "find",
+    [".", "-type", "f", "-not", "-path", "./.git/*", "-not", "-path", "./node_modules/*"],
+    { cwd: dir, encoding: "utf8" },
+  );
+  return list.stdout
+    .trim()
+    .split("\n")
+    .sort()
+    .map((path) => ({
+      path: path.slice(2),
+      content: readFileSync(join(dir, path)).toString("base64"),
+      encoding: "base64",
+    }));
+}
+
+/** Server-sent events of a response, one {id, event, data} at a time. */
+export async function* sse(response) {
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const chunk of response.body) {
+    text += decoder.decode(chunk, { stream: true });
+    for (let end = text.indexOf("\n\n"); end >= 0; end = text.indexOf("\n\n")) {
+      const fields = {};
+      for (const line of text.slice(0, end).split("\n")) {
+        const colon = line.indexOf(":");
+        if (colon > 0) {
+          const value = line.slice(colon + 1).replace(/^ /, "");
+          const name = line.slice(0, colon);
+          fields[name] = name in fields ? `${fields[name]}\n${value}` : value;
+        }
+      }
+      text = text.slice(end + 2);
+      if (fields.data !== undefined) yield fields;
+    }
+  }
+}
