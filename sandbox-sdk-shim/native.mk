@@ -21,32 +21,32 @@ NATIVE_ENGINE := $(wildcard $(NATIVE_DIR)/engine/*.c)
 NATIVE_HDRS   := $(wildcard $(NATIVE_DIR)/*/*.h)
 native_objs    = $(patsubst $(NATIVE_DIR)/%.c,build/native/%.o,$(1)) 
 
-.PHONY: engine test-engine fuzz-engine
+.PHONY: engine test-engine
 engine: build/caisson-engine build/caisson-guest build/caisson-run
 
 $(CJSON_DIR)/cJSON.c:
 	sh scripts/fetch-deps.sh
 
+# Everything is written under a name of its own and then moved: two makes in one tree do no harm, and
+# another program may be running the old file.
 build/native/%.o: $(NATIVE_DIR)/%.c $(NATIVE_HDRS) $(NATIVE_DIR)/native.mk | $(CJSON_DIR)/cJSON.c
 	@mkdir -p $(@D)
-	$(NATIVE_CC) $(NATIVE_FLAGS) -c $< -o $@
+	$(NATIVE_CC) $(NATIVE_FLAGS) -c $< -o $@.$$$$ && mv -f $@.$$$$ $@
 
 build/native/cjson.o: $(CJSON_DIR)/cJSON.c
 	@mkdir -p $(@D)
-	$(NATIVE_CC) -std=gnu11 -O2 -ffunction-sections -fdata-sections -w -c $< -o $@
+	$(NATIVE_CC) -std=gnu11 -O2 -ffunction-sections -fdata-sections -w -c $< -o $@.$$$$ && mv -f $@.$$$$ $@
 
-# The link is to a temporary name: another program may be running the file.
 build/caisson-guest: $(call native_objs,$(NATIVE_GUEST) $(NATIVE_COMMON)) build/native/cjson.o
-	$(NATIVE_CC) $(NATIVE_STATIC) -o $@.tmp $^ -levent_extra -levent_core -lm
-	$(NATIVE_STRIP) $@.tmp && mv -f $@.tmp $@
+	$(NATIVE_CC) $(NATIVE_STATIC) -o $@.$$$$ $^ -levent_extra -levent_core -lm && \
+	  $(NATIVE_STRIP) $@.$$$$ && mv -f $@.$$$$ $@
 
 build/caisson-run: $(call native_objs,$(NATIVE_RUNNER) $(NATIVE_COMMON)) build/native/cjson.o
-	$(NATIVE_CC) $(NATIVE_STATIC) -o $@.tmp $^ -lm
-	$(NATIVE_STRIP) $@.tmp && mv -f $@.tmp $@
+	$(NATIVE_CC) $(NATIVE_STATIC) -o $@.$$$$ $^ -lm && $(NATIVE_STRIP) $@.$$$$ && mv -f $@.$$$$ $@
 
 build/caisson-engine: $(call native_objs,$(NATIVE_ENGINE) $(NATIVE_COMMON)) build/native/cjson.o
-	$(NATIVE_CC) -Wl,--gc-sections -Wl,-z,relro,-z,now -o $@.tmp $^ -l:libevent_extra.a -l:libevent_core.a -lseccomp -lm
-	mv -f $@.tmp $@
+	$(NATIVE_CC) -Wl,--gc-sections -Wl,-z,relro,-z,now -o $@.$$$$ $^ -l:libevent_extra.a -l:libevent_core.a \
+	  -lseccomp -lm && mv -f $@.$$$$ $@
 
 # ---- tests ----
 NATIVE_NODE  = $(firstword $(wildcard node_modules/.bin/node) node)

@@ -413,9 +413,14 @@ static bool launch(sandbox *sb, const cJSON *body) {
                       cJSON_GetObjectItemCaseSensitive(body, "entrypoint"));
   const launch_fds fds = {listener, link[1], guest, err[1]};
   pid_t engine = getpid();
+  /* Until the child has reset its handlers: they write to a socket that it shares with the event loop. */
+  sigset_t all, old;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, &old);
   sb->pid = fork();
   if (sb->pid == 0) apply_and_exec(p, &fds, engine);
   int saved = errno;
+  sigprocmask(SIG_SETMASK, &old, NULL);
   plan_free(p);
   close(guest);
   close(listener);

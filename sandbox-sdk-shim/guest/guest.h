@@ -118,6 +118,9 @@ void job_resume(job *j);
 /* From the SIGCHLD handler; false if pid is no job. */
 bool job_reaped(pid_t pid, int wait_status);
 void job_kill_all(void);
+/* fork() whose child starts with every signal blocked. The event loop's handlers write to a socket that
+ * parent and child share: a SIGTERM that met the child before it resets them would end the sandbox. */
+pid_t fork_blocked(void);
 /* Takes a non-blocking pipe and reads it to its end, for nobody. */
 void job_drain(int fd);
 

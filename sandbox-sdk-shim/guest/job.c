@@ -203,6 +203,15 @@ static void add_events(job *j) {
     if (j->ev[w] != NULL) event_add(j->ev[w], NULL);
 }
 
+pid_t fork_blocked(void) {
+  sigset_t all, old;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, &old);
+  pid_t pid = fork();
+  if (pid != 0) sigprocmask(SIG_SETMASK, &old, NULL);
+  return pid;
+}
+
 job *job_start(const job_spec *spec) {
   int pipes[2][2] = {{-1, -1}, {-1, -1}};
   job *j = calloc(1, sizeof *j);
@@ -214,7 +223,7 @@ job *job_start(const job_spec *spec) {
     (void)fcntl(pipes[w][0], F_SETPIPE_SZ, PIPE_BYTES);
     fcntl(pipes[w][0], F_SETFL, O_NONBLOCK);
   }
-  j->pid = fork();
+  j->pid = fork_blocked();
   if (j->pid < 0) goto fail;
   if (j->pid == 0) run_supervisor(spec, pipes[0][1], pipes[1][1]);
   j->on_data = spec->on_data;

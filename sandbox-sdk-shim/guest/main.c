@@ -63,12 +63,13 @@ static void on_terminate(evutil_socket_t sig, short what, void *arg) {
 }
 
 static void start_entrypoint(char **argv) {
-  entrypoint_pid = fork();
+  entrypoint_pid = fork_blocked();
   if (entrypoint_pid != 0) return;
+  for (int s = 1; s < 32; s++)
+    signal(s, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
-  signal(SIGPIPE, SIG_DFL);
   setsid();
   if (chdir("/workspace") != 0) _exit(1);
   const char *bad;

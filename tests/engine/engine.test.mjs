@@ -332,6 +332,14 @@ function suite(user) {
       );
       assert.equal((await box.events("GET", "/api/process/p1/stream")).at(-1).type, "exit");
     });
+    test("a kill that meets a process at its very start ends that process, not the sandbox", async () => {
+      for (let i = 0; i < 100; i += 1) {
+        await box.call("POST", "/api/process/start", { command: "sleep 4721", sessionId: NO_SESSION });
+        assert.equal((await box.call("DELETE", "/api/process/kill-all")).status, 200);
+      }
+      for (let i = 0; i < 100 && (await box.exec("pgrep -fx 'sleep 4721'")).stdout !== ""; i += 1) await sleep(50);
+      assert.equal((await box.exec("pgrep -fx 'sleep 4721'")).stdout, "");
+    });
     test("kill-all and time-out", async () => {
       for (const processId of ["k1", "k2"])
         await box.call("POST", "/api/process/start", { command: "sleep 4715", processId, sessionId: NO_SESSION });

@@ -218,21 +218,21 @@ function suite(user) {
 }
 
 describe("where namespaces are limited", () => {
-  test("root of a user namespace with one id works like an ordinary user", async () => {
+  test("root of a user namespace with one id works like an ordinary user", async (t) => {
     const engine = await startEngine({ user: isRoot ? "nobody" : "self", wrap: ["unshare", "-Ur"] });
+    t.after(() => engine.stop());
     const box = await engine.sandbox("nested");
     assert.match((await box.exec("id")).stdout, /^uid=1000\(user\)/);
-    await engine.stop();
   });
-  test("refused namespaces: the message names what to enable", async () => {
+  test("refused namespaces: the message names what to enable", async (t) => {
     const refuse = ["unshare", "-Ur", "sh", "-c", 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$0" "$@"'];
     const engine = await startEngine({ user: isRoot ? "nobody" : "self", wrap: refuse });
+    t.after(() => engine.stop());
     const r = await engine.api("PUT", "/v1/sandboxes/none", {});
     assert.deepEqual([r.status, r.json.error.code], [500, "START_FAILED"]);
     assert.match(r.json.error.message, /kernel.unprivileged_userns_clone.*user.max_user_namespaces.*chroot/s);
     assert.equal((await engine.api("GET", "/v1/sandboxes/none/wait")).json.reason, "start_failed");
     assert.deepEqual(readdirSync(join(engine.home, "state/sandboxes")), []);
-    await engine.stop();
   });
 });
 
