@@ -5,6 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p build/.setup
+# npm runs on the machine's own Node, which trusts the certificates that the machine trusts; ours brings a list of its own.
+PATH=${PATH//"$PWD/node_modules/.bin:"/}
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
