@@ -7,6 +7,12 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 export WRANGLER_SEND_METRICS := false
 export PORT PROMPT
 
+# `make V=1 …` shows every command.
+ifndef V
+.SILENT:
+endif
+.SECONDARY:
+
 .PHONY: help setup build demo dev test check bench fmt clean worker-types test-all test-worker test-e2e lint
 
 help: ## this list
@@ -17,6 +23,7 @@ setup: ## install what is missing: distribution packages, npm packages, C source
 
 # The recipes below start make anew after set-up, so that what set-up brings is there when the rules are read.
 build: setup ## core.wasm, the native programs, the Worker's types
+	@$(MAKE) --no-print-directory -q core engine worker-types 2>/dev/null || echo "build: core.wasm and the native programs"
 	@$(MAKE) --no-print-directory -j2 core engine worker-types
 
 demo: build ## the real agent in a real sandbox through the Worker, start to end

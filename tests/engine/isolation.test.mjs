@@ -185,8 +185,7 @@ function suite(user) {
     const b = await engine.sandbox("outside");
     await b.call("POST", "/api/process/start", { command: "setsid sleep 4719", sessionId: "__DISABLE_SESSION__" });
     await sleep(100);
-    const bwrap = hostProcesses("bwrap").map((l) => Number(l.trim().split(/\s+/)[0]));
-    const mine = bwrap.find((pid) => hasSleep(String(pid)));
+    const mine = bwrapOf(engine.child.pid);
     assert.ok(mine, "found its bwrap");
     process.kill(mine, "SIGKILL");
     const end = await engine.api("GET", `/v1/sandboxes/outside/wait?generation=${b.generation}`);
@@ -236,14 +235,21 @@ describe("where namespaces are limited", () => {
   });
 });
 
-/** Whether a tree of host processes holds the test's `sleep 4719`. */
-function hasSleep(root) {
-  const list = spawnSync("ps", ["axo", "pid=,ppid=,args="], { encoding: "utf8" }).stdout.trim().split("\n");
-  const rows = list.map((l) => l.trim().split(/\s+/));
-  const tree = new Set([root]);
-  for (let grown = true; grown; ) {
-    grown = false;
-    for (const [pid, ppid] of rows) if (tree.has(ppid) && !tree.has(pid)) grown = tree.add(pid) !== undefined;
-  }
-  return rows.some(([pid, , ...args]) => tree.has(pid) && args.join(" ") === "sleep 4719");
+/** The bwrap under this engine whose tree holds the test's `sleep 4719`; others on the machine are none of our business. */
+function bwrapOf(enginePid) {
+  const list = spawnSync("ps", ["axo", "pid=,ppid=,comm=,args="], { encoding: "utf8" }).stdout.trim().split("\n");
+  const rows = list
+    .map((line) => line.trim().split(/\s+/))
+    .map(([pid, ppid, comm, ...args]) => ({ pid, ppid, comm, args: args.join(" ") }));
+  const treeOf = (root) => {
+    const tree = new Set([root]);
+    for (let grown = true; grown; ) {
+      grown = false;
+      for (const { pid, ppid } of rows) if (tree.has(ppid) && !tree.has(pid)) grown = tree.add(pid) !== undefined;
+    }
+    return rows.filter(({ pid }) => tree.has(pid));
+  };
+  const holds = (root) => treeOf(root).some(({ args }) => args === "sleep 4719");
+  const found = treeOf(String(enginePid)).find(({ pid, comm }) => comm === "bwrap" && holds(pid));
+  return found === undefined ? 0 : Number(found.pid);
 }
