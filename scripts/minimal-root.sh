@@ -23,8 +23,7 @@ fi
 mkdir -p "$root/src"
 
 # How this machine reaches its package registries: resolver, certificates, npm's and apt's own settings.
-share=(--ro-bind /etc/resolv.conf /etc/resolv.conf --ro-bind-try /etc/hosts /etc/hosts --ro-bind-try /etc/ssl/certs /etc/ssl/certs
-  --ro-bind-try /usr/local/share/ca-certificates /usr/local/share/ca-certificates)
+share=(--ro-bind /etc/resolv.conf /etc/resolv.conf --ro-bind-try /etc/hosts /etc/hosts --ro-bind-try /etc/ssl/certs /etc/ssl/certs)
 npmrc=$(npm config get userconfig 2>/dev/null || echo /root/.npmrc)
 [ -f "$npmrc" ] && { install -m 644 "$npmrc" "$root/etc/caisson-npmrc"; share+=(--setenv NPM_CONFIG_USERCONFIG /etc/caisson-npmrc); }
 for f in /etc/apt/apt.conf.d/*; do

@@ -128,6 +128,21 @@ static void stage_upper(char *upper, char *work, size_t cap) {
   if (mkdir(upper, 0755) != 0 || mkdir(work, 0755) != 0) die("mkdir in %s", stage);
 }
 
+/* `src` and all that is mounted below it, on `dst`, read-only. */
+static void mount_read_only(const char *src, const char *dst) {
+  if (mount(src, dst, NULL, MS_BIND | MS_REC, NULL) != 0) die("bind on %s", dst);
+  /* Flags that the source has are locked in a user namespace and must be named again. */
+  struct statvfs vfs;
+  unsigned long flags = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV;
+  if (statvfs(dst, &vfs) == 0) {
+    if (vfs.f_flag & ST_NOEXEC) flags |= MS_NOEXEC;
+    if (vfs.f_flag & ST_NOATIME) flags |= MS_NOATIME;
+    if (vfs.f_flag & ST_NODIRATIME) flags |= MS_NODIRATIME;
+    if (vfs.f_flag & ST_RELATIME) flags |= MS_RELATIME;
+  }
+  if (mount(NULL, dst, NULL, flags, NULL) != 0) die("read-only %s", dst);
+}
+
 static void mount_overlay(const plan_op *op, const char *lower, const char *upper, const char *work,
                           bool root) {
   char room[64], up[80], wk[80];
@@ -137,8 +152,12 @@ static void mount_overlay(const plan_op *op, const char *lower, const char *uppe
   if (staged != NULL && try_overlay(op, staged, upper, work, root)) return;
   /* An upper directory on an overlay, or on a file system without the attributes. */
   stage_upper(up, wk, sizeof up);
-  if (!try_overlay(op, lower, up, wk, root) && (staged == NULL || !try_overlay(op, staged, up, wk, root)))
-    die("mount overlay on %s", op->dst);
+  if (!try_overlay(op, lower, up, wk, root) && (staged == NULL || !try_overlay(op, staged, up, wk, root))) {
+    /* In a user namespace nothing that has other mounts below it can be a lower directory. */
+    mount_read_only(lower, op->dst);
+    dprintf(2, "note: %s cannot be overlaid (%s); it is read-only in the sandbox\n", lower, strerror(first));
+    return;
+  }
   dprintf(2, "note: %s cannot hold an overlay (%s); changes to %s are kept in memory\n", op->upper,
           strerror(first), op->dst);
 }
@@ -156,17 +175,7 @@ static void bind_read_only(const plan_op *op, const char *src) {
       close(fd);
     }
   }
-  if (mount(src, op->dst, NULL, MS_BIND | MS_REC, NULL) != 0) die("bind %s on %s", op->src, op->dst);
-  /* Flags that the source has are locked in a user namespace and must be named again. */
-  struct statvfs vfs;
-  unsigned long flags = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV;
-  if (statvfs(op->dst, &vfs) == 0) {
-    if (vfs.f_flag & ST_NOEXEC) flags |= MS_NOEXEC;
-    if (vfs.f_flag & ST_NOATIME) flags |= MS_NOATIME;
-    if (vfs.f_flag & ST_NODIRATIME) flags |= MS_NODIRATIME;
-    if (vfs.f_flag & ST_RELATIME) flags |= MS_RELATIME;
-  }
-  if (mount(NULL, op->dst, NULL, flags, NULL) != 0) die("read-only %s", op->dst);
+  mount_read_only(src, op->dst);
 }
 
 static void make_dir(const plan_op *op, const plan *p, bool root) {
