@@ -34,6 +34,8 @@ export class FakeScript {
   /** Ends each follow stream without an exit record after so many bytes of it; null: never. */
   cutAfter: number | null = null;
   follows = 0;
+  /** destroy() does not return while this is set. */
+  stuck = false;
   /** Counts changes; see changed(). */
   #version = 0;
 
@@ -121,7 +123,8 @@ export class FakeSandbox extends DurableObject {
     return { success: true };
   }
 
-  destroy(): void {
+  async destroy(): Promise<void> {
+    while (this.#script.stuck) await this.#script.changed();
     this.#script.die();
   }
 

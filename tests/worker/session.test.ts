@@ -164,6 +164,23 @@ describe("a session", () => {
     });
   });
 
+  it("has its sandbox destroyed by the alarm when its object dies meanwhile", async () => {
+    const { id, session, fake } = await created();
+    await eventually(async () => expect(value(await session.view()).state).toBe("idle"));
+    fake.stuck = true;
+    const ending = session.end().catch(() => null);
+    await eventually(async () => expect(value(await session.view()).state).toBe("ending"));
+    const due = await runInDurableObject(session, (_, state) => state.storage.getAlarm());
+    expect((due ?? Number.POSITIVE_INFINITY) - Date.now()).toBeLessThanOrEqual(15_000);
+    await abortAllDurableObjects();
+    fake.stuck = false;
+    fake.wake();
+    await ending;
+    expect(await runDurableObjectAlarm(stub(id))).toBe(true);
+    await eventually(async () => expect(fake.running).toBe(false));
+    await eventually(async () => expect(value(await stub(id).view()).state).toBe("ended"));
+  });
+
   it("ends by its time-out", async () => {
     const { session } = await created({ timeout_s: 1 });
     await eventually(async () => expect(value(await session.view()).state).toBe("ended"));

@@ -53,6 +53,8 @@ const EFFECT_TIMEOUT_MS = {
 const SAVE_DIFF_MS = 15_000;
 /** milliseconds between two portions of a backlog for WebSockets. */
 const FLUSH_PAUSE_MS = 5;
+/** milliseconds: an object that dies with effects unanswered is awake again after at most so long. */
+const PENDING_WAKE_MS = 15_000;
 /** items: attempts to carry out an effect before it is answered with its failure. */
 const EFFECT_TRIES = 3;
 /** milliseconds: pause after which a row that D1 refused is written again. */
@@ -255,15 +257,12 @@ export class Session extends DurableObject<Env> implements SessionRpc {
 
   override async alarm(): Promise<void> {
     if (!this.#store.exists) return;
-    if (this.#store.text("state") !== "ended") {
-      this.#step({ kind: "TIMER" });
-      this.#resume();
-    }
+    if (this.#store.text("state") !== "ended") this.#step({ kind: "TIMER" });
+    this.#resume();
     if (this.#store.number("index_seq") === null || this.#store.text("index_state") !== this.#store.text("state"))
       await this.#writeIndex();
-    // An alarm for the index replaces the core's, which says nothing about a time that has not come.
-    const wakeAt = this.#store.number("wake_at") ?? 0;
-    if (wakeAt > 0 && (await this.ctx.storage.getAlarm()) === null) this.#setAlarm(wakeAt);
+    // An alarm for the index or for effects replaces the core's, which says nothing about a time that has not come.
+    if ((await this.ctx.storage.getAlarm()) === null) this.#setAlarm();
   }
 
   /* --- the step --- */
@@ -283,7 +282,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
 
   #commit(effects: Effect[], nowMs: number, tx?: (nowMs: number, effects: Effect[]) => void): void {
     const store = this.#store;
-    let wakeAt: number | null = null;
+    let alarm = false;
     let logged = false;
     let stateChanged = false;
     try {
@@ -297,11 +296,14 @@ export class Session extends DurableObject<Env> implements SessionRpc {
           } else if (effect.kind === "cursor") {
             store.set(cursorKey(effect.stream), effect.offset);
           } else if (effect.kind === "wakeAt") {
-            wakeAt = effect.timeMs;
-            store.set("wake_at", wakeAt);
+            store.set("wake_at", effect.timeMs);
+            alarm = true;
           } else {
             const pending = pendingOf(effect);
-            if (pending !== null) store.addPending(pending.kind, pending.run, pending.payload);
+            if (pending !== null) {
+              store.addPending(pending.kind, pending.run, pending.payload);
+              alarm = true;
+            }
             if (effect.kind === "sandboxDestroy" && store.text("state") !== "ended") {
               store.set("state", "ending");
               stateChanged = true;
@@ -316,7 +318,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       this.#reload();
       throw error;
     }
-    if (wakeAt !== null) this.#setAlarm(wakeAt);
+    if (alarm) this.#setAlarm();
     if (logged) {
       this.#grown.wake();
       this.#flushSockets();
@@ -335,8 +337,15 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     }, FLUSH_PAUSE_MS);
   }
 
-  #setAlarm(wakeAt: number): void {
-    void (wakeAt > 0 ? this.ctx.storage.setAlarm(wakeAt) : this.ctx.storage.deleteAlarm());
+  /**
+   * Sets the alarm for what comes first: the core's time, or another look at the effects that have no answer. The core wants
+   * none in a session that ends, and nobody else would wake an evicted object whose sandbox is still to be destroyed.
+   */
+  #setAlarm(): void {
+    const times = [this.#store.number("wake_at") ?? 0];
+    if (this.#store.nextPending() !== null) times.push(Date.now() + PENDING_WAKE_MS);
+    const due = Math.min(...times.filter((time) => time > 0));
+    void (Number.isFinite(due) ? this.ctx.storage.setAlarm(due) : this.ctx.storage.deleteAlarm());
   }
 
   /** The agent's line for the event that carries it, as JSON text. */
@@ -642,7 +651,10 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       let sha256 = "";
       for (const effect of core.event({ kind, id }, Date.now())) {
         if (effect.kind === "digest") sha256 = Buffer.from(effect.sha256).toString("hex");
-        else if (effect.kind === "wakeAt") this.#setAlarm(effect.timeMs);
+        else if (effect.kind === "wakeAt") {
+          this.#store.set("wake_at", effect.timeMs);
+          this.#setAlarm();
+        }
       }
       return sha256;
     };
