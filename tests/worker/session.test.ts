@@ -118,6 +118,17 @@ describe("a session", () => {
     });
   });
 
+  it("is created once also when another body comes at the same moment", async () => {
+    const { id, session } = fresh();
+    const results = await Promise.all([
+      session.create(id, { agent: "shell", timeout_s: 60 }),
+      session.create(id, { agent: "shell", timeout_s: 61 }),
+      session.create(id, { agent: "shell", timeout_s: 60 }),
+    ]);
+    const [first, second, third] = results.map((result) => (result.ok ? result.value.timeout_s : result.code));
+    expect([first, second, third]).toEqual([60, "idempotency_mismatch", 60]);
+  });
+
   it("leaves nothing behind when its request is refused", async () => {
     const { session, id, fake } = fresh();
     const bodies: [unknown, string, string][] = [

@@ -103,16 +103,13 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     try {
       const request = coreRequest(body);
       const whole = JSON.stringify(body);
-      if (this.#store.exists) {
-        if (this.#store.text("body_digest") === (await digestOf(whole))) return this.#view();
-        return fail(409, "idempotency_mismatch", "this session was created with another body");
-      }
+      const bodyDigest = await digestOf(whole);
+      if (this.#store.exists) return this.#createdWith(bodyDigest);
       const files = workspaceFiles(body.files ?? []);
       if (!Array.isArray(files)) return files;
       await checkEngine(this.env);
-      const bodyDigest = await digestOf(whole);
       // Two creations may have waited for the engine together: the second finds the first one's session.
-      if (this.#store.exists) return this.#view();
+      if (this.#store.exists) return this.#createdWith(bodyDigest);
       this.#core = new Core(module);
       this.#step({ kind: "CREATE", payload: JSON.stringify(request) }, (nowMs) => {
         this.#store.createTables();
@@ -663,6 +660,12 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   }
 
   /* --- helpers --- */
+
+  /** The session for a creation that is repeated, refused when it is another one. */
+  #createdWith(bodyDigest: string): Result<SessionView> {
+    if (this.#store.text("body_digest") === bodyDigest) return this.#view();
+    return fail(409, "idempotency_mismatch", "this session was created with another body");
+  }
 
   #view(): Result<SessionView> {
     return this.#store.exists ? { ok: true, value: sessionView(this.#store) } : NOT_FOUND;
