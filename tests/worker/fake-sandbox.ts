@@ -28,6 +28,7 @@ export class FakeScript {
   readonly files = new Map<string, string>();
   readonly runs = new Map<string, FakeRun>();
   changes: FakeChange[] = [];
+  /** One character a byte. */
   diff = "";
   /** Fails the next commands that contain this text, so many times. */
   failing: { text: string; times: number } | null = null;
@@ -164,7 +165,7 @@ export class FakeSandbox extends DurableObject {
       const sizes = s.changes.map(({ path, content }) => `${blob(path)} ${content.byteLength}`);
       return `${"c".repeat(40)}\n${Buffer.from(raw.join("")).toString("base64")}\n--\n${sizes.join("\n")}\n`;
     }
-    if (command.includes("now=$(write_tree); git diff-tree")) return s.diff;
+    if (command.includes("now=$(write_tree); git diff-tree")) return Buffer.from(s.diff, "latin1").toString("base64");
     return `${"a".repeat(40)}\n`;
   }
 
@@ -215,7 +216,7 @@ export class FakeSandbox extends DurableObject {
         yield `e ${change === undefined ? 1 : 0}\n`;
       }
     } else if (command.includes("--binary")) {
-      yield wrap(new TextEncoder().encode(s.diff));
+      yield wrap(Buffer.from(s.diff, "latin1"));
     } else {
       const spool = /base64 '([^']+)\/(stdout|stderr)'/.exec(command);
       const run = s.runs.get(spool?.[1] ?? "");

@@ -65,6 +65,11 @@ async function log(session: Stub, withRaw = false): Promise<Record<string, unkno
   return events.map(({ json }) => JSON.parse(json) as Record<string, unknown>);
 }
 
+/** One character a byte, as the fake sandbox has it. */
+async function diff(session: Stub, run?: string): Promise<string> {
+  return Buffer.from(value(await session.diff(run))).toString("latin1");
+}
+
 function types(events: Record<string, unknown>[]): unknown[] {
   return events.map(({ type }) => type);
 }
@@ -228,7 +233,8 @@ describe("a run", () => {
       { path: "link", status: "A", content: new TextEncoder().encode("/etc/passwd"), mode: "120000" },
       { path: "empty", status: "A", content: new Uint8Array() },
     ];
-    fake.diff = "diff --git a/x b/x\n";
+    // Not UTF-8: a diff is as much in no encoding as the files are.
+    fake.diff = "diff --git a/x b/x\n+caf\xe9\n";
     fake.output(1, "hello\nworld\n");
     fake.output(1, "oops\n", "stderr");
     fake.exit(1, { reason: "exited", exit_code: 0 });
@@ -268,15 +274,15 @@ describe("a run", () => {
       expect(bytes.byteLength).toBe(artifact.size);
       expect(artifact.key).toBe(`sessions/${id}/runs/run_1/files/${artifact.path}`);
     }
-    expect(value(await session.diff("run_1"))).toBe(fake.diff);
-    expect(value(await session.diff())).toBe(fake.diff);
+    expect(await diff(session, "run_1")).toBe(fake.diff);
+    expect(await diff(session)).toBe(fake.diff);
     expect(await (await env.ARTIFACTS.get(`sessions/${id}/runs/run_1/stdout.jsonl`))?.text()).toBe("hello\nworld\n");
     expect(await (await env.ARTIFACTS.get(`sessions/${id}/runs/run_1/stderr.txt`))?.text()).toBe("oops\n");
     expect(await (await env.ARTIFACTS.get(`sessions/${id}/runs/run_1/manifest.json`))?.json()).toMatchObject({
       run: "run_1",
     });
     value(await session.end());
-    expect(value(await session.diff())).toBe("diff --git a/x b/x\n");
+    expect(await diff(session)).toBe(fake.diff);
   });
 
   it("carries the agent's own line once, byte for byte", async () => {

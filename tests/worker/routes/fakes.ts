@@ -136,9 +136,9 @@ export class FakeSession {
     const view = await this.view();
     return view.ok ? { ok: true, value: this.artifactList } : view;
   }
-  async diff(runId?: string): Promise<Result<string>> {
+  async diff(runId?: string): Promise<Result<Uint8Array>> {
     const view = await this.view();
-    return view.ok ? { ok: true, value: `diff of ${runId ?? "all"}\n` } : view;
+    return view.ok ? { ok: true, value: new TextEncoder().encode(`diff of ${runId ?? "all"}\n`) } : view;
   }
   async sandboxId(): Promise<Result<string>> {
     const view = await this.view();

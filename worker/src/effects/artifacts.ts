@@ -14,7 +14,7 @@ export const ARTIFACT_MAX = 100 * 1024 * 1024;
 export const ARTIFACT_COUNT_MAX = 2_000;
 /** bytes: list of changed files of one run. */
 const LISTING_MAX = 4 * 1024 * 1024;
-/** bytes: a diff that is longer is cut. */
+/** bytes: a diff that is longer is cut; in base64 it still fits into one call between objects. */
 export const DIFF_MAX = 16 * 1024 * 1024;
 /** bytes: R2 refuses longer keys. */
 const KEY_MAX = 1_024;

@@ -64,9 +64,12 @@ ${body}
 
 const DIFF = "git diff-tree -r -p --binary --full-index --no-color --no-ext-diff --no-textconv --find-renames";
 
-/** Script that prints the unified diff from `tree` to the workspace's present state. */
-export function diffNowScript(tree: string): string {
-  return gitScript(`now=$(write_tree); ${DIFF} ${sh(tree)} "$now"`);
+/**
+ * Script that prints the unified diff from `tree` to the workspace's present state in base64, at most `maxBytes` of it: it
+ * comes back through calls between objects, which carry 32 MiB.
+ */
+export function diffNowScript(tree: string, maxBytes: number): string {
+  return gitScript(`now=$(write_tree); ${DIFF} ${sh(tree)} "$now" | head -c ${maxBytes} | base64 -w 0`);
 }
 
 /** Script that prints the diff between two trees in base64, at most `maxBytes` of it. */

@@ -1,6 +1,7 @@
 /** What a session leaves behind: its diff and its artifacts. */
 import { z } from "@hono/zod-openapi";
 import { createTarPacker } from "modern-tar";
+import { DIFF_MAX } from "../effects/artifacts.js";
 import type { Env } from "../env.js";
 import { problem } from "../errors.js";
 import type { ArtifactView } from "../session/api.js";
@@ -29,7 +30,12 @@ export function registerArtifacts(app: App): void {
         example: "run_2",
       }),
     }),
-    answers: { 200: { description: "A git diff; empty when nothing changed", content: { "text/x-diff": null } } },
+    answers: {
+      200: {
+        description: `A git diff, in the files' own bytes; empty when nothing changed, cut after ${DIFF_MAX} bytes`,
+        content: { "text/x-diff": null },
+      },
+    },
     problems: [409, 503],
     async handler({ env, params, query }) {
       const diff = unwrap(await sessionObject(env, params.id).diff(query.run));

@@ -113,9 +113,9 @@ export interface SessionRpc {
   artifacts(): Promise<Result<ArtifactView[]>>;
   /**
    * Unified diff of the workspace against its state when the session began, or of what one run changed. Taken in the sandbox
-   * while it lives, from R2 after that.
+   * while it lives, from R2 after that. Bytes, because the files need not be UTF-8; cut after DIFF_MAX.
    */
-  diff(runId?: string): Promise<Result<string>>;
+  diff(runId?: string): Promise<Result<Uint8Array>>;
   /**
    * Id under which the Sandbox object of this session is found (effects/sandbox.ts `sessionSandbox`), when the sandbox is
    * usable: waits while it starts, 409 `session_ended` or `sandbox_gone` when there is none.

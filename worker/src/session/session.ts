@@ -13,6 +13,7 @@ import { Core, CoreError, type CoreEvent, CoreTrap, type Effect } from "../core/
 import {
   type CollectSink,
   collect,
+  DIFF_MAX,
   type Digest,
   runDiffKey,
   sessionDiffKey,
@@ -215,14 +216,14 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     });
   }
 
-  async diff(runId?: string): Promise<Result<string>> {
+  async diff(runId?: string): Promise<Result<Uint8Array>> {
     return this.#try(async () => {
       const id = this.#store.text("id") ?? "";
       if (runId !== undefined) {
         const row = this.#store.run(runNumber(runId));
         if (row === null) return fail(404, "run_not_found", "there is no run with this id");
         if (row.ended_ms !== null) return { ok: true, value: await this.#stored(runDiffKey(id, row.n)) };
-        return row.tree === null ? { ok: true, value: "" } : await this.#diffNow(row.tree);
+        return row.tree === null ? { ok: true, value: new Uint8Array() } : await this.#diffNow(row.tree);
       }
       await this.#until(() => this.#store.text("state") !== "starting");
       const tree = this.#store.text("tree");
@@ -707,16 +708,16 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     return fail(409, "sandbox_gone", "the session's sandbox has stopped; the session ends");
   }
 
-  async #diffNow(tree: string): Promise<Result<string>> {
+  async #diffNow(tree: string): Promise<Result<Uint8Array>> {
     const usable = await this.#usableSandbox();
     if (!usable.ok) return usable;
-    const { stdout } = await exec(usable.value, diffNowScript(tree));
-    return { ok: true, value: stdout };
+    const { stdout } = await exec(usable.value, diffNowScript(tree, DIFF_MAX));
+    return { ok: true, value: Buffer.from(stdout, "base64") };
   }
 
-  async #stored(key: string): Promise<string> {
+  async #stored(key: string): Promise<Uint8Array> {
     const object = await this.env.ARTIFACTS.get(key);
-    return object === null ? "" : await object.text();
+    return object === null ? new Uint8Array() : await object.bytes();
   }
 
   /** Brings the row in D1 up to date; a refused write is repeated by the alarm. */
