@@ -35,6 +35,8 @@ export class FakeScript {
   /** Ends each follow stream without an exit record after so many bytes of it; null: never. */
   cutAfter: number | null = null;
   follows = 0;
+  /** The next batch of files breaks off in the middle of the one with this index. */
+  cutFiles: number | null = null;
   /** destroy() does not return while this is set. */
   stuck = false;
   /** Counts changes; see changed(). */
@@ -212,6 +214,10 @@ export class FakeSandbox extends DurableObject {
         const path = (match[1] ?? "").replaceAll("'\\''", "'");
         const change = s.changes.find((one) => one.path === path);
         yield `f ${i}\n`;
+        if (s.cutFiles === i) {
+          s.cutFiles = null;
+          return;
+        }
         if (change !== undefined) yield wrap(change.content);
         yield `e ${change === undefined ? 1 : 0}\n`;
       }

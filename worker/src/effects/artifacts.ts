@@ -53,6 +53,8 @@ export interface CollectSink {
   /** Whether a former attempt has reported this path already. */
   hasChange(path: string): boolean;
   hasArtifact(path: string): boolean;
+  /** What has been stored of this run, by former attempts too. */
+  artifacts(): readonly Omit<StoredArtifact, "key">[];
   changed(change: Change): void;
   stored(artifact: StoredArtifact): void;
   warn(fields: Record<string, string | number>): void;
@@ -80,9 +82,8 @@ export async function collect(sandbox: SandboxStub, sink: CollectSink): Promise<
   }
 
   const files = storable(changes, prefix, sink);
-  const manifest: StoredArtifact[] = [];
   for (const batch of batches(files.filter(({ path }) => !sink.hasArtifact(path)))) {
-    manifest.push(...(await storeBatch(sandbox, batch, prefix, sink)));
+    await storeBatch(sandbox, batch, prefix, sink);
   }
 
   await attempt(sink, "diff.patch", () =>
@@ -113,7 +114,7 @@ export async function collect(sandbox: SandboxStub, sink: CollectSink): Promise<
     run: `run_${sink.run}`,
     tree,
     changes,
-    artifacts: manifest.map(({ key: _key, ...rest }) => rest),
+    artifacts: sink.artifacts().map(({ path, size, sha256, mode }) => ({ path, size, sha256, mode })),
   };
   await sink.bucket.put(`${prefix}/manifest.json`, JSON.stringify(document), {
     httpMetadata: { contentType: "application/json" },
@@ -201,86 +202,93 @@ async function storeBatch(
   batch: readonly Change[],
   prefix: string,
   sink: CollectSink,
-): Promise<StoredArtifact[]> {
+): Promise<void> {
   const script = `cd /workspace; i=0; for p in ${batch.map(({ path }) => sh(`./${path}`)).join(" ")}; do
   echo "f $i"; if [ -f "$p" ] && [ ! -L "$p" ] && base64 -- "$p"; then echo "e 0"; else echo "e 1"; fi; i=$((i+1)); done`;
-  const stored: StoredArtifact[] = [];
   const closing = new Set<Promise<void>>();
+  /** Writers of files that are not in the bucket yet. */
+  const open = new Set<R2Writer>();
   let current: { change: Change; writer: R2Writer; digest: Digest; failed: string | null } | null = null;
-  for await (const lines of outputLines(sandbox, script)) {
-    let base64 = "";
-    const flush = async (): Promise<void> => {
-      if (base64 === "" || current === null || current.failed !== null) return;
-      const bytes = Buffer.from(base64, "base64");
-      base64 = "";
-      current.digest.update(bytes);
-      if (current.writer.size + bytes.byteLength > ARTIFACT_MAX) {
-        current.failed = `it has grown above ${ARTIFACT_MAX} bytes`;
-        return;
-      }
-      try {
-        await current.writer.write(bytes);
-      } catch (error) {
-        current.failed = error instanceof Error ? error.message : String(error);
-      }
-    };
-    for (const line of lines) {
-      if (line.startsWith("f ")) {
-        const change = batch[Number(line.slice(2))];
-        if (change === undefined) throw new Error("the sandbox's answer is malformed");
-        current = {
-          change,
-          writer: new R2Writer(sink.bucket, `${prefix}/files/${change.path}`),
-          digest: sink.digest(),
-          failed: null,
-        };
-      } else if (line.startsWith("e ")) {
-        await flush();
-        if (current === null) throw new Error("the sandbox's answer is malformed");
-        const { change, writer, digest, failed } = current;
-        current = null;
-        const sha256 = digest.end();
-        const why = line === "e 0" ? failed : "it cannot be read";
-        if (why !== null) {
-          await writer.abort();
-          warnUnstored(sink, change.path, why);
-          continue;
+  try {
+    for await (const lines of outputLines(sandbox, script)) {
+      let base64 = "";
+      const flush = async (): Promise<void> => {
+        if (base64 === "" || current === null || current.failed !== null) return;
+        const bytes = Buffer.from(base64, "base64");
+        base64 = "";
+        current.digest.update(bytes);
+        if (current.writer.size + bytes.byteLength > ARTIFACT_MAX) {
+          current.failed = `it has grown above ${ARTIFACT_MAX} bytes`;
+          return;
         }
-        // R2 takes a while for each object; the next files are read meanwhile.
-        if (closing.size >= CLOSE_PARALLEL) await Promise.race(closing);
-        const close = writer
-          .close()
-          .then(() => {
-            const key = `${prefix}/files/${change.path}`;
-            const artifact = { path: change.path, size: writer.size, sha256, mode: `0${change.mode}`, key };
-            sink.stored(artifact);
-            stored.push(artifact);
-          })
-          .catch((error: unknown) =>
-            warnUnstored(sink, change.path, error instanceof Error ? error.message : String(error)),
-          )
-          .finally(() => closing.delete(close));
-        closing.add(close);
-      } else {
-        // Each line of base64 is whole groups of four characters, so lines can be put together.
-        base64 += line;
+        try {
+          await current.writer.write(bytes);
+        } catch (error) {
+          current.failed = error instanceof Error ? error.message : String(error);
+        }
+      };
+      for (const line of lines) {
+        if (line.startsWith("f ")) {
+          const change = batch[Number(line.slice(2))];
+          if (change === undefined) throw new Error("the sandbox's answer is malformed");
+          const writer = new R2Writer(sink.bucket, `${prefix}/files/${change.path}`);
+          open.add(writer);
+          current = { change, writer, digest: sink.digest(), failed: null };
+        } else if (line.startsWith("e ")) {
+          await flush();
+          if (current === null) throw new Error("the sandbox's answer is malformed");
+          const { change, writer, digest, failed } = current;
+          current = null;
+          const sha256 = digest.end();
+          const why = line === "e 0" ? failed : "it cannot be read";
+          if (why !== null) {
+            open.delete(writer);
+            await writer.abort();
+            warnUnstored(sink, change.path, why);
+            continue;
+          }
+          // R2 takes a while for each object; the next files are read meanwhile.
+          if (closing.size >= CLOSE_PARALLEL) await Promise.race(closing);
+          const close = writer
+            .close()
+            .then(() => {
+              const key = `${prefix}/files/${change.path}`;
+              open.delete(writer);
+              sink.stored({ path: change.path, size: writer.size, sha256, mode: `0${change.mode}`, key });
+            })
+            .catch((error: unknown) =>
+              warnUnstored(sink, change.path, error instanceof Error ? error.message : String(error)),
+            )
+            .finally(() => closing.delete(close));
+          closing.add(close);
+        } else {
+          // Each line of base64 is whole groups of four characters, so lines can be put together.
+          base64 += line;
+        }
       }
+      await flush();
     }
-    await flush();
+    await Promise.all(closing);
+    if (current !== null) throw new Error("the sandbox's stream ended in the middle of a file");
+  } finally {
+    // Parts of an object that was not completed stay in the bucket until they are given up.
+    for (const writer of open) await writer.abort();
   }
-  await Promise.all(closing);
-  if (current !== null) throw new Error("the sandbox's stream ended in the middle of a file");
-  return stored;
 }
 
 function warnUnstored(sink: CollectSink, path: string, why: string): void {
   sink.warn({ limit: "artifact_failed", path, detail: `the file was not stored: ${why}`.slice(0, 1_000) });
 }
 
-/** Stores what a command prints in base64; nothing when it prints nothing. */
+/** Stores what a command prints in base64; nothing when it prints nothing or fails. */
 async function storeCommand(sandbox: SandboxStub, command: string, writer: R2Writer): Promise<void> {
-  for await (const lines of outputLines(sandbox, command)) await writer.write(Buffer.from(lines.join(""), "base64"));
-  if (writer.size > 0) await writer.close();
+  try {
+    for await (const lines of outputLines(sandbox, command)) await writer.write(Buffer.from(lines.join(""), "base64"));
+    if (writer.size > 0) await writer.close();
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
 }
 
 /** The complete lines of a command's standard output, chunk by chunk; throws unless it ends with status 0. */

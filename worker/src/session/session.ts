@@ -627,6 +627,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       digest: () => this.#digest(),
       hasChange: (path) => store.hasChanged(run, path),
       hasArtifact: (path) => store.hasArtifact(run, path),
+      artifacts: () => store.artifacts().filter(({ run_id }) => run_id === `run_${run}`),
       changed: ({ path, status, size }) => {
         const fields = { path, status, ...(size === null ? {} : { size }) };
         this.#note(run, T.FILE_CHANGED, fields, () => store.addChanged(run, path));
