@@ -20,9 +20,11 @@ export async function startRun(sandbox: SandboxStub, runNumber: number, spec: st
   const dir = spoolDir(runNumber);
   // The prompt goes as a file: never through a command line, which every process of the sandbox can read.
   await Promise.all([sandbox.writeFile(`${dir}/spec.json`, spec), sandbox.writeFile(`${dir}/prompt`, prompt)]);
-  const tree = `if [ -f ${sh(`${dir}/tree`)} ]; then :; else init_baseline; write_tree >${sh(`${dir}/tree`)}; fi`;
+  // Under its name only when it is whole: a second start may come while the first one is still at it.
+  const name = sh(`${dir}/tree`);
+  const tree = `if [ ! -f ${name} ]; then init_baseline; write_tree >${name}.$$; mv -f ${name}.$$ ${name}; fi`;
   // In a subshell: the program must not inherit what points git at the baseline.
-  const script = `(\n${gitScript(tree)}\n) && ${RUNNER} start ${sh(dir)} >&2 && cat ${sh(`${dir}/tree`)}`;
+  const script = `(\n${gitScript(tree)}\n) && ${RUNNER} start ${sh(dir)} >&2 && cat ${name}`;
   const { stdout } = await run(sandbox, script);
   return lastLine(stdout);
 }
