@@ -246,6 +246,18 @@ describe("openapi.json", () => {
     expect(schema("CreateRun")?.required).toBeUndefined();
     expect(schema("Execute")?.required).toEqual(["language", "code"]);
   });
+  it("says that a run may have no usage yet, and that unknown parameters are refused everywhere", async () => {
+    const document = (await (await rig().call("GET", "/openapi.json")).json()) as {
+      paths: Record<string, Record<string, { responses: object }>>;
+      components: { schemas: Record<string, { properties: Record<string, unknown> }> };
+    };
+    expect(document.components.schemas["Run"]?.properties["usage"]).toEqual({
+      anyOf: [{ $ref: "#/components/schemas/Usage" }, { type: "null" }],
+    });
+    const operations = Object.values(document.paths).flatMap((path) => Object.values(path));
+    for (const { responses } of operations)
+      expect(Object.keys(responses)).toEqual(expect.arrayContaining(["400", "403"]));
+  });
   it("has no reference that leads nowhere", async () => {
     const document = await load();
     const text = JSON.stringify(document);

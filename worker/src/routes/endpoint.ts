@@ -166,10 +166,10 @@ function document<Q extends z.ZodType, B extends z.ZodType>(app: App, spec: Endp
   const names = [...spec.path.matchAll(/\{(\w+)\}/g)].map((match) => match[1] ?? "");
   const hasBody = spec.body !== undefined || spec.rawBody !== undefined;
   const open = ["/", "/health", "/openapi.json"].includes(spec.path);
-  const problems = new Set<number>(spec.problems ?? []);
-  if (!open) for (const status of [401, 403, 500]) problems.add(status);
+  // 400: unknown parameters are refused everywhere. 403: without an API key nothing is served from afar.
+  const problems = new Set<number>([400, 403, 500, ...(spec.problems ?? [])]);
+  if (!open) problems.add(401);
   if (names.length > 0) problems.add(404);
-  if (hasBody || spec.query !== undefined || names.includes("path")) problems.add(400);
   if (hasBody) for (const status of [413, 415]) problems.add(status);
   if (spec.rawBody?.includes("application/octet-stream")) problems.delete(415);
 

@@ -58,7 +58,7 @@ export function registerFiles(app: App): void {
     answers: {
       200: {
         description: "Its bytes, with the content type that its name suggests",
-        content: { "application/octet-stream": null },
+        content: { "*/*": null },
         headers: { "Content-Length": "Bytes", "Content-Disposition": "`attachment` where a browser would run it" },
       },
     },
@@ -234,7 +234,9 @@ async function fileResponse(env: Env, path: string, stream: ReadableStream<Uint8
   const { mimeType, size, encoding } = first.value;
   const { readable, writable } = new FixedLengthStream(size);
   void pump(events, writable.getWriter(), encoding === "base64", size);
-  const type = mimeType.startsWith("text/") && !/charset=/i.test(mimeType) ? `${mimeType}; charset=utf-8` : mimeType;
+  // `inode/…` is what file(1) calls that which has no content to tell a type by: an empty file.
+  const known = /^inode\//.test(mimeType) ? "" : mimeType;
+  const type = known.startsWith("text/") && !/charset=/i.test(known) ? `${known}; charset=utf-8` : known;
   return new Response(readable, {
     headers: {
       "content-type": type === "" ? "application/octet-stream" : type,

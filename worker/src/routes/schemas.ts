@@ -235,7 +235,8 @@ export const RunSchema = z
     exit_code: z.number().nullable(),
     reason: z.string().nullable().openapi({ description: "Why a run that did not succeed ended" }),
     result: z.string().nullable().openapi({ description: "The agent's final text" }),
-    usage: UsageSchema.nullable(),
+    // A union and not nullable(), which would become an intersection of the component with null: never null.
+    usage: z.union([UsageSchema, z.null()]),
   })
   .openapi("Run");
 
