@@ -387,6 +387,14 @@ describe("files", () => {
     const rigged = rig();
     const { id, sandbox } = await rigged.session();
     let left = 40;
+  it("takes a name with a line break", async () => {
+    const rigged = rig();
+    const { id, sandbox } = await rigged.session();
+    const put = await rigged.call("PUT", `/v1/sessions/${id}/files/a%0Ab`, new Uint8Array([1]));
+    expect([put.status, put.headers.get("location")]).toEqual([201, `/v1/sessions/${id}/files/a%0Ab`]);
+    expect([...sandbox().files.keys()]).toEqual(["/workspace/a\nb"]);
+    expect((await rigged.call("GET", `/v1/sessions/${id}/files/a%0Ab`)).status).toBe(200);
+  });
     const stream = new ReadableStream<Uint8Array>({
       pull(controller) {
         left -= 1;

@@ -79,7 +79,8 @@ export function endpoint<Q extends z.ZodType, B extends z.ZodType>(app: App, spe
   const known = registry.get(app) ?? [];
   registry.set(app, known);
   known.push({ method: spec.method.toUpperCase(), pattern: pathPattern(spec.path) });
-  const route = spec.path.replace("{path}", ":path{.+}").replace(/\{(\w+)\}/g, ":$1");
+  // Not `.+`: a file's name may have a line break in it.
+  const route = spec.path.replace("{path}", ":path{[\\s\\S]+}").replace(/\{(\w+)\}/g, ":$1");
   app.on(spec.method.toUpperCase(), [route], async (c) => {
     const params = pathParams(spec.path, new URL(c.req.url).pathname);
     const { id } = params;
