@@ -9,7 +9,7 @@ import { type ExecEvent, parseSSEStream } from "@cloudflare/sandbox";
 import type { Env } from "../env.js";
 import { problem } from "../errors.js";
 import { guarded } from "./engine.js";
-import { type SandboxHandle, sandboxFailure } from "./sandbox.js";
+import { type SandboxHandle, sandboxFailure, writeText } from "./sandbox.js";
 
 export interface CommandSpec {
   /** Shell text; run by bash. */
@@ -118,7 +118,7 @@ async function withStdin(env: Env, sandbox: SandboxHandle, spec: CommandSpec, ma
   if (spec.stdin === undefined || spec.stdin === "") return marked;
   const path = `/tmp/.${mark}`;
   try {
-    await guarded(env, sandbox.writeFile(path, spec.stdin, { encoding: "utf-8" }));
+    await guarded(env, writeText(sandbox, path, spec.stdin));
   } catch (error) {
     throw await sandboxFailure(env, error, "standard input");
   }

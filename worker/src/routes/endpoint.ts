@@ -136,7 +136,26 @@ async function parseBody<B extends z.ZodType>(
   const input = await readJSON(request, max);
   const result = schema.safeParse(input);
   if (!result.success) throw validationProblem(result.error.issues, input, "body");
+  const path = illFormed(result.data);
+  if (path !== null) {
+    const message = "has half of a surrogate pair, which no text in UTF-8 has";
+    throw validationProblem([{ code: "custom", path, message, input: undefined }], input, "body");
+  }
   return result.data;
+}
+
+/**
+ * Where a string is that JSON can escape and UTF-8 cannot hold, so that no file, argument or variable can be it; null when
+ * there is none. The schema has bounded the depth of `value`.
+ */
+function illFormed(value: unknown): PropertyKey[] | null {
+  if (typeof value === "string") return value.isWellFormed() ? null : [];
+  if (typeof value !== "object" || value === null) return null;
+  for (const [key, member] of Object.entries(value)) {
+    const inside = key.isWellFormed() ? illFormed(member) : [];
+    if (inside !== null) return [key, ...inside];
+  }
+  return null;
 }
 
 /** A whole number in a query. */

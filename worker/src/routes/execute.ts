@@ -9,7 +9,7 @@ import { collect, EXEC_SSE_TEXT, kept, streamed } from "./exec.js";
 import { newOneshotId } from "./ids.js";
 import { json, wantsSSE } from "./json.js";
 import { codeFor, requireModel } from "./model.js";
-import { type SandboxHandle, sandboxFailure, shellQuote } from "./sandbox.js";
+import { type SandboxHandle, sandboxFailure, shellQuote, writeText } from "./sandbox.js";
 import {
   type ExecuteBody,
   ExecuteBodySchema,
@@ -135,9 +135,12 @@ async function prepared<T>(
   const code = freeName(runner.extension, files);
   try {
     // The first call starts the sandbox; the others may then go side by side.
-    await sandbox.writeFile(code, body.code, { encoding: "utf-8" });
+    await writeText(sandbox, code, body.code);
     await Promise.all(
-      files.map((file) => sandbox.writeFile(file.path, file.content, { encoding: file.encoding ?? "utf-8" })),
+      files.map(async (file) => {
+        if (file.encoding === "base64") await sandbox.writeFile(file.path, file.content, { encoding: "base64" });
+        else await writeText(sandbox, file.path, file.content);
+      }),
     );
     const modes = files.flatMap((file) =>
       file.mode === undefined ? [] : [`chmod ${file.mode} -- ${shellQuote(file.path)}`],

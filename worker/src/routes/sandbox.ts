@@ -27,6 +27,15 @@ export async function sandboxOfSession(env: Env, sessionId: string): Promise<San
   return sessionSandbox(env, sandboxId);
 }
 
+/** Writes a text file. Text with NUL goes as base64: the local container server's JSON strings end at the first one. */
+export async function writeText(sandbox: SandboxHandle, path: string, text: string): Promise<void> {
+  if (text.includes("\0")) {
+    await sandbox.writeFile(path, Buffer.from(text, "utf-8").toString("base64"), { encoding: "base64" });
+  } else {
+    await sandbox.writeFile(path, text, { encoding: "utf-8" });
+  }
+}
+
 /** `text` as one word of a POSIX shell, whatever is in it. */
 export function shellQuote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
