@@ -15,6 +15,9 @@ import { FileInfoSchema } from "./schemas.js";
 /** bytes: written with one call. A call into a Durable Object carries 32 MiB, and this becomes a third longer as base64. */
 const WRITE_PART = 8 * 1024 * 1024;
 
+/** Exit status of sysexits(3): the input does not exist. rm(1) has none but 0 and 1. */
+const EX_NOINPUT = 66;
+
 export function registerFiles(app: App): void {
   endpoint(app, {
     method: "get",
@@ -114,11 +117,11 @@ export function registerFiles(app: App): void {
       if (isRoot(path)) throw problem("invalid_path", `${path} itself cannot be deleted.`, { field: "path" });
       const sandbox = await sandboxOfSession(env, params.id);
       if (query.recursive === true) {
-        const { exists } = await call(env, path, () => sandbox.exists(path));
-        if (!exists) throw problem("file_not_found", `There is no ${path}.`, { field: "path" });
-        const removed = await call(env, path, () =>
-          sandbox.exec(`rm -rf -- ${shellQuote(path)}`, { origin: "internal" }),
-        );
+        // Asked of the name itself and not of what it may point to: a dangling link is there too.
+        const target = shellQuote(path);
+        const script = `[ -e ${target} ] || [ -L ${target} ] || exit ${EX_NOINPUT}; rm -rf -- ${target}`;
+        const removed = await call(env, path, () => sandbox.exec(script, { origin: "internal" }));
+        if (removed.exitCode === EX_NOINPUT) throw problem("file_not_found", `There is no ${path}.`, { field: "path" });
         if (removed.exitCode !== 0)
           throw problem("permission_denied", removed.stderr.trim().slice(-500), { field: "path" });
       } else {

@@ -86,8 +86,8 @@ function errorCode(error: unknown, message: string): string | undefined {
   }
   const patterns: [RegExp, string][] = [
     [/not found|no such file|ENOENT/i, "FILE_NOT_FOUND"],
-    [/not a directory|ENOTDIR/i, "NOT_DIRECTORY"],
-    [/is a directory|EISDIR/i, "IS_DIRECTORY"],
+    [/not a directory|ENOTDIR|cannot overwrite non-directory|create directory .*: File exists/i, "NOT_DIRECTORY"],
+    [/is a directory|EISDIR|cannot overwrite directory|directory not empty|subdirectory of itself/i, "IS_DIRECTORY"],
     [/permission denied|EACCES|EPERM/i, "PERMISSION_DENIED"],
     [/name too long|ENAMETOOLONG/i, "NAME_TOO_LONG"],
     [/no container instance|container is not running|not listening/i, "CONTAINER_UNAVAILABLE"],
