@@ -411,6 +411,8 @@ describe("a run", () => {
 
   it("is not looked for in a fresh sandbox of the same name", async () => {
     const { session, fake } = await running();
+    // The fake's fresh sandbox has a spool, as no real one has: it must not be there before the old one is followed.
+    await eventually(async () => expect(fake.follows).toBe(1));
     fake.die();
     fake.start();
     fake.exit(1, { reason: "exited", exit_code: 0 });
