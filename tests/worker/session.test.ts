@@ -420,6 +420,28 @@ describe("a run", () => {
     await eventually(async () => expect(fake.running).toBe(false));
   });
 
+  it("lists every artifact in its manifest, also those of an attempt that broke off", async () => {
+    const { id, session, fake } = await running();
+    fake.changes = ["a", "b", "c"].map((path) => ({ path, status: "A", content: Buffer.from(path) }));
+    fake.cutFiles = 2;
+    fake.exit(1, { reason: "exited", exit_code: 0 });
+    expect((await ended(session)).state).toBe("succeeded");
+    const manifest = await (await env.ARTIFACTS.get(`sessions/${id}/runs/run_1/manifest.json`))?.json();
+    const paths = (manifest as { artifacts: { path: string }[] }).artifacts.map(({ path }) => path);
+    expect(paths).toEqual(["a", "b", "c"]);
+    expect(types(await log(session)).filter((type) => type === "artifact.stored")).toHaveLength(3);
+  });
+
+  it("shows its own events alone when asked to, and says where they end", async () => {
+    const { session, fake } = await running();
+    fake.exit(1, { reason: "exited", exit_code: 0 });
+    await ended(session);
+    const page = value(await session.events(0, 100, false, "run_1"));
+    expect(page.ended).toBe(true);
+    expect(page.events.map(({ type }) => type)).toEqual(["run.queued", "run.started", "run.succeeded"]);
+    expect(value(await session.events(0, 2, false, "run_1")).ended).toBe(false);
+  });
+
   it("keeps its outcome when collecting fails", async () => {
     const { session, fake } = await running();
     fake.failing = { text: "git diff-tree", times: 3 };

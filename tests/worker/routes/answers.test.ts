@@ -190,6 +190,18 @@ describe("events", () => {
     const none = await body(await rigged.call("GET", `/v1/sessions/${id}/events?after=5`));
     expect(none).toEqual({ events: [], last_seq: 5, next_after: 5, ended: false });
   });
+  it("pages through one run", async () => {
+    const rigged = rig();
+    const { id, fake } = await rigged.session();
+    for (const [seq, run] of [
+      [1, "run_1"],
+      [2, "run_2"],
+      [3, "run_1"],
+    ] as const)
+      fake.log.push({ seq, type: "raw", json: `{"seq":${seq},"time_ms":1,"run":"${run}","type":"raw"}` });
+    const page = await (await rigged.call("GET", `/v1/sessions/${id}/events?run=run_1`)).json();
+    expect(page).toMatchObject({ events: [{ seq: 1 }, { seq: 3 }], last_seq: 3, next_after: 3 });
+  });
   it("says that the log has ended only on its last page", async () => {
     const rigged = rig();
     const { id, fake } = await rigged.session();
@@ -375,6 +387,14 @@ describe("files", () => {
     await rigged.call("PUT", `/v1/sessions/${id}/files//tmp/x.bin`, new Uint8Array([0, 255]));
     expect(sandbox().files.get("/tmp/x.bin")).toEqual(new Uint8Array([0, 255]));
   });
+  it("takes a name with a line break", async () => {
+    const rigged = rig();
+    const { id, sandbox } = await rigged.session();
+    const put = await rigged.call("PUT", `/v1/sessions/${id}/files/a%0Ab`, new Uint8Array([1]));
+    expect([put.status, put.headers.get("location")]).toEqual([201, `/v1/sessions/${id}/files/a%0Ab`]);
+    expect([...sandbox().files.keys()]).toEqual(["/workspace/a\nb"]);
+    expect((await rigged.call("GET", `/v1/sessions/${id}/files/a%0Ab`)).status).toBe(200);
+  });
   it("puts a long file together from parts", async () => {
     const rigged = rig();
     const { id, sandbox } = await rigged.session();
@@ -387,14 +407,6 @@ describe("files", () => {
     const rigged = rig();
     const { id, sandbox } = await rigged.session();
     let left = 40;
-  it("takes a name with a line break", async () => {
-    const rigged = rig();
-    const { id, sandbox } = await rigged.session();
-    const put = await rigged.call("PUT", `/v1/sessions/${id}/files/a%0Ab`, new Uint8Array([1]));
-    expect([put.status, put.headers.get("location")]).toEqual([201, `/v1/sessions/${id}/files/a%0Ab`]);
-    expect([...sandbox().files.keys()]).toEqual(["/workspace/a\nb"]);
-    expect((await rigged.call("GET", `/v1/sessions/${id}/files/a%0Ab`)).status).toBe(200);
-  });
     const stream = new ReadableStream<Uint8Array>({
       pull(controller) {
         left -= 1;

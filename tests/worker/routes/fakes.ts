@@ -122,14 +122,21 @@ export class FakeSession {
     after: number,
     limit: number,
     withRaw: boolean,
+    runId?: string,
   ): Promise<Result<{ events: EventText[]; last_seq: number; ended: boolean }>> {
     const view = await this.view();
     if (!view.ok) return view;
-    const events = this.log.filter((event) => event.seq > after).slice(0, limit);
+    const wanted = this.log.filter((event) => runId === undefined || event.json.includes(`"run":"${runId}"`));
+    const events = wanted.filter((event) => event.seq > after).slice(0, limit);
+    const next = events.at(-1)?.seq ?? after;
     const shown = withRaw ? events : events.map((event) => ({ ...event, json: event.json.replace(/,"raw":.*$/, "}") }));
     return {
       ok: true,
-      value: { events: shown, last_seq: this.log.at(-1)?.seq ?? 0, ended: view.value.state === "ended" },
+      value: {
+        events: shown,
+        last_seq: this.log.at(-1)?.seq ?? 0,
+        ended: view.value.state === "ended" && next >= (wanted.at(-1)?.seq ?? 0),
+      },
     };
   }
   async artifacts(): Promise<Result<ArtifactView[]>> {

@@ -10,6 +10,8 @@ import { json, wantsSSE } from "./json.js";
 import { CreateRunBodySchema, RunSchema } from "./schemas.js";
 import { sessionObject, unwrap } from "./session-object.js";
 
+const RUN_ID = /^run_[1-9][0-9]{0,8}$/;
+
 const OPEN_STATES: ReadonlySet<RunState> = new Set(["queued", "running"]);
 
 export function registerRuns(app: App): void {
@@ -107,7 +109,11 @@ export function registerRuns(app: App): void {
         .optional()
         .openapi({ description: `Events of a page; ${LIMITS.EVENT_PAGE_DEFAULT} when absent` }),
       raw: boolParam.optional(),
-      run: z.string().optional().openapi({ description: "Only events of this run; live forms only" }),
+      run: z
+        .string()
+        .refine((run) => RUN_ID.test(run), { message: "is not a run id", params: { code: "invalid_value" } })
+        .optional()
+        .openapi({ description: "Only events of this run; the live forms end with its outcome", example: "run_1" }),
     }),
     answers: {
       101: { description: "WebSocket" },
@@ -118,7 +124,7 @@ export function registerRuns(app: App): void {
             events: z.array(
               z.looseObject({ seq: z.number(), time_ms: z.number(), type: z.string(), run: z.string().optional() }),
             ),
-            last_seq: z.number().openapi({ description: "Newest event of the log" }),
+            last_seq: z.number().openapi({ description: "Newest event of the log, of whichever run" }),
             next_after: z.number().openapi({ description: "What to give as `after` for the next page" }),
             ended: z.boolean().openapi({ description: "No further event will come" }),
           }),
@@ -134,12 +140,12 @@ export function registerRuns(app: App): void {
         return live(await session.fetch(forwarded(request)));
       }
       const after = query.after ?? 0;
-      const page = unwrap(await session.events(after, query.limit ?? LIMITS.EVENT_PAGE_DEFAULT, query.raw ?? true));
+      const limit = query.limit ?? LIMITS.EVENT_PAGE_DEFAULT;
+      const page = unwrap(await session.events(after, limit, query.raw ?? true, query.run));
       const nextAfter = page.events.at(-1)?.seq ?? after;
       const events = page.events.map((event) => event.json).join(",");
-      const ended = page.ended && nextAfter >= page.last_seq;
       return new Response(
-        `{"events":[${events}],"last_seq":${page.last_seq},"next_after":${nextAfter},"ended":${ended}}`,
+        `{"events":[${events}],"last_seq":${page.last_seq},"next_after":${nextAfter},"ended":${page.ended}}`,
         {
           headers: { "content-type": "application/json" },
         },
@@ -163,7 +169,7 @@ function forwarded(request: Request): Request {
 }
 
 function runId(text: string): string {
-  if (/^run_[1-9][0-9]{0,8}$/.test(text)) return text;
+  if (RUN_ID.test(text)) return text;
   throw problem("run_not_found", `There is no run "${text.slice(0, 64)}".`);
 }
 

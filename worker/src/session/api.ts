@@ -104,11 +104,12 @@ export interface SessionRpc {
   run(runId: string): Promise<Result<RunView>>;
   runs(): Promise<Result<RunView[]>>;
   cancelRun(runId: string): Promise<Result<RunView>>;
-  /** Events with seq > after, at most `limit`, oldest first. */
+  /** Events with seq > after, at most `limit`, oldest first; with `runId` only that run's. `ended`: none follows this page. */
   events(
     after: number,
     limit: number,
     withRaw: boolean,
+    runId?: string,
   ): Promise<Result<{ events: EventText[]; last_seq: number; ended: boolean }>>;
   artifacts(): Promise<Result<ArtifactView[]>>;
   /**

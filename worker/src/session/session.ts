@@ -195,13 +195,12 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     after: number,
     limit: number,
     withRaw: boolean,
+    runId?: string,
   ): Promise<Result<{ events: EventText[]; last_seq: number; ended: boolean }>> {
     return this.#try(() => {
-      const { events } = this.#store.page(after, limit, withRaw, null);
-      return {
-        ok: true,
-        value: { events, last_seq: this.#store.lastSeq, ended: this.#store.text("state") === "ended" },
-      };
+      const run = runId === undefined ? null : runNumber(runId);
+      const { events, done } = this.#store.page(after, limit, withRaw, run);
+      return { ok: true, value: { events, last_seq: this.#store.lastSeq, ended: done } };
     });
   }
 
@@ -236,7 +235,8 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   override async fetch(request: Request): Promise<Response> {
     if (!this.#store.exists) return Response.json(NOT_FOUND, { status: NOT_FOUND.status });
     const options = readOptions(request);
-    if (typeof options === "string") return Response.json(fail(400, "invalid_value", options), { status: 400 });
+    if ("fault" in options)
+      return Response.json(fail(400, "invalid_value", options.fault, options.field), { status: 400 });
     if (request.headers.get("upgrade")?.toLowerCase() === "websocket") {
       const response = acceptSocket(this.ctx, options);
       this.#flushSockets();

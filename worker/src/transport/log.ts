@@ -29,17 +29,26 @@ export interface ReadOptions {
   readonly run: number | null;
 }
 
-/** Reads `?after=`, `Last-Event-ID`, `?raw=0` and `?run=run_N`; a text says what is wrong. */
-export function readOptions(request: Request): ReadOptions | string {
+/** What is wrong with which parameter or header. */
+export interface ReadFault {
+  readonly field: string;
+  readonly fault: string;
+}
+
+/** Reads `?after=`, `Last-Event-ID`, `?raw=0` and `?run=run_N`. */
+export function readOptions(request: Request): ReadOptions | ReadFault {
   const query = new URL(request.url).searchParams;
   const after = query.get("after");
   const lastEventId = request.headers.get("last-event-id");
   // A browser's EventSource repeats its URL when it reconnects, so what it has seen last wins over ?after=.
   const from = lastEventId ?? after ?? "0";
-  if (!/^\d{1,15}$/.test(from)) return lastEventId === null ? "after is not a number" : "Last-Event-ID is not a number";
+  if (!/^\d{1,15}$/.test(from)) {
+    const field = lastEventId === null ? "after" : "Last-Event-ID";
+    return { field, fault: `${field} is not the seq of an event` };
+  }
   const run = query.get("run");
   const match = run === null ? null : /^run_([1-9]\d{0,8})$/.exec(run);
-  if (run !== null && match === null) return "run is not a run id";
+  if (run !== null && match === null) return { field: "run", fault: "run is not a run id" };
   return {
     after: Number(from),
     withRaw: query.get("raw") !== "0" && query.get("raw") !== "false",
