@@ -71,19 +71,25 @@ export async function sandboxFailure(env: Env, error: unknown, subject: string):
 function sandboxProblem(error: unknown, subject: string): Problem {
   if (error instanceof Problem) return error;
   const message = error instanceof Error ? error.message : String(error);
-  const code = errorCode(error, message);
-  if (code === "CONTAINER_UNAVAILABLE") return engineUnavailable("The sandbox could not be reached.");
-  const known = code === undefined ? undefined : CODES[code];
+  const code = errorCode(error);
+  // Under the server's code for whatever else a file can have, its words, those of the system, say more.
+  const told = code === undefined || code === "FILESYSTEM_ERROR" ? codeInText(message) : code;
+  if (told === "CONTAINER_UNAVAILABLE") return engineUnavailable("The sandbox could not be reached.");
+  const known = told === undefined ? undefined : CODES[told];
   if (known !== undefined) return problem(known, `${subject}: ${message.slice(0, 500)}`, { field: "path" });
   console.error("sandbox:", subject, message);
   return problem("sandbox_error", `${subject}: ${message.slice(0, 500)}`);
 }
 
-function errorCode(error: unknown, message: string): string | undefined {
+function errorCode(error: unknown): string | undefined {
   for (const holder of [ownValue(error, "errorResponse"), error]) {
     const code = ownValue(holder, "code");
     if (typeof code === "string") return code;
   }
+  return undefined;
+}
+
+function codeInText(message: string): string | undefined {
   const patterns: [RegExp, string][] = [
     [/not found|no such file|ENOENT/i, "FILE_NOT_FOUND"],
     [/not a directory|ENOTDIR|cannot overwrite non-directory|create directory .*: File exists/i, "NOT_DIRECTORY"],
