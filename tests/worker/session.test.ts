@@ -530,6 +530,24 @@ describe("a core that traps", () => {
 });
 
 describe("the index", () => {
+  it("has what changed while it was written", async () => {
+    const { id, session } = await created();
+    await eventually(async () => expect(value(await session.view()).state).toBe("idle"));
+    const write = index.writeIndex;
+    let open = false;
+    vi.spyOn(index, "writeIndex").mockImplementationOnce(async (...row) => {
+      while (!open) await new Promise((resolve) => setTimeout(resolve, 2));
+      await write(...row);
+    });
+    value(await session.setTimeout(1_000));
+    value(await session.setTimeout(2_000));
+    open = true;
+    await eventually(async () => {
+      const row = await env.INDEX.prepare("SELECT timeout_s FROM sessions WHERE id = ?").bind(id).first();
+      expect(row).toEqual({ timeout_s: 2_000 });
+    });
+  });
+
   it("is brought up to date by the alarm when D1 refused the row", async () => {
     const fixture = fresh();
     const indexing = vi.spyOn(index, "writeIndex").mockRejectedValue(new Error("scripted: D1 is away"));

@@ -77,6 +77,8 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   #following: Following | null = null;
   #draining: Promise<void> | null = null;
   #indexing: Promise<void> | null = null;
+  /** The row in the index is older than the session. */
+  #indexDue = false;
   #feedTraps = 0;
   /** Another portion of the log for the sockets is due. */
   #flushing = false;
@@ -257,8 +259,8 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     if (!this.#store.exists) return;
     if (this.#store.text("state") !== "ended") this.#step({ kind: "TIMER" });
     this.#resume();
-    if (this.#store.number("index_seq") === null || this.#store.text("index_state") !== this.#store.text("state"))
-      await this.#writeIndex();
+    const known = this.#store.number("index_seq") !== null && !this.#indexDue;
+    if (!known || this.#store.text("index_state") !== this.#store.text("state")) await this.#writeIndex();
     // An alarm for the index or for effects replaces the core's, which says nothing about a time that has not come.
     if ((await this.ctx.storage.getAlarm()) === null) this.#setAlarm();
   }
@@ -723,6 +725,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
 
   /** Brings the row in D1 up to date; a refused write is repeated by the alarm. */
   #writeIndex(): Promise<void> {
+    this.#indexDue = true;
     this.#indexing ??= this.#writeIndexNow().finally(() => {
       this.#indexing = null;
     });
@@ -731,14 +734,15 @@ export class Session extends DurableObject<Env> implements SessionRpc {
 
   async #writeIndexNow(): Promise<void> {
     try {
-      let view: SessionView;
-      do {
-        view = sessionView(this.#store);
+      while (this.#indexDue) {
+        this.#indexDue = false;
+        const view = sessionView(this.#store);
         await writeIndex(this.env.INDEX, view, new Date().toISOString());
         this.#store.set("index_seq", view.last_seq);
         this.#store.set("index_state", view.state);
-      } while (sessionView(this.#store).state !== view.state);
+      }
     } catch (error) {
+      this.#indexDue = true;
       console.error(`session ${this.#store.text("id")}: index:`, error);
       const due = await this.ctx.storage.getAlarm();
       if (due === null || due > Date.now() + INDEX_RETRY_MS)
