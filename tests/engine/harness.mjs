@@ -118,6 +118,9 @@ export const parseEvents = (text) =>
     .filter(Boolean)
     .map((block) => JSON.parse(block.replace(/^data: /, "")));
 
+/** A command that is looked for, and killed, machine-wide: no other test run on this machine has the same. */
+export const nap = (seconds) => `sleep ${seconds}.${process.pid}`;
+
 /** Processes of the host whose command line or name contains `text`. */
 export function hostProcesses(text) {
   const out = spawnSync("ps", ["axo", "pid,stat,comm,args"], { encoding: "utf8" }).stdout;

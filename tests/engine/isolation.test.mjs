@@ -6,7 +6,7 @@ import http from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { hostProcesses, isRoot, sleep, startEngine } from "./harness.mjs";
+import { hostProcesses, isRoot, nap, sleep, startEngine } from "./harness.mjs";
 
 for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
   describe(`isolation as ${user}`, () => suite(user));
@@ -183,28 +183,28 @@ function suite(user) {
   });
   test("kill -9 of bwrap from outside: ended, reported, nothing left", async () => {
     const b = await engine.sandbox("outside");
-    await b.call("POST", "/api/process/start", { command: "setsid sleep 4719", sessionId: "__DISABLE_SESSION__" });
+    await b.call("POST", "/api/process/start", { command: `setsid ${nap(4719)}`, sessionId: "__DISABLE_SESSION__" });
     await sleep(100);
     const mine = bwrapOf(engine.child.pid);
     assert.ok(mine, "found its bwrap");
     process.kill(mine, "SIGKILL");
     const end = await engine.api("GET", `/v1/sandboxes/outside/wait?generation=${b.generation}`);
     assert.deepEqual([end.json.signal, end.json.reason], [9, "signalled"]);
-    for (let i = 0; i < 40 && hostProcesses("sleep 4719").length; i += 1) await sleep(50);
-    assert.deepEqual(hostProcesses("sleep 4719"), []);
+    for (let i = 0; i < 40 && hostProcesses(nap(4719)).length; i += 1) await sleep(50);
+    assert.deepEqual(hostProcesses(nap(4719)), []);
     await engine.api("DELETE", "/v1/sandboxes/outside");
   });
   test("kill -9 of the engine leaves no process and no mount; the next one clears the storage", async () => {
     const first = await startEngine({ user, keep: true });
     const b = await first.sandbox("doomed");
     await b.exec("mkdir -p /workspace/x; echo y > /workspace/x/y; touch /usr/local/z 2>/dev/null; true");
-    await b.call("POST", "/api/process/start", { command: "setsid sleep 4720", sessionId: "__DISABLE_SESSION__" });
+    await b.call("POST", "/api/process/start", { command: `setsid ${nap(4720)}`, sessionId: "__DISABLE_SESSION__" });
     await sleep(100);
-    assert.equal(hostProcesses("sleep 4720").length > 0, true);
+    assert.equal(hostProcesses(nap(4720)).length > 0, true);
     first.child.kill("SIGKILL");
     await first.exited;
-    for (let i = 0; i < 40 && hostProcesses("sleep 4720").length; i += 1) await sleep(50);
-    assert.deepEqual(hostProcesses("sleep 4720"), []);
+    for (let i = 0; i < 40 && hostProcesses(nap(4720)).length; i += 1) await sleep(50);
+    assert.deepEqual(hostProcesses(nap(4720)), []);
     assert.ok(!readFileSync("/proc/self/mounts", "utf8").includes(first.home));
     assert.ok(existsSync(join(first.home, "state/sandboxes/doomed")));
     const second = await startEngine({ user, dir: first.home });
@@ -249,7 +249,7 @@ function bwrapOf(enginePid) {
     }
     return rows.filter(({ pid }) => tree.has(pid));
   };
-  const holds = (root) => treeOf(root).some(({ args }) => args === "sleep 4719");
+  const holds = (root) => treeOf(root).some(({ args }) => args === nap(4719));
   const found = treeOf(String(enginePid)).find(({ pid, comm }) => comm === "bwrap" && holds(pid));
   return found === undefined ? 0 : Number(found.pid);
 }

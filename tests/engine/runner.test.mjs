@@ -5,6 +5,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { after, describe, test } from "node:test";
+import { nap } from "./harness.mjs";
 
 const RUNNER = resolve(import.meta.dirname, "../../build/caisson-run");
 const root = mkdtempSync(join(tmpdir(), "caisson-run-"));
@@ -115,7 +116,7 @@ describe("caisson-run", () => {
 
   test("the wall limit ends the whole tree, also what left the session", () => {
     const { record, out } = ran(
-      bash("echo go; setsid sleep 321 & (setsid sleep 321 &) ; trap '' TERM; sleep 321; sleep 321", {
+      bash(`echo go; setsid ${nap(321)} & (setsid ${nap(321)} &) ; trap '' TERM; ${nap(321)}; ${nap(321)}`, {
         wall_ms: 400,
         grace_ms: 300,
       }),
@@ -124,16 +125,16 @@ describe("caisson-run", () => {
     assert.equal(record.signal, 9);
     assert.equal(out.toString(), "go\n");
     assert.ok(record.ended_ms - record.started_ms < 3000);
-    assert.ok(!alive("sleep 321"));
+    assert.ok(!alive(nap(321)));
   });
 
   test("what a program leaves behind goes with it", () => {
     const begun = Date.now();
-    const { record, out } = ran(bash("setsid sleep 322 & echo done"));
+    const { record, out } = ran(bash(`setsid ${nap(322)} & echo done`));
     assert.equal(record.reason, "exited");
     assert.equal(out.toString(), "done\n");
     assert.ok(Date.now() - begun < 3000);
-    assert.ok(!alive("sleep 322"));
+    assert.ok(!alive(nap(322)));
   });
 
   test("cancel: SIGTERM first, its exit status is kept", async () => {
@@ -184,15 +185,15 @@ describe("caisson-run", () => {
   });
 
   test("a supervisor that is killed leaves no program and no fabricated end", async () => {
-    const dir = bash("echo up; exec sleep 323");
+    const dir = bash(`echo up; exec ${nap(323)}`);
     const pid = started(dir);
-    await until(() => alive("sleep 323"), "it runs");
+    await until(() => alive(nap(323)), "it runs");
     process.kill(pid, "SIGKILL");
     const { record } = pieces(call("follow", dir, 0, 0).stdout);
     assert.equal(record.reason, "runner_lost");
     assert.equal(record.exit_code, null);
     assert.equal(JSON.parse(call("status", dir).stdout).state, "lost");
-    await until(() => !alive("sleep 323"), "the program is gone");
+    await until(() => !alive(nap(323)), "the program is gone");
     assert.equal(started(dir), pid, "a lost run is not started again");
     assert.equal(JSON.parse(call("status", dir).stdout).state, "lost");
   });
