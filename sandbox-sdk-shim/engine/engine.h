@@ -105,7 +105,7 @@ void apply_and_exec(const plan *p, const launch_fds *fds, pid_t engine) __attrib
 /* ---- skeleton.c ---- */
 /* Makes D/base anew: the lower directory of every root. 0 or -1 with errno. */
 int skeleton_make(const char *dir);
-/* Removes a tree, also where directories have mode 0. Follows no link. */
+/* Removes a tree of any depth, also where directories have mode 0. Follows no link. */
 int remove_tree(int parent_fd, const char *name);
 
 /* ---- seccomp.c ---- */

@@ -177,9 +177,13 @@ static void prepare_state(void) {
   if (dir < 0 || fstat(dir, &st) != 0) fail("%s: %s", cfg.state_dir, strerror(errno));
   /* What an engine that was killed left behind; its processes died with it. */
   static const char *const old[] = {"sandboxes", "trash", "base", NULL};
-  for (size_t i = 0; old[i] != NULL; i++)
-    if (remove_tree(dir, old[i]) != 0)
-      fail("%s/%s: cannot be removed: %s", cfg.state_dir, old[i], strerror(errno));
+  for (size_t i = 0; old[i] != NULL; i++) {
+    /* More than once: the last of them may be dying still. */
+    for (int tries = 0; remove_tree(dir, old[i]) != 0; tries++) {
+      if (tries == 50) fail("%s/%s: cannot be removed: %s", cfg.state_dir, old[i], strerror(errno));
+      usleep(20000);
+    }
+  }
   if (mkdirat(dir, "sandboxes", 0700) != 0 || mkdirat(dir, "trash", 0700) != 0)
     fail("%s: %s", cfg.state_dir, strerror(errno));
   snprintf(path, sizeof path, "%s/base", cfg.state_dir);

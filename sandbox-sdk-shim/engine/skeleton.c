@@ -131,9 +131,11 @@ int skeleton_make(const char *path) {
   return rc;
 }
 
-int remove_tree(int parent_fd, const char *name) {
-  if (unlinkat(parent_fd, name, 0) == 0 || errno == ENOENT) return 0;
-  if (errno != EISDIR && errno != EPERM) return -1;
+/* Levels that one walk goes down. A sandbox can nest directories far deeper than there are descriptors or
+ * stack for a walk in one go: what lies deeper is moved up to the tree's top and removed from there. */
+#define REMOVE_LEVELS 64
+
+static int open_to_empty(int parent_fd, const char *name) {
   /* O_NOFOLLOW: what stands here was written by the sandbox. */
   int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0 && errno == EACCES) {
@@ -141,19 +143,57 @@ int remove_tree(int parent_fd, const char *name) {
     if (fchmodat(parent_fd, name, 0700, 0) != 0) return -1;
     fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   }
+  /* Emptying it, and moving it as an ordinary user, both need the right to write. */
+  if (fd >= 0) (void)fchmod(fd, 0700);
+  return fd;
+}
+
+static int move_up(int dir_fd, const char *name, int top_fd) {
+  static unsigned serial;
+  char fresh[32];
+  int rc;
+  do {
+    snprintf(fresh, sizeof fresh, ".deep-%u", serial++);
+    rc = renameat(dir_fd, name, top_fd, fresh);
+  } while (rc != 0 && (errno == EEXIST || errno == ENOTEMPTY || errno == ENOTDIR));
+  return rc;
+}
+
+/* Removes one entry, `depth` levels below the top of the tree; top_fd is -1 for the top itself. *moved is
+ * set when something was moved up into the top. */
+static int remove_entry(int dir_fd, const char *name, int top_fd, int depth, bool *moved) {
+  if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT) return 0;
+  if (errno != EISDIR && errno != EPERM) return -1;
+  int fd = open_to_empty(dir_fd, name);
   if (fd < 0) return -1;
-  (void)fchmod(fd, 0700);
+  if (depth == REMOVE_LEVELS) {
+    close(fd);
+    if (move_up(dir_fd, name, top_fd) != 0) return -1;
+    *moved = true;
+    return 0;
+  }
   DIR *dir = fdopendir(fd);
   if (dir == NULL) {
     close(fd);
     return -1;
   }
-  int rc = 0;
-  for (struct dirent *de; (de = readdir(dir)) != NULL;) {
-    if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0) continue;
-    if (remove_tree(fd, de->d_name) != 0) rc = -1;
-  }
+  int rc;
+  bool again;
+  do {
+    rc = 0;
+    again = false;
+    rewinddir(dir);
+    for (struct dirent *de; (de = readdir(dir)) != NULL;) {
+      if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0) continue;
+      bool *flag = top_fd < 0 ? &again : moved;
+      if (remove_entry(fd, de->d_name, top_fd < 0 ? fd : top_fd, depth + 1, flag) != 0) rc = -1;
+    }
+  } while (again);
   closedir(dir);
-  if (unlinkat(parent_fd, name, AT_REMOVEDIR) != 0 && errno != ENOENT) rc = -1;
+  if (unlinkat(dir_fd, name, AT_REMOVEDIR) != 0 && errno != ENOENT) rc = -1;
   return rc;
+}
+
+int remove_tree(int parent_fd, const char *name) {
+  return remove_entry(parent_fd, name, -1, 0, NULL);
 }

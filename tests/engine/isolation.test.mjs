@@ -145,6 +145,16 @@ function suite(user) {
       assert.ok(errno === "1" || errno === "38", `${name} errno ${errno}`);
     }
   });
+  test("directories nested deeper than there are descriptors are removed", async (t) => {
+    const few = await startEngine({ user, wrap: ["prlimit", "--nofile=300:300"], keep: true });
+    t.after(() => rmSync(few.home, { recursive: true, force: true }));
+    const b = await few.sandbox("deep");
+    const nest = "import os\nos.chdir('/workspace')\nfor i in range(2000): os.mkdir('.deep-0'); os.chdir('.deep-0')";
+    assert.equal((await b.exec(`python3 -c "${nest}"`)).exitCode, 0);
+    assert.equal((await few.api("DELETE", "/v1/sandboxes/deep")).status, 200);
+    assert.deepEqual(readdirSync(join(few.home, "state/trash")), []);
+    await few.stop();
+  });
   test("what people need works: git, node, python threads, /dev, writable places", async () => {
     for (const command of [
       "cd /workspace && git init -q r && cd r && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x && git log --oneline",
