@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -160,16 +161,27 @@ static void remove_storage(sandbox *sb) {
     if (errno != ENOENT) log_line(LOG_ERROR, "%s: %s", from, strerror(errno));
     return;
   }
-  pid_t pid = fork();
+  /* Until the child is alone with its tree: a signal that met it here would end the engine, whose event
+   * loop it shares. Its copies of the engine's descriptors go too: they would keep the state directory
+   * locked and the API's port taken after the engine's end. */
+  sigset_t all, old;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, &old);
+  pid_t engine = getpid(), pid = fork();
+  int saved = errno;
   if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != engine) _exit(1);
+    syscall(SYS_close_range, 3u, ~0u, 0u);
     for (int i = 0; i < 50; i++) {
       if (remove_tree(AT_FDCWD, to) == 0) _exit(0);
       usleep(20000);
     }
     _exit(1);
   }
+  sigprocmask(SIG_SETMASK, &old, NULL);
   if (pid < 0) {
-    log_line(LOG_ERROR, "%s: storage stays in trash: %s", sb->name, strerror(errno));
+    log_line(LOG_ERROR, "%s: storage stays in trash: %s", sb->name, strerror(saved));
     return;
   }
   remover *r = calloc(1, sizeof *r);
