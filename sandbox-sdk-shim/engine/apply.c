@@ -32,6 +32,19 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Newer than the oldest headers and C libraries that this is built with; the same on every architecture. */
+#ifndef SYS_mount_setattr
+#define SYS_mount_setattr 442
+#endif
+#ifndef MOUNT_ATTR_RDONLY
+#define MOUNT_ATTR_RDONLY 0x1u
+#define MOUNT_ATTR_NOSUID 0x2u
+#define MOUNT_ATTR_NODEV  0x4u
+#endif
+#ifndef AT_RECURSIVE
+#define AT_RECURSIVE 0x8000
+#endif
+
 #define STAGE_DIR "/tmp" /* covered by a private tmpfs: PLAN_TMPFS */
 
 static void die(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
@@ -128,9 +141,19 @@ static void stage_upper(char *upper, char *work, size_t cap) {
   if (mkdir(upper, 0755) != 0 || mkdir(work, 0755) != 0) die("mkdir in %s", stage);
 }
 
+/* Also for the mounts below `path`: a remount changes one mount only, and a sandbox could write to the
+ * others. */
+static bool read_only_tree(const char *path) {
+  const uint64_t attr[4] = {MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV}; /* struct mount_attr */
+  return syscall(SYS_mount_setattr, AT_FDCWD, path, AT_RECURSIVE, attr, sizeof attr) == 0;
+}
+
 /* `src` and all that is mounted below it, on `dst`, read-only. */
 static void mount_read_only(const char *src, const char *dst) {
   if (mount(src, dst, NULL, MS_BIND | MS_REC, NULL) != 0) die("bind on %s", dst);
+  if (read_only_tree(dst)) return;
+  /* A kernel before 5.12: without the mounts below, which would stay writable. */
+  if (umount2(dst, MNT_DETACH) != 0 || mount(src, dst, NULL, MS_BIND, NULL) != 0) die("bind on %s", dst);
   /* Flags that the source has are locked in a user namespace and must be named again. */
   struct statvfs vfs;
   unsigned long flags = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV;

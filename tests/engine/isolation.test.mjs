@@ -145,6 +145,22 @@ function suite(user) {
       assert.ok(errno === "1" || errno === "38", `${name} errno ${errno}`);
     }
   });
+  test("mounts below a read-only bind are read-only too", { skip: !isRoot && "needs root to mount" }, async (t) => {
+    const top = mkdtempSync(join(tmpdir(), "caisson-bind-"));
+    spawnSync("mkdir", ["-m", "777", join(top, "below")]);
+    assert.equal(spawnSync("mount", ["-t", "tmpfs", "-o", "mode=777", "none", join(top, "below")]).status, 0);
+    spawnSync("chmod", ["755", top]);
+    t.after(() => {
+      spawnSync("umount", [join(top, "below")]);
+      rmSync(top, { recursive: true });
+    });
+    const bound = await startEngine({ user, binds: [`${top}:/opt/bound`] });
+    t.after(() => bound.stop());
+    const b = await bound.sandbox("bound");
+    const r = await b.exec("touch /opt/bound/below/x || grep -c ' /opt/bound/below ' /proc/self/mounts");
+    assert.match(r.stderr, /Read-only file system/);
+    assert.equal(r.stdout, "1\n");
+  });
   test("directories nested deeper than there are descriptors are removed", async (t) => {
     const few = await startEngine({ user, wrap: ["prlimit", "--nofile=300:300"], keep: true });
     t.after(() => rmSync(few.home, { recursive: true, force: true }));
