@@ -8,6 +8,7 @@
 #include <linux/sched.h>
 #include <seccomp.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static const int denied[] = {
@@ -66,6 +67,21 @@ static const int denied[] = {
 static const int absent[] = {SCMP_SYS(io_uring_setup), SCMP_SYS(io_uring_enter), SCMP_SYS(io_uring_register),
                              SCMP_SYS(clone3)};
 
+/* Sockets only of the families that a network namespace confines and that programs use. AF_VSOCK is the
+ * reason: it reaches the hypervisor from every network namespace. The rest, AF_ALG first, is attack
+ * surface. The kernel looks at the low 32 bits and has no family above 63. */
+static int deny_socket_families(scmp_filter_ctx ctx) {
+  static const bool kept[] = {[AF_UNIX] = true, [AF_INET] = true, [AF_INET6] = true, [AF_NETLINK] = true};
+  const unsigned count = sizeof kept / sizeof kept[0];
+  int rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
+                            SCMP_A0(SCMP_CMP_MASKED_EQ, 0xffffffe0u, 0x20));
+  for (unsigned family = 1; rc == 0 && family < 32; family++)
+    if (family >= count || !kept[family])
+      rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
+                            SCMP_A0(SCMP_CMP_MASKED_EQ, 0xffffffffu, family));
+  return rc;
+}
+
 int seccomp_compile(void) {
   scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
   if (ctx == NULL) return -1;
@@ -82,6 +98,7 @@ int seccomp_compile(void) {
   if (rc == 0)
     rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 1,
                           SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffffu, 0x5412 /* TIOCSTI */));
+  if (rc == 0) rc = deny_socket_families(ctx);
   int fd = rc == 0 ? memfd_create("seccomp", MFD_CLOEXEC) : -1;
   if (fd >= 0 && (seccomp_export_bpf(ctx, fd) != 0)) {
     close(fd);

@@ -145,6 +145,22 @@ function suite(user) {
       assert.ok(errno === "1" || errno === "38", `${name} errno ${errno}`);
     }
   });
+  test("sockets that a network namespace does not confine are refused", async () => {
+    const families = { AF_ALG: 38, AF_VSOCK: 40, AF_BLUETOOTH: 31, AF_PACKET: 17, above: 45 };
+    const list = Object.values(families).join(",");
+    const r = await box.exec(`python3 - <<'P'
+import socket, errno
+for f in (${list}):
+    for high in (0, 1 << 32):
+        try: socket.socket(f, socket.SOCK_STREAM); print("open", f)
+        except OSError as e: print(errno.errorcode[e.errno])
+        if high: import ctypes; l = ctypes.CDLL(None, use_errno=True); print(l.socket(ctypes.c_long(f | high), 1, 0))
+for f in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6): socket.socket(f, socket.SOCK_STREAM)
+socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+print("end")
+P`);
+    assert.match(r.stdout, /^((EAFNOSUPPORT|-1)\n)+end\n$/, r.stderr);
+  });
   test("mounts below a read-only bind are read-only too", { skip: !isRoot && "needs root to mount" }, async (t) => {
     const top = mkdtempSync(join(tmpdir(), "caisson-bind-"));
     spawnSync("mkdir", ["-m", "777", join(top, "below")]);
