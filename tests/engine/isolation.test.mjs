@@ -177,6 +177,14 @@ P`);
     assert.match(r.stderr, /Read-only file system/);
     assert.equal(r.stdout, "1\n");
   });
+  test("an entrypoint inherits no descriptor of the host", async () => {
+    const b = await engine.sandbox("entryfds", {
+      entrypoint: ["/bin/sh", "-c", "ls /proc/self/fd > /tmp/.fds; mv /tmp/.fds /tmp/fds; sleep 60"],
+    });
+    const r = await b.exec("until cat /tmp/fds; do sleep 0.05; done 2>/dev/null", { timeoutMs: 10_000 });
+    assert.equal(r.stdout, "0\n1\n2\n3\n");
+    await engine.api("DELETE", "/v1/sandboxes/entryfds");
+  });
   test("directories nested deeper than there are descriptors are removed", async (t) => {
     const few = await startEngine({ user, wrap: ["prlimit", "--nofile=300:300"], keep: true });
     t.after(() => rmSync(few.home, { recursive: true, force: true }));
