@@ -288,6 +288,7 @@ static void on_up_done(struct evhttp_request *up, void *arg) {
     release_down(f);
     f->down = NULL;
     struct evhttp_connection *conn = evhttp_request_get_connection(down);
+    if (conn != NULL) gate_answered(f->sb->egress_gate, conn);
     if (!f->started) {
       answer_error(down, 502, "EGRESS_UNREACHABLE", "",
                    "the Worker that handles outbound requests does not answer");
@@ -423,7 +424,8 @@ static void on_outbound(struct evhttp_request *req, void *arg) {
 bool egress_listen(sandbox *sb, int fd) {
   if (sb->egress_http != NULL || evutil_make_socket_nonblocking(fd) != 0) return false;
   struct evhttp *http = evhttp_new(base);
-  if (http == NULL || evhttp_accept_socket(http, fd) != 0) {
+  struct evhttp_bound_socket *bound = http == NULL ? NULL : evhttp_accept_socket_with_handle(http, fd);
+  if (bound == NULL) {
     if (http != NULL) evhttp_free(http);
     return false;
   }
@@ -435,10 +437,13 @@ bool egress_listen(sandbox *sb, int fd) {
                                        EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH);
   evhttp_set_gencb(http, on_outbound, sb);
   sb->egress_http = http;
+  sb->egress_gate = gate_new(sb->name, http, bound);
   return true;
 }
 
 void egress_close(sandbox *sb) {
   if (sb->egress_http != NULL) evhttp_free(sb->egress_http); /* closes each connection: on_down_closed */
   sb->egress_http = NULL;
+  if (sb->egress_gate != NULL) gate_free(sb->egress_gate);
+  sb->egress_gate = NULL;
 }

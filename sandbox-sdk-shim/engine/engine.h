@@ -134,6 +134,7 @@ typedef struct egress_set {
 typedef struct port_listener port_listener;
 typedef struct port_conn port_conn;
 typedef struct forward forward;
+typedef struct gate gate;
 
 struct sandbox {
   char name[ENGINE_NAME_MAX + 1];
@@ -154,6 +155,7 @@ struct sandbox {
   request_list starters, waiters, deleters;
   egress_set egress;
   struct evhttp *egress_http;
+  gate *egress_gate;
   forward *forwards;
   port_listener *ports;
   port_conn *conns;
@@ -184,6 +186,15 @@ void egress_write_hosts(const sandbox *sb);
 /* Takes the listening socket that the launcher made in the sandbox's network. */
 bool egress_listen(sandbox *sb, int fd);
 void egress_close(sandbox *sb);
+
+/* ---- gate.c ---- */
+/* Bounds what the connections of one sandbox's outbound requests hold of the engine: past the bound new ones
+ * wait, and requests that are too large together are cut off. `name` is for the log and stays the caller's.
+ * Free it after `http`, whose connections point to it. */
+gate *gate_new(const char *name, struct evhttp *http, struct evhttp_bound_socket *bound);
+/* The request on `conn` is over: its bytes are held no more. */
+void gate_answered(gate *g, struct evhttp_connection *conn);
+void gate_free(gate *g);
 
 /* ---- ports.c, pump.c ---- */
 /* The host port that leads to `port` of the sandbox; 0 with errno. */

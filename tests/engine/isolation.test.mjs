@@ -195,6 +195,45 @@ P`);
     assert.deepEqual(readdirSync(join(few.home, "state/trash")), []);
     await few.stop();
   });
+  test("one sandbox's outbound connections and bodies do not take the engine", async () => {
+    const descriptors = () => readdirSync(`/proc/${engine.child.pid}/fd`).length;
+    const hoard = `
+import socket
+kept, sent = [], 0
+for i in range(600):
+    s = socket.socket(); s.setblocking(False); kept.append(s)
+    try: s.connect(("127.77.0.1", 80))
+    except BlockingIOError: pass
+print(len(kept), flush=True)
+input()
+for s in kept: s.close()
+`;
+    await box.call("POST", "/api/write", { path: "/tmp/hoard.py", content: hoard });
+    await box.exec(
+      "mkfifo /tmp/go; (python3 /tmp/hoard.py < /tmp/go > /tmp/hoard &) 2>/dev/null; exec 8>/tmp/go; (sleep 3 >&8 &)",
+    );
+    await box.exec("until grep -q 600 /tmp/hoard; do sleep 0.05; done", { timeoutMs: 10_000 });
+    await sleep(300);
+    if (isRoot) assert.ok(descriptors() < 350, `${descriptors()} descriptors`);
+    const refused = "curl -s -m 10 -o /dev/null -w '%{http_code}' http://127.77.0.1/";
+    assert.equal((await other.exec(refused)).stdout, "403");
+    assert.equal((await engine.api("GET", "/v1/health")).status, 200);
+    for (let i = 0; i < 100 && (await box.exec(refused)).stdout !== "403"; i += 1) await sleep(100);
+    assert.equal((await box.exec(refused)).stdout, "403", "its own come through again");
+    const bodies = `
+import socket
+kept, cut = [], 0
+for i in range(4):
+    s = socket.create_connection(("127.77.0.1", 80)); kept.append(s)
+    try:
+        s.sendall(b"POST / HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 120000000\\r\\n\\r\\n")
+        for k in range(100): s.sendall(b"x" * 1000000)
+    except OSError: cut += 1
+print(cut)
+`;
+    await box.call("POST", "/api/write", { path: "/tmp/bodies.py", content: bodies });
+    assert.equal((await box.exec("python3 /tmp/bodies.py", { timeoutMs: 30_000 })).stdout, "2\n");
+  });
   test("what people need works: git, node, python threads, /dev, writable places", async () => {
     for (const command of [
       "cd /workspace && git init -q r && cd r && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x && git log --oneline",
