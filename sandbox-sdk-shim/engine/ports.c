@@ -85,7 +85,8 @@ static void join(port_conn *c, int other) {
 }
 
 static int connect_guest(const sandbox *sb) {
-  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  /* Not blocking: a guest that does not accept must cost its own sandbox, not the engine. */
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   struct sockaddr_un a = {.sun_family = AF_UNIX};
   /* By descriptor: state directories may be longer than a socket address. */
   snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/guest.sock", sb->dir_fd);

@@ -205,7 +205,9 @@ static void close_link(sandbox *sb) {
 static void read_detail(sandbox *sb) {
   char text[1024];
   ssize_t n;
-  while (sb->err_fd >= 0 && (n = read(sb->err_fd, text, sizeof text)) > 0) {
+  /* At most what fits its socket's buffer: an entrypoint that writes without end must not hold the engine. */
+  for (int turns = 0; turns < 256 && sb->err_fd >= 0; turns++) {
+    if ((n = read(sb->err_fd, text, sizeof text)) <= 0) break;
     log_line(sb->state == SB_STARTING ? LOG_INFO : LOG_DEBUG, "%s: %.*s", sb->name, (int)n, text);
     if (sb->detail.len + (size_t)n <= ENGINE_DETAIL_MAX) csn_buf_add(&sb->detail, text, (size_t)n);
   }
