@@ -154,10 +154,15 @@ static void post_delete(call *c) {
   }
 }
 
+/* A move between file systems. The copy is made beside the destination and takes its place whole: a full
+ * disk costs nothing that was there, and what stands there (a FIFO without a reader) is never opened. */
 static int copy_file(const char *from, const char *to, const struct stat *st) {
-  int in = open(from, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  char temp[FILE_PATH_CAP + 32];
+  const char *slash = strrchr(to, '/'); /* file_path() makes it absolute */
+  snprintf(temp, sizeof temp, "%.*s/.caisson-XXXXXX", (int)(slash - to), to);
+  int in = open(from, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
   if (in < 0) return -1;
-  int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, st->st_mode & 07777);
+  int out = mkostemp(temp, O_CLOEXEC);
   int err = out < 0 ? errno : 0;
   static char room[256 * 1024];
   for (ssize_t n = 1; err == 0 && n > 0;) {
@@ -167,7 +172,10 @@ static int copy_file(const char *from, const char *to, const struct stat *st) {
       if ((put = write(out, room + off, (size_t)(n - off))) < 0) err = errno;
   }
   close(in);
-  if (out >= 0) close(out);
+  if (err == 0 && fchmod(out, st->st_mode & 07777) != 0) err = errno;
+  if (out >= 0 && close(out) != 0 && err == 0) err = errno;
+  if (err == 0 && rename(temp, to) != 0) err = errno;
+  if (err != 0 && out >= 0) unlink(temp);
   if (err == 0 && unlink(from) != 0) err = errno;
   errno = err;
   return err == 0 ? 0 : -1;

@@ -416,6 +416,14 @@ function suite(user) {
       assert.equal((await files("/api/exists", { path: "/tmp/y.json" })).json.exists, true);
       assert.equal((await files("/api/delete", { path: "/tmp/y.json" })).status, 200);
       assert.equal((await files("/api/exists", { path: "/tmp/y.json" })).json.exists, false);
+      await box.exec("echo old > /workspace/full; mkfifo /workspace/d/pipe; echo new > /tmp/new; chmod 4750 /tmp/new");
+      for (const to of ["/workspace/d/pipe", "/workspace/full"]) {
+        await box.exec("cp -p /tmp/new /tmp/moved");
+        const moved = await files("/api/move", { sourcePath: "/tmp/moved", destinationPath: to });
+        assert.equal(moved.status, 200, `to another file system, onto ${to}`);
+        assert.equal((await box.exec(`cat ${to}; stat -c %a ${to}`)).stdout, "new\n4750\n");
+      }
+      assert.equal((await box.exec("ls -A /workspace | grep caisson")).stdout, "");
       const root = (await files("/api/list-files", { path: "/" })).json;
       assert.ok(root.files.some((f) => f.name === "workspace"));
     });
