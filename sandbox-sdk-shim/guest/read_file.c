@@ -67,11 +67,13 @@ static int open_regular(const char *path, struct stat *st) {
   return fd;
 }
 
-static size_t read_up_to(int fd, char *room, size_t want) {
+/* Less than `want` is the end of the file, or *err tells why not. */
+static size_t read_up_to(int fd, char *room, size_t want, int *err) {
   size_t got = 0;
   while (got < want) {
     ssize_t n = read(fd, room + got, want - got);
     if (n < 0 && errno == EINTR) continue;
+    if (n < 0) *err = errno;
     if (n <= 0) break;
     got += (size_t)n;
   }
@@ -100,17 +102,19 @@ void file_post_read(call *c) {
     return;
   }
   csn_buf data = {0};
+  int err = 0;
   /* Files of /proc say size 0: read to the end, with room for one more than the limit. */
   for (size_t n = 1; n > 0 && data.len <= GUEST_FILE_MAX;) {
     size_t step = st.st_size > 0 && data.len == 0 ? (size_t)st.st_size + 1 : 65536;
-    n = read_up_to(fd, csn_buf_room(&data, step), step);
+    n = read_up_to(fd, csn_buf_room(&data, step), step, &err);
     data.len += n;
     if (n < step) break;
   }
   close(fd);
-  if (data.len > GUEST_FILE_MAX) {
+  if (data.len > GUEST_FILE_MAX) err = EFBIG;
+  if (err != 0) {
     csn_buf_free(&data);
-    file_error(c, path, "file.read", EFBIG);
+    file_error(c, path, "file.read", err);
     return;
   }
   bool binary;
@@ -160,7 +164,8 @@ static void send_more(void *arg) {
     size_t held = f->held.len;
     memcpy(room, held > 0 ? f->held.p : "", held);
     f->held.len = 0;
-    size_t n = held + read_up_to(f->fd, room + held, sizeof room - held);
+    int err = 0;
+    size_t n = held + read_up_to(f->fd, room + held, sizeof room - held, &err);
     size_t cut = n < sizeof room || f->binary ? n : csn_utf8_cut(room, n);
     if (cut > 0) {
       csn_buf_str(&b, "data: {\"type\":\"chunk\",\"data\":\"");
@@ -172,7 +177,12 @@ static void send_more(void *arg) {
       csn_buf_add(&f->held, room + cut, n - cut);
       f->sent += cut;
     }
-    if (n < sizeof room) {
+    if (err != 0) {
+      csn_buf_str(&b, "data: {\"type\":\"error\",\"error\":");
+      csn_json_cstr(&b, strerror(err));
+      csn_buf_str(&b, "}\n\n");
+      f->ending = true;
+    } else if (n < sizeof room) {
       csn_buf_fmt(&b, "data: {\"type\":\"complete\",\"bytesRead\":%llu}\n\n", (unsigned long long)f->sent);
       f->ending = true;
     }

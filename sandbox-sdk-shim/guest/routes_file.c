@@ -317,6 +317,11 @@ static void post_list(call *c) {
     file_error(c, l.path, "directory.list", ENOTDIR);
     return;
   }
+  /* What cannot be read must not look empty. */
+  if (access(l.path, R_OK | X_OK) != 0) {
+    file_error(c, l.path, "directory.list", errno);
+    return;
+  }
   size_t len = strlen(l.path);
   while (len > 0 && l.path[len - 1] == '/')
     l.path[--len] = '\0';

@@ -428,7 +428,10 @@ function suite(user) {
       assert.ok(root.files.some((f) => f.name === "workspace"));
     });
     test("errors carry the protocol's codes", async () => {
+      const pid = (await box.exec("mkdir -m 0 /workspace/locked; sleep 30 >/dev/null 2>&1 & echo $!")).stdout.trim();
       const cases = [
+        ["/api/read", { path: `/proc/${pid}/mem` }, 500, "FILESYSTEM_ERROR"],
+        ["/api/list-files", { path: "/workspace/locked" }, 403, "PERMISSION_DENIED"],
         ["/api/read", { path: "/none" }, 404, "FILE_NOT_FOUND"],
         ["/api/read", { path: "/workspace" }, 404, "FILE_NOT_FOUND"],
         ["/api/read", { path: "" }, 400, "VALIDATION_FAILED"],
