@@ -18,6 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define PIECE_BYTES 65536
+
 typedef struct spool {
   int pipe_fd;   /* read end; -1 at its end */
   int file_fd;   /* -1 after a failed write */
@@ -118,7 +120,7 @@ static void end_run(run *r, run_reason reason, const char *detail, int64_t grace
 /* Moves one piece from the pipe into the file. After a failed write the pipe is still emptied, so that
  * nothing blocks. */
 static void pump(run *r, spool *s) {
-  static char piece[65536];
+  static char piece[PIECE_BYTES];
   ssize_t n = read(s->pipe_fd, piece, sizeof piece);
   if (n < 0 && (errno == EINTR || errno == EAGAIN)) return;
   if (n <= 0) {
@@ -174,14 +176,22 @@ static int spool_file(int dir_fd, const char *name) {
   return openat(dir_fd, name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644);
 }
 
+/* Pieces that a pipe can hold, and one. */
+static int pieces_in(int pipe_fd) {
+  int bytes = pipe_fd < 0 ? 0 : fcntl(pipe_fd, F_GETPIPE_SZ);
+  return bytes / PIECE_BYTES + 1;
+}
+
 static void supervise(run *r, int signal_fd) {
   int64_t wall_at_ms = csn_now_ms() + r->spec->wall_ms;
+  int turns_left = -1; /* once the tree is gone */
   while (!r->gone || r->out.pipe_fd >= 0 || r->err.pipe_fd >= 0) {
     int64_t now = csn_now_ms();
     if (now >= wall_at_ms) end_run(r, RUN_TIMED_OUT, "wall_ms is over", r->spec->grace_ms);
     /* The program is over, or its grace time is: whatever it left goes with it, so that the pipes end. */
+    bool alone = false;
     if (r->gone || (r->ending && now >= r->kill_at_ms)) {
-      csn_tree_signal(getpid(), SIGKILL, NULL, 0);
+      alone = csn_tree_signal(getpid(), SIGKILL, NULL, 0) == 0;
       r->killed = true;
     }
     int64_t next = r->killed ? now + 20 : r->ending ? r->kill_at_ms : wall_at_ms;
@@ -190,6 +200,12 @@ static void supervise(run *r, int signal_fd) {
                           {.fd = r->out.pipe_fd, .events = POLLIN},
                           {.fd = r->err.pipe_fd, .events = POLLIN}};
     poll(p, 3, (int)wait_ms);
+    /* With the tree gone, only a stranger that opened a pipe through /proc can keep it open. What the
+     * program wrote is in the pipes by then: the run waits for no more than they hold. */
+    if (r->gone && alone) {
+      if (turns_left < 0) turns_left = pieces_in(r->out.pipe_fd) + pieces_in(r->err.pipe_fd);
+      if ((p[1].revents == 0 && p[2].revents == 0) || turns_left-- == 0) break;
+    }
     if (p[0].revents != 0) on_signal(r, signal_fd);
     if (r->out.pipe_fd >= 0 && p[1].revents != 0) pump(r, &r->out);
     if (r->err.pipe_fd >= 0 && p[2].revents != 0) pump(r, &r->err);

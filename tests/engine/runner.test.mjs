@@ -137,6 +137,20 @@ describe("caisson-run", () => {
     assert.ok(!alive(nap(322)));
   });
 
+  test("a stranger that holds a pipe of the run does not hold the run", async () => {
+    const dir = bash("echo $$ > pid; until [ -e go ]; do sleep 0.02; done; echo last", { cwd: root });
+    started(dir);
+    await until(() => existsSync(join(root, "pid")) && readFileSync(join(root, "pid"), "utf8") !== "", "its pid");
+    const pid = readFileSync(join(root, "pid"), "utf8").trim();
+    const stranger = spawn("bash", ["-c", `exec 7>/proc/${pid}/fd/1; echo held; exec sleep 60`]);
+    await new Promise((r) => stranger.stdout.once("data", r));
+    writeFileSync(join(root, "go"), "");
+    await until(() => existsSync(join(dir, "exit.json")), "the run ends");
+    stranger.kill("SIGKILL");
+    const { out, record } = pieces(call("follow", dir, 0, 0).stdout);
+    assert.deepEqual([out.toString(), record.reason, record.exit_code], ["last\n", "exited", 0]);
+  });
+
   test("cancel: SIGTERM first, its exit status is kept", async () => {
     const dir = bash("trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done");
     started(dir);
