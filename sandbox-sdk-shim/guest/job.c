@@ -166,9 +166,12 @@ static void check_end(job *j, bool silence) {
   if (!j->exited || j->ended || j->paused) return;
   size_t got = 0;
   for (int w = 0; w < 2; w++) {
-    size_t n;
-    while (!j->paused && (n = read_once(j, w)) > 0)
-      got += n;
+    /* More than a pipe holds is not the command's own: a child that writes without end must not keep the
+     * server here. */
+    size_t n, of_one = 0;
+    while (!j->paused && of_one <= PIPE_BYTES && (n = read_once(j, w)) > 0)
+      of_one += n;
+    got += of_one;
   }
   if (j->paused) return; /* job_resume comes back here */
   bool over = j->fd[0] < 0 && j->fd[1] < 0;

@@ -140,6 +140,7 @@ static void on_expire(evutil_socket_t fd, short what, void *arg) {
   (void)fd;
   (void)what;
   exec_wait *w = arg;
+  if (w->j->exited) return; /* in time; only a background child still holds the output */
   w->timed_out = true;
   job_kill(w->j, GUEST_EXPIRE_GRACE_MS);
 }
