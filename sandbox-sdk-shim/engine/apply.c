@@ -178,7 +178,8 @@ static void mount_overlay(const plan_op *op, const char *lower, const char *uppe
   if (!try_overlay(op, lower, up, wk, root) && (staged == NULL || !try_overlay(op, staged, up, wk, root))) {
     /* In a user namespace nothing that has other mounts below it can be a lower directory. */
     mount_read_only(lower, op->dst);
-    dprintf(2, "note: %s cannot be overlaid (%s); it is read-only in the sandbox\n", lower, strerror(first));
+    dprintf(2, "note: %s cannot be overlaid (%s); it is read-only in the sandbox\n", op->src,
+            strerror(first));
     return;
   }
   dprintf(2, "note: %s cannot hold an overlay (%s); changes to %s are kept in memory\n", op->upper,
