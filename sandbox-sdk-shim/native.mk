@@ -37,8 +37,10 @@ build/native/cjson.o: $(CJSON_DIR)/cJSON.c
 	@mkdir -p $(@D)
 	$(NATIVE_CC) -std=gnu11 -O2 -ffunction-sections -fdata-sections -w -c $< -o $@.$$$$ && mv -f $@.$$$$ $@
 
+# The linker warns of look-ups in libevent that a static program cannot do. The guest does none, so its words are shown only when
+# the link fails.
 build/caisson-guest: $(call native_objs,$(NATIVE_GUEST) $(NATIVE_COMMON)) build/native/cjson.o
-	$(NATIVE_CC) $(NATIVE_STATIC) -o $@.$$$$ $^ -levent_extra -levent_core -lm && \
+	{ $(NATIVE_CC) $(NATIVE_STATIC) -o $@.$$$$ $^ -levent_extra -levent_core -lm 2>$@.ld || { cat $@.ld >&2; exit 1; }; } && rm -f $@.ld && \
 	  $(NATIVE_STRIP) $@.$$$$ && mv -f $@.$$$$ $@
 
 build/caisson-run: $(call native_objs,$(NATIVE_RUNNER) $(NATIVE_COMMON)) build/native/cjson.o
