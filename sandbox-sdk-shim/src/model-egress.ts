@@ -27,14 +27,16 @@ export async function modelEgress(request: Request, env: Env): Promise<Response>
   const url = new URL(request.url);
   if (!url.pathname.startsWith("/v1/"))
     return modelError(403, "permission_error", "only /v1/ of this host is reachable from a sandbox");
-  if (env.ANTHROPIC_API_KEY === undefined && env.ANTHROPIC_UPSTREAM === undefined) {
+  // An empty variable is an absent one: an empty header would only hide what is missing.
+  const key = env.ANTHROPIC_API_KEY || undefined;
+  if (key === undefined && env.ANTHROPIC_UPSTREAM === undefined) {
     return modelError(401, "authentication_error", "this Worker has no model key: set ANTHROPIC_API_KEY");
   }
   const headers = new Headers();
   for (const [name, value] of request.headers) {
     if (!DROPPED.includes(name) && !name.startsWith("x-caisson-")) headers.append(name, value);
   }
-  if (env.ANTHROPIC_API_KEY !== undefined) headers.set("x-api-key", env.ANTHROPIC_API_KEY);
+  if (key !== undefined) headers.set("x-api-key", key);
   const upstream = new URL(env.ANTHROPIC_UPSTREAM ?? DEFAULT_UPSTREAM);
   upstream.pathname = upstream.pathname.replace(/\/$/, "") + url.pathname;
   upstream.search = url.search;

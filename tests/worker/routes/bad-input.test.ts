@@ -176,6 +176,39 @@ describe("creating a session", () => {
       field: "/files/0/path",
     },
     {
+      name: "file name too long",
+      path: S,
+      body: { agent: "shell", files: [{ path: `a/${"é".repeat(128)}/b`, content: "" }] },
+      code: "invalid_path",
+      field: "/files/0/path",
+    },
+    {
+      name: "the same file twice",
+      path: S,
+      body: {
+        agent: "shell",
+        files: [
+          { path: "a", content: "" },
+          { path: "/workspace/./a", content: "" },
+        ],
+      },
+      code: "invalid_value",
+      field: "/files/1/path",
+    },
+    {
+      name: "a file below a file",
+      path: S,
+      body: {
+        agent: "shell",
+        files: [
+          { path: "a/b/c", content: "" },
+          { path: "a", content: "" },
+        ],
+      },
+      code: "invalid_value",
+      field: "/files/0/path",
+    },
+    {
       name: "file path too long",
       path: S,
       body: { agent: "shell", files: [{ path: "a".repeat(4_097), content: "" }] },

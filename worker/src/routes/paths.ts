@@ -1,6 +1,10 @@
 /** Paths inside a sandbox, as clients write them and as the sandbox is asked for them. */
 import { LIMITS } from "../limits.js";
 
+const utf8 = new TextEncoder();
+/** bytes: one name in a path, the bound of Linux file systems. */
+const NAME_MAX = 255;
+
 /** The directories that the files endpoints reach. */
 export const FILE_ROOTS = ["/workspace", "/tmp"] as const;
 
@@ -19,6 +23,8 @@ export function checkWorkspacePath(raw: string): PathCheck {
   if (path === null || !FILE_ROOTS.some((root) => path === root || path.startsWith(`${root}/`))) {
     return { ok: false, code: "path_outside_workspace" };
   }
+  if (path.split("/").some((name) => utf8.encode(name).byteLength > NAME_MAX))
+    return { ok: false, code: "invalid_path" };
   return { ok: true, path };
 }
 

@@ -103,7 +103,26 @@ export const FileBodySchema = z
 /** A file to lay into the sandbox. `path` is absolute and normalized after parsing. */
 export type FileBody = z.infer<typeof FileBodySchema>;
 
-const files = z.array(FileBodySchema).max(LIMITS.FILES_COUNT_MAX);
+/** No path twice, and no file where another one needs a directory: the sandbox could not lay them out. */
+const files = z
+  .array(FileBodySchema)
+  .max(LIMITS.FILES_COUNT_MAX)
+  .superRefine((list, ctx) => {
+    const paths = new Set(list.map((file) => file.path));
+    const seen = new Set<string>();
+    for (const [i, { path }] of list.entries()) {
+      const refuse = (message: string): void =>
+        ctx.addIssue({ code: "custom", path: [i, "path"], message, params: { code: "invalid_value" } });
+      if (seen.has(path)) refuse("is the path of another file too");
+      seen.add(path);
+      for (let end = path.lastIndexOf("/"); end > 0; end = path.lastIndexOf("/", end - 1)) {
+        if (paths.has(path.slice(0, end))) {
+          refuse(`lies below ${path.slice(0, end)}, which is a file`);
+          break;
+        }
+      }
+    }
+  });
 
 /* --- sessions ------------------------------------------------------------------------------------------------------ */
 
