@@ -92,6 +92,7 @@ let interrupted = false;
 const onSignal = async () => {
   if (interrupted) return;
   interrupted = true;
+  console.error("\ndemo: stopping");
   await local?.stop();
   process.exit(130);
 };
@@ -105,11 +106,15 @@ try {
   step(`ready on ${local.url}`);
   console.log(
     local.modelKind === "real"
-      ? bold("Model: the real Anthropic API (ANTHROPIC_API_KEY is set).")
+      ? bold(
+          `Model: the real ${process.env.ANTHROPIC_BASE_URL ? `API at ${process.env.ANTHROPIC_BASE_URL}` : "Anthropic API"} (ANTHROPIC_API_KEY is set).`,
+        )
       : bold("Model: a scripted server on loopback (ANTHROPIC_API_KEY is not set). Everything else is real."),
   );
   status = await show(local);
 } catch (error) {
+  // A stream that breaks because we are stopping is no error; onSignal ends the process.
+  if (interrupted) await new Promise(() => {});
   if (!(error instanceof LocalError)) throw error;
   console.error(`demo: ${error.message}`);
 } finally {
