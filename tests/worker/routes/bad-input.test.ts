@@ -337,6 +337,9 @@ describe("a session that is there", () => {
     { name: "cancel of an unknown run", path: "/runs/run_9/cancel", status: 404, code: "run_not_found" },
     { name: "page size 0", method: "GET", path: "/events?limit=0", code: "out_of_range", field: "limit" },
     { name: "after that is no number", method: "GET", path: "/events?after=x", code: "invalid_type", field: "after" },
+    { name: "after in hex", method: "GET", path: "/events?after=0x10", code: "invalid_type", field: "after" },
+    { name: "after that is empty", method: "GET", path: "/events?after=", code: "invalid_type", field: "after" },
+    { name: "limit with an exponent", method: "GET", path: "/events?limit=1e2", code: "invalid_type", field: "limit" },
     { name: "unknown parameter", method: "GET", path: "/events?aftr=1", code: "unknown_field", field: "aftr" },
     { name: "exec without command", path: "/exec", body: {}, code: "missing_field", field: "/command" },
     {

@@ -158,9 +158,17 @@ function illFormed(value: unknown): PropertyKey[] | null {
   return null;
 }
 
-/** A whole number in a query. */
-export function intParam(min: number, max: number): z.ZodCoercedNumber {
-  return z.coerce.number().int().min(min).max(max);
+/** A whole number in a query: decimal digits only, so that every reader of the same parameter takes it for the same number. */
+export function intParam(
+  min: number,
+  max: number,
+): z.ZodPipe<z.ZodPipe<z.ZodString, z.ZodTransform<number, string>>, z.ZodInt> {
+  return z
+    .string()
+    .refine((text) => /^\d{1,15}$/.test(text), { message: "is not a whole number", params: { code: "invalid_type" } })
+    .transform(Number)
+    .pipe(z.int().min(min).max(max))
+    .openapi({ type: "integer", minimum: min, maximum: max });
 }
 
 /** `true` or `false` in a query, as a boolean. */

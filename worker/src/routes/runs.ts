@@ -102,7 +102,7 @@ export function registerRuns(app: App): void {
       "Both live forms end after `session.ended`. `raw=false` leaves out the agent's own lines.",
     headers: { "Last-Event-ID": "seq of the last event seen; SSE only", Upgrade: "`websocket` for a WebSocket" },
     query: z.strictObject({
-      after: intParam(0, Number.MAX_SAFE_INTEGER)
+      after: intParam(0, 999_999_999_999_999)
         .optional()
         .openapi({ description: "seq after which to begin; 0 when absent" }),
       limit: intParam(1, LIMITS.EVENT_PAGE_MAX)
