@@ -14,9 +14,8 @@ NATIVE_FLAGS  := -std=gnu11 -O2 -g -ffunction-sections -fdata-sections -fstack-p
 NATIVE_STATIC := -static -Wl,--gc-sections -Wl,-z,relro,-z,now -Wl,-z,noexecstack
 
 NATIVE_COMMON := $(addprefix $(NATIVE_DIR)/common/,buf.c tree.c link.c)
-NATIVE_GUEST  := $(addprefix $(NATIVE_DIR)/guest/,main.c server.c env.c job.c session.c proc.c link_guest.c \
-                 routes_misc.c routes_session.c routes_exec.c routes_process.c routes_file.c read_file.c)
 NATIVE_RUNNER := $(wildcard $(NATIVE_DIR)/guest/runner*.c)
+NATIVE_GUEST  := $(filter-out $(NATIVE_RUNNER),$(wildcard $(NATIVE_DIR)/guest/*.c))
 NATIVE_ENGINE := $(wildcard $(NATIVE_DIR)/engine/*.c)
 NATIVE_HDRS   := $(wildcard $(NATIVE_DIR)/*/*.h)
 native_objs    = $(patsubst $(NATIVE_DIR)/%.c,build/native/%.o,$(1)) 
