@@ -1,100 +1,12 @@
 #include "csn/request.h"
 
+#include "csn/doc.h"
+
 #include "cJSON.h"
-
-/* cJSON is compiled with these names for its allocator (wasm.mk). It has no context argument, hence the one
- * static of the core; it is set for the length of one parse. */
-static csn_arena *parse_arena;
-
-void *csn_cjson_malloc(size_t bytes);
-void *csn_cjson_realloc(void *p, size_t bytes);
-void csn_cjson_free(void *p);
-
-void *csn_cjson_malloc(size_t bytes) {
-  return csn_arena_take(parse_arena, bytes);
-}
-/* Parsing never grows a buffer. */
-void *csn_cjson_realloc(void *p, size_t bytes) {
-  (void)p;
-  (void)bytes;
-  return NULL;
-}
-void csn_cjson_free(void *p) {
-  (void)p;
-}
-
-void csn_pointer_set(csn_pointer *p, const char *text) {
-  p->len = csn_str_len(text);
-  CSN_INVARIANT(p->len <= CSN_POINTER_CAP);
-  memcpy(p->bytes, text, p->len);
-}
-
-/* Appends /key with ~ and / escaped; an over-long key is cut between characters. */
-static void pointer_push(csn_pointer *p, const char *key) {
-  csn_span rest = csn_span_str(key);
-  if (p->len < CSN_POINTER_CAP) p->bytes[p->len++] = '/';
-  while (rest.len > 0) {
-    uint32_t bad;
-    uint32_t n = csn_utf8_len(rest, &bad);
-    if (n == 0) n = bad;
-    bool special = rest.ptr[0] == '~' || rest.ptr[0] == '/';
-    if ((special ? 2 : n) > CSN_POINTER_CAP - p->len) return;
-    if (special) {
-      p->bytes[p->len++] = '~';
-      p->bytes[p->len++] = rest.ptr[0] == '~' ? '0' : '1';
-    } else {
-      memcpy(p->bytes + p->len, rest.ptr, n);
-      p->len += n;
-    }
-    rest = csn_span_of(rest.ptr + n, rest.len - n);
-  }
-}
-
-/* cJSON is lenient; the strict reader decides what is a document first, and bounds the number of nodes, so
- * that the verdict does not depend on the size of a pointer. */
-static csn_err parse(csn_arena *a, csn_span doc, const cJSON **out) {
-  a->used = 0;
-  csn_json *j = csn_arena_take(a, sizeof *j);
-  if (j == NULL) return CSN_ERR_NO_MEMORY;
-  if (!csn_json_is_valid(j, doc)) return CSN_ERR_BAD_JSON;
-  bool has_nul = j->has_nul != 0;
-  bool too_many = j->value_count > CSN_DOC_VALUES_MAX;
-  a->used = 0;
-  if (too_many) return CSN_ERR_NO_MEMORY;
-  parse_arena = a;
-  const cJSON *root = cJSON_ParseWithLengthOpts((const char *)doc.ptr, doc.len, NULL, 0);
-  parse_arena = NULL;
-  if (root == NULL || !cJSON_IsObject(root)) return CSN_ERR_BAD_JSON;
-  if (has_nul) return CSN_ERR_BAD_VALUE;
-  *out = root;
-  return CSN_ERR_OK;
-}
-
-static bool seen_before(const cJSON *object, const cJSON *item) {
-  for (const cJSON *o = object->child; o != item; o = o->next)
-    if (csn_span_is(csn_span_str(o->string), item->string)) return true;
-  return false;
-}
-
-/* A text of at most `max` bytes; `min` 1 refuses the empty one. */
-static csn_err read_text(const cJSON *item, uint32_t min, uint32_t max, csn_span *out) {
-  if (!cJSON_IsString(item)) return CSN_ERR_BAD_TYPE;
-  *out = csn_span_str(item->valuestring);
-  if (out->len > max) return CSN_ERR_TOO_LONG;
-  return out->len < min ? CSN_ERR_BAD_VALUE : CSN_ERR_OK;
-}
-
-static csn_err read_number(const cJSON *item, uint32_t min, uint32_t max, uint32_t *out) {
-  if (!cJSON_IsNumber(item)) return CSN_ERR_BAD_TYPE;
-  double v = item->valuedouble;
-  if (!(v >= (double)min && v <= (double)max)) return CSN_ERR_OUT_OF_RANGE;
-  *out = (uint32_t)v;
-  return (double)*out == v ? CSN_ERR_OK : CSN_ERR_BAD_VALUE;
-}
 
 /* A model's name is an argument of the agent's command line: it must not look like an option. */
 static csn_err read_model(const cJSON *item, csn_span *out) {
-  csn_err err = read_text(item, 1, CSN_MODEL_MAX, out);
+  csn_err err = csn_doc_text(item, 1, CSN_MODEL_MAX, out);
   if (err != CSN_ERR_OK) return err;
   if (out->ptr[0] == '-') return CSN_ERR_BAD_VALUE;
   for (uint32_t i = 0; i < out->len; i++) {
@@ -121,9 +33,9 @@ static csn_err read_env(csn_arena *a, const cJSON *env, csn_span *out, csn_point
   uint32_t base = bad->len, bytes = 0, count = 0, used = 0;
   for (const cJSON *item = env->child; item != NULL; item = item->next) {
     bad->len = base;
-    pointer_push(bad, item->string);
+    csn_pointer_push(bad, item->string);
     if (!cJSON_IsString(item)) return CSN_ERR_BAD_TYPE;
-    if (!is_env_name(item->string) || seen_before(env, item)) return CSN_ERR_BAD_VALUE;
+    if (!is_env_name(item->string) || csn_doc_seen_before(env, item)) return CSN_ERR_BAD_VALUE;
     bytes += csn_str_len(item->string) + csn_str_len(item->valuestring);
     if (bytes > CSN_ENV_BYTES_MAX) return CSN_ERR_TOO_LONG;
     count++;
@@ -147,24 +59,24 @@ csn_err csn_request_session(csn_arena *a, csn_span doc, csn_session_request *out
   *out = (csn_session_request){0};
   out->timeout_s = CSN_SESSION_TIMEOUT_S_DEFAULT;
   csn_pointer_set(bad, "");
-  csn_err err = parse(a, doc, &root);
+  csn_err err = csn_doc_parse(a, doc, CSN_DOC_VALUES_MAX, &root);
   for (const cJSON *item = err == CSN_ERR_OK ? root->child : NULL; item != NULL; item = item->next) {
     csn_span key = csn_span_str(item->string);
     csn_pointer_set(bad, "");
-    pointer_push(bad, item->string);
-    if (seen_before(root, item)) return CSN_ERR_BAD_VALUE;
+    csn_pointer_push(bad, item->string);
+    if (csn_doc_seen_before(root, item)) return CSN_ERR_BAD_VALUE;
     if (csn_span_is(key, "agent")) {
       if (!cJSON_IsString(item)) return CSN_ERR_BAD_TYPE;
       out->agent = csn_agent_by_name(csn_span_str(item->valuestring));
       if (out->agent == CSN_AGENT_NONE) return CSN_ERR_UNKNOWN_AGENT;
     } else if (csn_span_is(key, "system_prompt")) {
-      err = read_text(item, 0, CSN_SYSTEM_PROMPT_MAX, &out->system_prompt);
+      err = csn_doc_text(item, 0, CSN_SYSTEM_PROMPT_MAX, &out->system_prompt);
     } else if (csn_span_is(key, "model")) {
       err = read_model(item, &out->model);
     } else if (csn_span_is(key, "env")) {
       err = read_env(a, item, &out->env, bad);
     } else if (csn_span_is(key, "timeout_s")) {
-      err = read_number(item, CSN_TIMEOUT_S_MIN, CSN_TIMEOUT_S_MAX, &out->timeout_s);
+      err = csn_doc_number(item, CSN_TIMEOUT_S_MIN, CSN_TIMEOUT_S_MAX, &out->timeout_s);
     } else {
       err = CSN_ERR_UNKNOWN_FIELD;
     }
@@ -182,26 +94,26 @@ csn_err csn_request_run(csn_arena *a, csn_span doc, csn_agent agent, csn_run_req
   out->timeout_s = CSN_RUN_TIMEOUT_S_DEFAULT;
   out->resume = true;
   csn_pointer_set(bad, "");
-  csn_err err = parse(a, doc, &root);
+  csn_err err = csn_doc_parse(a, doc, CSN_DOC_VALUES_MAX, &root);
   for (const cJSON *item = err == CSN_ERR_OK ? root->child : NULL; item != NULL; item = item->next) {
     csn_span key = csn_span_str(item->string);
     csn_pointer_set(bad, "");
-    pointer_push(bad, item->string);
-    if (seen_before(root, item)) return CSN_ERR_BAD_VALUE;
+    csn_pointer_push(bad, item->string);
+    if (csn_doc_seen_before(root, item)) return CSN_ERR_BAD_VALUE;
     if (csn_span_is(key, "prompt")) {
       has_prompt = true;
-      err = read_text(item, 1, CSN_PROMPT_MAX, &out->prompt);
+      err = csn_doc_text(item, 1, CSN_PROMPT_MAX, &out->prompt);
     } else if (csn_span_is(key, "command")) {
       out->is_command = true;
-      err = read_text(item, 1, CSN_COMMAND_MAX, &out->command);
+      err = csn_doc_text(item, 1, CSN_COMMAND_MAX, &out->command);
     } else if (csn_span_is(key, "model")) {
       has_model = true;
       err = read_model(item, &out->model);
     } else if (csn_span_is(key, "max_turns")) {
       has_max_turns = true;
-      err = read_number(item, 1, CSN_MAX_TURNS_MAX, &out->max_turns);
+      err = csn_doc_number(item, 1, CSN_MAX_TURNS_MAX, &out->max_turns);
     } else if (csn_span_is(key, "timeout_s")) {
-      err = read_number(item, CSN_TIMEOUT_S_MIN, CSN_TIMEOUT_S_MAX, &out->timeout_s);
+      err = csn_doc_number(item, CSN_TIMEOUT_S_MIN, CSN_TIMEOUT_S_MAX, &out->timeout_s);
     } else if (csn_span_is(key, "resume")) {
       if (!cJSON_IsBool(item)) return CSN_ERR_BAD_TYPE;
       out->resume = cJSON_IsTrue(item);

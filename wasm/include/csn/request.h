@@ -9,18 +9,9 @@
 
 #include "csn/agent.h"
 #include "csn/base.h"
-#include "csn/json.h"
+#include "csn/doc.h"
 
-/* bytes: the longest document as cJSON holds it (its texts once, and CSN_DOC_VALUES_MAX nodes), and a
- * csn_json */
-#define CSN_ARENA_CAP      458752u
 #define CSN_DOC_VALUES_MAX 256u /* items: values in a request */
-#define CSN_POINTER_CAP    256u /* bytes: JSON pointer of a field at fault; longer ones are cut */
-
-typedef struct csn_pointer {
-  uint32_t len; /* bytes */
-  uint8_t bytes[CSN_POINTER_CAP];
-} csn_pointer;
 
 typedef struct csn_session_request {
   csn_agent agent;
@@ -41,6 +32,5 @@ typedef struct csn_run_request {
 csn_err csn_request_session(csn_arena *a, csn_span doc, csn_session_request *out, csn_pointer *bad);
 /* `agent` is the session's. */
 csn_err csn_request_run(csn_arena *a, csn_span doc, csn_agent agent, csn_run_request *out, csn_pointer *bad);
-void csn_pointer_set(csn_pointer *p, const char *text);
 
 #endif

@@ -1,0 +1,105 @@
+#include "csn/doc.h"
+
+#include "cJSON.h"
+
+/* cJSON is compiled with these names for its allocator (wasm.mk). It has no context argument, hence the one
+ * static of the core; it is set for the length of one parse. */
+static csn_arena *parse_arena;
+
+void *csn_cjson_malloc(size_t bytes);
+void *csn_cjson_realloc(void *p, size_t bytes);
+void csn_cjson_free(void *p);
+
+void *csn_cjson_malloc(size_t bytes) {
+  return csn_arena_take(parse_arena, bytes);
+}
+/* Parsing never grows a buffer. */
+void *csn_cjson_realloc(void *p, size_t bytes) {
+  (void)p;
+  (void)bytes;
+  return NULL;
+}
+void csn_cjson_free(void *p) {
+  (void)p;
+}
+
+void csn_pointer_set(csn_pointer *p, const char *text) {
+  p->len = csn_str_len(text);
+  CSN_INVARIANT(p->len <= CSN_POINTER_CAP);
+  memcpy(p->bytes, text, p->len);
+}
+
+void csn_pointer_push(csn_pointer *p, const char *key) {
+  csn_span rest = csn_span_str(key);
+  if (p->len < CSN_POINTER_CAP) p->bytes[p->len++] = '/';
+  while (rest.len > 0) {
+    uint32_t bad;
+    uint32_t n = csn_utf8_len(rest, &bad);
+    if (n == 0) n = bad;
+    bool special = rest.ptr[0] == '~' || rest.ptr[0] == '/';
+    if ((special ? 2 : n) > CSN_POINTER_CAP - p->len) return;
+    if (special) {
+      p->bytes[p->len++] = '~';
+      p->bytes[p->len++] = rest.ptr[0] == '~' ? '0' : '1';
+    } else {
+      memcpy(p->bytes + p->len, rest.ptr, n);
+      p->len += n;
+    }
+    rest = csn_span_of(rest.ptr + n, rest.len - n);
+  }
+}
+
+void csn_pointer_push_index(csn_pointer *p, uint32_t index) {
+  uint8_t text[11]; /* '/' and ten digits */
+  uint32_t at = sizeof text;
+  do {
+    text[--at] = (uint8_t)('0' + index % 10);
+    index /= 10;
+  } while (index > 0);
+  text[--at] = '/';
+  uint32_t n = (uint32_t)sizeof text - at;
+  if (n > CSN_POINTER_CAP - p->len) return;
+  memcpy(p->bytes + p->len, text + at, n);
+  p->len += n;
+}
+
+/* cJSON is lenient; the strict reader decides what is a document first, and bounds the number of nodes, so
+ * that the verdict does not depend on the size of a pointer. */
+csn_err csn_doc_parse(csn_arena *a, csn_span doc, uint32_t values_max, const cJSON **out) {
+  a->used = 0;
+  csn_json *j = csn_arena_take(a, sizeof *j);
+  if (j == NULL) return CSN_ERR_NO_MEMORY;
+  if (!csn_json_is_valid(j, doc)) return CSN_ERR_BAD_JSON;
+  bool has_nul = j->has_nul != 0;
+  bool too_many = j->value_count > values_max;
+  a->used = 0;
+  if (too_many) return CSN_ERR_NO_MEMORY;
+  parse_arena = a;
+  const cJSON *root = cJSON_ParseWithLengthOpts((const char *)doc.ptr, doc.len, NULL, 0);
+  parse_arena = NULL;
+  if (root == NULL || !cJSON_IsObject(root)) return CSN_ERR_BAD_JSON;
+  if (has_nul) return CSN_ERR_BAD_VALUE;
+  *out = root;
+  return CSN_ERR_OK;
+}
+
+bool csn_doc_seen_before(const cJSON *object, const cJSON *item) {
+  for (const cJSON *o = object->child; o != item; o = o->next)
+    if (csn_span_is(csn_span_str(o->string), item->string)) return true;
+  return false;
+}
+
+csn_err csn_doc_text(const cJSON *item, uint32_t min, uint32_t max, csn_span *out) {
+  if (!cJSON_IsString(item)) return CSN_ERR_BAD_TYPE;
+  *out = csn_span_str(item->valuestring);
+  if (out->len > max) return CSN_ERR_TOO_LONG;
+  return out->len < min ? CSN_ERR_BAD_VALUE : CSN_ERR_OK;
+}
+
+csn_err csn_doc_number(const cJSON *item, uint32_t min, uint32_t max, uint32_t *out) {
+  if (!cJSON_IsNumber(item)) return CSN_ERR_BAD_TYPE;
+  double v = item->valuedouble;
+  if (!(v >= (double)min && v <= (double)max)) return CSN_ERR_OUT_OF_RANGE;
+  *out = (uint32_t)v;
+  return (double)*out == v ? CSN_ERR_OK : CSN_ERR_BAD_VALUE;
+}
