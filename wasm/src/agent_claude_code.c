@@ -223,7 +223,7 @@ static void set_session_id(view *v) {
   const csn_json_item *item = get(v, N_SESSION_ID, 0);
   if (item->kind != CSN_JK_STRING || item->cut || item->len == 0) return;
   v->run->id_len = (uint8_t)item->len;
-  memcpy(v->run->agent_session_id, v->j->pool + item->off, item->len);
+  memcpy(v->run->agent_session_id, csn_json_text(v->j, item).ptr, item->len);
 }
 
 static bool is_remembered(const view *v) {
@@ -343,7 +343,7 @@ static void put_result_text(view *v, uint32_t index) {
       true_len += 2;
     }
     first = false;
-    csn_fx_put(fx, v->j->pool + item->off, item->len);
+    csn_fx_put(fx, csn_json_text(v->j, item).ptr, item->len);
     true_len += item->true_len;
     if (item->cut) cut = true;
   }
@@ -479,12 +479,12 @@ static void remember_result(view *v, bool is_error) {
     run->result_len = result->len;
     run->result_true_len = result->true_len;
     run->result_cut = result->cut;
-    memcpy(run->result, v->j->pool + result->off, result->len);
+    memcpy(run->result, csn_json_text(v->j, result).ptr, result->len);
     return;
   }
   if (message->kind == CSN_JK_STRING) {
     run->message_len = (uint16_t)csn_json_cut(csn_json_text(v->j, message), CSN_MESSAGE_CAP);
-    memcpy(run->message, v->j->pool + message->off, run->message_len);
+    memcpy(run->message, csn_json_text(v->j, message).ptr, run->message_len);
   }
   if (csn_json_u64(csn_json_text(v->j, get(v, N_API_STATUS, 0)), &status) && status <= UINT16_MAX)
     run->error_status = (uint16_t)status;

@@ -57,7 +57,7 @@ typedef struct csn_json_item {
   uint8_t cut;       /* 1: fewer bytes than true_len were kept */
   uint8_t unused;    /* node of the table while the value is being read, then 0 */
   uint32_t index;    /* position in the outermost array that the path goes through, 0 when there is none */
-  uint32_t off, len; /* bytes in pool[] */
+  uint32_t off, len; /* bytes; where they stand is csn_json_text's business */
   uint32_t true_len; /* bytes of the value in the text (string: without quotes) */
 } csn_json_item;
 
@@ -104,6 +104,7 @@ csn_json_verdict csn_json_end(csn_json *j);
 
 /* The last capture of `field` at array position `index`; an item of kind CSN_JK_NONE when there is none. */
 const csn_json_item *csn_json_get(const csn_json *j, uint32_t field, uint32_t index);
+/* The captured bytes; the only way to them. */
 csn_span csn_json_text(const csn_json *j, const csn_json_item *item);
 /* Highest captured array position plus 1 among fields first..last; 0 when none was captured. */
 uint32_t csn_json_index_end(const csn_json *j, uint32_t first, uint32_t last);
