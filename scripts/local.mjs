@@ -11,6 +11,7 @@ import { loadScripts, startModel } from "./model/server.mjs";
 
 export const ROOT = resolve(import.meta.dirname, "..");
 const BUILD = join(ROOT, "build");
+const WRANGLER = join(ROOT, "node_modules/.bin/wrangler");
 
 /** A failure whose message is all that a user needs. */
 export class LocalError extends Error {}
@@ -52,7 +53,7 @@ function spawnBound(program, args, options) {
 }
 
 /** Ends a process group: TERM, then KILL after `graceMs`. Resolves when it is gone. */
-async function endGroup(child, graceMs) {
+export async function endGroup(child, graceMs) {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const gone = new Promise((done) => child.once("exit", done));
   const send = (signal) => {
@@ -114,14 +115,83 @@ export async function startEngine({ dir, stateDir = join(dir, "engine"), port = 
   return { child, port: ready.port, logPath };
 }
 
+/** The variables by which a Worker at `url` finds the engine, and the engine the Worker. */
+export function engineVars(engine, token, url) {
+  return {
+    CAISSON_ENGINE_URL: `http://127.0.0.1:${engine.port}`,
+    CAISSON_ENGINE_TOKEN: token,
+    CAISSON_WORKER_URL: url,
+    SANDBOX_LOG_LEVEL: "error",
+  };
+}
+
+/**
+ * `wrangler dev` of the project in `cwd`, up when /health is well.
+ *
+ * dir      state and logs
+ * vars     the Worker's variables
+ * config   the configuration file, where it is not wrangler.toml
+ * prepare  called with wrangler's environment before it starts
+ * Returns {child, logPath, stop()}.
+ */
+export async function startWorker({ dir, cwd = ROOT, port, vars, config, prepare = () => {} }) {
+  mkdirSync(dir, { recursive: true });
+  // In a file of our own: a command line would show the keys to every user of the machine.
+  const varsFile = join(dir, "worker.vars");
+  rmSync(varsFile, { force: true });
+  const lines = Object.entries(vars).map(([k, v]) => `${k}=${JSON.stringify(v)}\n`);
+  writeFileSync(varsFile, lines.join(""), { mode: 0o600 });
+  let child;
+  const stop = async () => {
+    if (child) await endGroup(child, 5000);
+    rmSync(varsFile, { force: true });
+  };
+  try {
+    need(WRANGLER, "build");
+    const env = {
+      ...process.env,
+      PATH: `${join(ROOT, "node_modules/.bin")}:${process.env.PATH}`,
+      WRANGLER_SEND_METRICS: "false",
+      WRANGLER_LOG_PATH: join(dir, "wrangler-logs"),
+      NO_COLOR: "1",
+    };
+    for (const name of ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"]) delete env[name];
+    prepare(env);
+    const logPath = join(dir, "wrangler.log");
+    const log = openSync(logPath, "a");
+    const args = ["dev", "--port", String(port), "--ip", "127.0.0.1", "--inspector-port", String(await freePort())];
+    args.push("--persist-to", join(dir, "worker"), "--env-file", varsFile, "--show-interactive-dev-session=false");
+    if (config !== undefined) args.push("--config", config);
+    child = spawnBound(WRANGLER, args, { cwd, env, stdio: ["ignore", log, log] });
+    const deadline = Date.now() + 60_000;
+    for (;;) {
+      if (child.exitCode !== null || Date.now() > deadline) {
+        const tail = readFileSync(logPath, "utf8").trimEnd().split("\n").slice(-15).join("\n");
+        throw new LocalError(`wrangler dev did not come up; the end of ${logPath}:\n${tail}`);
+      }
+      try {
+        const health = await fetch(`http://localhost:${port}/health`, { signal: AbortSignal.timeout(2000) });
+        if (health.ok) break;
+      } catch {
+        // not listening yet
+      }
+      await new Promise((r) => setTimeout(r, 50));
+    }
+    return { child, logPath, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
 /** Applies the D1 migrations once per state directory and set of migration files. */
-function migrate(dir, wrangler, env) {
+function migrate(dir, env) {
   const source = join(ROOT, "worker/migrations");
   const stamp = join(dir, "migrations.done");
   const listing = spawnSync("sh", ["-c", "cat *.sql | cksum"], { cwd: source, encoding: "utf8" }).stdout;
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === listing) return;
   const run = spawnSync(
-    wrangler,
+    WRANGLER,
     ["d1", "migrations", "apply", "INDEX", "--local", "--persist-to", join(dir, "worker")],
     {
       cwd: ROOT,
@@ -192,56 +262,10 @@ export async function startLocal({
 
     onStep("starting wrangler dev");
     const url = `http://localhost:${port}`;
-    Object.assign(workerVars, {
-      CAISSON_ENGINE_URL: `http://127.0.0.1:${engine.port}`,
-      CAISSON_ENGINE_TOKEN: token,
-      CAISSON_WORKER_URL: url,
-      SANDBOX_LOG_LEVEL: "error",
-    });
-    // In a file of our own: a command line would show the keys to every user of the machine.
-    const varsFile = join(dir, "worker.vars");
-    rmSync(varsFile, { force: true });
-    writeFileSync(
-      varsFile,
-      Object.entries(workerVars)
-        .map(([k, v]) => `${k}=${JSON.stringify(v)}\n`)
-        .join(""),
-      { mode: 0o600 },
-    );
-    started.push(() => rmSync(varsFile, { force: true }));
-
-    const wrangler = need(join(ROOT, "node_modules/.bin/wrangler"), "build");
+    Object.assign(workerVars, engineVars(engine, token, url));
     need(join(BUILD, "core.wasm"), "build");
-    const env = {
-      ...process.env,
-      PATH: `${join(ROOT, "node_modules/.bin")}:${process.env.PATH}`,
-      WRANGLER_SEND_METRICS: "false",
-      WRANGLER_LOG_PATH: join(dir, "wrangler-logs"),
-      NO_COLOR: "1",
-    };
-    for (const name of ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"]) delete env[name];
-    migrate(dir, wrangler, env);
-    const logPath = join(dir, "wrangler.log");
-    const log = openSync(logPath, "a");
-    const args = ["dev", "--port", String(port), "--ip", "127.0.0.1", "--inspector-port", String(await freePort())];
-    args.push("--persist-to", join(dir, "worker"), "--env-file", varsFile, "--show-interactive-dev-session=false");
-    const child = spawnBound(wrangler, args, { cwd: ROOT, env, stdio: ["ignore", log, log] });
-    started.push(() => endGroup(child, 5000));
-
-    const deadline = Date.now() + 60_000;
-    for (;;) {
-      if (child.exitCode !== null || Date.now() > deadline) {
-        const tail = readFileSync(logPath, "utf8").trimEnd().split("\n").slice(-15).join("\n");
-        throw new LocalError(`wrangler dev did not come up; the end of ${logPath}:\n${tail}`);
-      }
-      try {
-        const health = await fetch(`${url}/health`, { signal: AbortSignal.timeout(2000) });
-        if (health.ok) break;
-      } catch {
-        // not listening yet
-      }
-      await new Promise((r) => setTimeout(r, 50));
-    }
+    const worker = await startWorker({ dir, port, vars: workerVars, prepare: (env) => migrate(dir, env) });
+    started.push(worker.stop);
     return {
       url,
       dir,
@@ -250,7 +274,7 @@ export async function startLocal({
       modelKey: workerVars.ANTHROPIC_API_KEY,
       modelLog,
       engine: { ...engine, token },
-      worker: child,
+      worker: worker.child,
       stop,
     };
   } catch (error) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
  * Runs the suites one after another and closes with "N passed, N failed" (and ", N skipped" when some were).
- * usage: scripts/test.mjs [SUITE…]   suites: core fuzz engine worker e2e
+ * usage: scripts/test.mjs [SUITE…]   suites: core fuzz engine worker conformance e2e
  */
 import { spawn } from "node:child_process";
 import { createWriteStream, existsSync, mkdirSync, rmSync } from "node:fs";
@@ -24,6 +24,11 @@ const SUITES = {
     counts: counted("engine"),
   },
   worker: { what: "Worker, in workerd", command: ["vitest", "run", "--reporter=default"], counts: vitest },
+  conformance: {
+    what: "conformance: the real SDK in a Worker under wrangler dev",
+    command: ["node", "tests/conformance/run.mjs"],
+    counts: nodeTest,
+  },
   e2e: {
     what: "end to end: wrangler dev, engine, Claude Code",
     command: ["node", "--test", "--test-concurrency=1", "--test-reporter=spec", "tests/e2e/*.test.mjs"],
@@ -110,7 +115,7 @@ console.log("");
 const sum = (field) => results.reduce((n, r) => n + r[field], 0);
 for (const r of results)
   console.log(
-    `${r.failed === 0 ? "ok  " : "FAIL"}  ${r.name.padEnd(8)} ${r.passed} passed, ${r.failed} failed, ${r.skipped} skipped  (${r.seconds} s)${r.failed ? `  build/test-results/${r.name}.log` : ""}`,
+    `${r.failed === 0 ? "ok  " : "FAIL"}  ${r.name.padEnd(11)} ${r.passed} passed, ${r.failed} failed, ${r.skipped} skipped  (${r.seconds} s)${r.failed ? `  build/test-results/${r.name}.log` : ""}`,
   );
 const skipped = sum("skipped");
 console.log(`${sum("passed")} passed, ${sum("failed")} failed${skipped ? `, ${skipped} skipped` : ""}`);

@@ -323,19 +323,29 @@ static void launch(struct evhttp_request *req, const exec_ask *a, const char *cw
   reply_stamped(req, &b);
 }
 
-/* The request's own variables come after the session's, which the prelude exports. */
-static void add_exports(csn_buf *script, const cJSON *env) {
+static void add_quoted(csn_buf *script, const char *text) {
+  csn_buf_str(script, "'");
+  for (const char *at = text; *at != '\0'; at++) {
+    if (*at == '\'')
+      csn_buf_str(script, "'\\''");
+    else
+      csn_buf_add(script, at, 1);
+  }
+  csn_buf_str(script, "'");
+}
+
+/* The request's own directory and variables come after the session's, which the prelude exports: PWD is one
+ * of them. */
+static void add_own(csn_buf *script, const char *cwd, const cJSON *env) {
+  if (cwd != NULL) {
+    csn_buf_str(script, "\nbuiltin cd -- ");
+    add_quoted(script, cwd);
+  }
   const cJSON *v;
   cJSON_ArrayForEach(v, env) {
     if (!cJSON_IsString(v)) continue;
-    csn_buf_fmt(script, "\nexport %s='", v->string);
-    for (const char *at = v->valuestring; *at != '\0'; at++) {
-      if (*at == '\'')
-        csn_buf_str(script, "'\\''");
-      else
-        csn_buf_add(script, at, 1);
-    }
-    csn_buf_str(script, "'");
+    csn_buf_fmt(script, "\nexport %s=", v->string);
+    add_quoted(script, v->valuestring);
   }
 }
 
@@ -346,7 +356,7 @@ static void on_snapshot(void *arg, int code, csn_buf *out, csn_buf *err, const c
   if (failure != NULL) {
     exec_failed(w->req, w->a.command, "", "Session '%s' has ended", w->a.session_id);
   } else {
-    add_exports(out, w->a.env);
+    add_own(out, w->a.cwd == NULL ? NULL : w->cwd, w->a.env);
     csn_buf_str(out, "\n");
     launch(w->req, &w->a, w->cwd, w->process_id, csn_buf_cstr(out), w->stream);
   }

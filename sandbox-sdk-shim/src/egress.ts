@@ -29,8 +29,13 @@ export async function egressAllowed(request: Request, engineToken: string, name:
 /**
  * The Worker's route for intercepted outbound requests of local sandboxes: `/__caisson/egress/<object id>`. Answers null
  * for every other path. The routes mount it before everything else; where no engine is configured it does not exist.
+ * `namespaces`: those of every Sandbox class that the Worker has.
  */
-export async function handleEgress(request: Request, env: Env): Promise<Response | null> {
+export async function handleEgress(
+  request: Request,
+  env: Env,
+  namespaces: readonly Env["SANDBOX"][] = [env.SANDBOX],
+): Promise<Response | null> {
   const { pathname } = new URL(request.url);
   if (!pathname.startsWith(EGRESS_PATH)) return null;
   const name = pathname.slice(EGRESS_PATH.length);
@@ -38,11 +43,14 @@ export async function handleEgress(request: Request, env: Env): Promise<Response
     return new Response("not found\n", { status: 404 });
   if (!(await egressAllowed(request, env.CAISSON_ENGINE_TOKEN ?? "", name)))
     return new Response("forbidden\n", { status: 403 });
-  let id: DurableObjectId;
-  try {
-    id = env.SANDBOX.idFromString(name);
-  } catch {
-    return new Response("not found\n", { status: 404 });
+  for (const namespace of namespaces) {
+    let id: DurableObjectId;
+    try {
+      id = namespace.idFromString(name);
+    } catch {
+      continue; // an id of another class
+    }
+    return await namespace.get(id).fetch(request);
   }
-  return await env.SANDBOX.get(id).fetch(request);
+  return new Response("not found\n", { status: 404 });
 }

@@ -1,0 +1,102 @@
+/** Sandbox classes as a user of the SDK writes them: hooks, outbound handlers, host lists, internet. */
+import { Sandbox } from "../../sandbox-sdk-shim/src/sandbox.js";
+
+/** Keeps the lifecycle hooks that ran, and lets a test see the container's state. */
+export class Hooked extends Sandbox {
+  override sleepAfter = "2s";
+
+  #note(hook: string, detail?: unknown): void {
+    const kept = this.ctx.storage.kv.get<unknown[]>("hooks") ?? [];
+    kept.push(detail === undefined ? { hook } : { hook, detail });
+    this.ctx.storage.kv.put("hooks", kept);
+  }
+
+  override async onStart(): Promise<void> {
+    this.#note("start");
+    await super.onStart();
+  }
+
+  override async onStop(params?: { exitCode: number; reason: string }): Promise<void> {
+    this.#note("stop", params);
+    await super.onStop(params as Parameters<Sandbox["onStop"]>[0]);
+  }
+
+  override onError(error: unknown): void {
+    this.#note("error", error instanceof Error ? error.message : String(error));
+    super.onError(error);
+  }
+
+  /** The hooks that ran since the object exists, oldest first. */
+  async hooks(): Promise<unknown[]> {
+    return this.ctx.storage.kv.get<unknown[]>("hooks") ?? [];
+  }
+}
+
+interface OutboundContext {
+  readonly containerId: string;
+  readonly params?: unknown;
+}
+
+/** What a handler saw, as the response that the program in the sandbox reads. */
+async function seen(handler: string, request: Request, context?: OutboundContext): Promise<Response> {
+  const body = request.body === null ? "" : await request.text();
+  return Response.json({
+    handler,
+    method: request.method,
+    url: request.url,
+    header: request.headers.get("x-test"),
+    body: body.length > 1000 ? { length: body.length } : body,
+    ...(context?.params === undefined ? {} : { params: context.params }),
+  });
+}
+
+/** Every outbound request is answered here, HTTP and HTTPS. */
+export class Outbound extends Sandbox {
+  override enableInternet = false;
+  override interceptHttps = true;
+}
+
+Outbound.outboundByHost = {
+  "by-host.example": (request: Request) => seen("by-host", request),
+  "*.glob.example": (request: Request) => seen("glob", request),
+  "echo.example": async (request: Request) => new Response(request.body, { headers: { "x-echo": "1" } }),
+  "slow.example": async () => {
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    const feed = async (): Promise<void> => {
+      const writer = writable.getWriter();
+      for (let i = 0; i < 5; i++) {
+        await writer.write(new TextEncoder().encode(`part ${i}\n`));
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      await writer.close();
+    };
+    void feed();
+    return new Response(readable);
+  },
+  "broken.example": () => {
+    throw new Error("the handler broke");
+  },
+};
+Outbound.outboundHandlers = {
+  named: (request: Request, _env: unknown, context: OutboundContext) => seen("named", request, context),
+};
+Outbound.outbound = (request: Request, _env: unknown, context: OutboundContext) => seen("outbound", request, context);
+
+/** Only listed hosts get to the handlers; deny wins. */
+export class Hosts extends Sandbox {
+  override enableInternet = false;
+  override allowedHosts = ["allowed.example", "*.wild.example", "denied.wild.example"];
+  override deniedHosts = ["denied.wild.example"];
+}
+
+Hosts.outboundByHost = {
+  "allowed.example": (request: Request) => seen("allowed", request),
+  "a.wild.example": (request: Request) => seen("wild", request),
+  "denied.wild.example": (request: Request) => seen("denied", request),
+  "other.example": (request: Request) => seen("other", request),
+};
+
+/** A sandbox with the way out that the SDK gives by default. */
+export class Online extends Sandbox {
+  override enableInternet = true;
+}
