@@ -58,10 +58,16 @@ build/native/unit_test: tests/engine/unit_test.c $(NATIVE_UNITS) $(NATIVE_HDRS) 
 	@mkdir -p $(@D)
 	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_test.c $(NATIVE_UNITS)
 
+NATIVE_GUEST_UNITS := $(addprefix $(NATIVE_DIR)/,common/buf.c guest/git_url.c)
+build/native/unit_guest_test: tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNITS) $(NATIVE_HDRS) | $(CJSON_DIR)/cJSON.c
+	@mkdir -p $(@D)
+	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNITS)
+
 # The shell adds up both kinds of TAP; a file that fails outside its tests counts as one failure in node's own sum.
-test-engine: engine build/native/unit_test
+test-engine: engine build/native/unit_test build/native/unit_guest_test
 	@mkdir -p build/test-results; out=build/test-results; rc=0; \
-	build/native/unit_test > $$out/engine-unit.tap || rc=1; cat $$out/engine-unit.tap; \
+	: > $$out/engine-unit.tap; for unit in unit_test unit_guest_test; do build/native/$$unit >> $$out/engine-unit.tap || rc=1; done; \
+	cat $$out/engine-unit.tap; \
 	$(NATIVE_NODE) --test --test-concurrency=1 --test-reporter=tap tests/engine/*.test.mjs > $$out/engine-system.tap || rc=1; \
 	cat $$out/engine-system.tap; \
 	unit_ok=$$(grep -c '^ok ' $$out/engine-unit.tap); unit_bad=$$(grep -c '^not ok ' $$out/engine-unit.tap); \

@@ -48,6 +48,7 @@ typedef struct route {
 } route;
 
 extern const route misc_routes[], session_routes[], exec_routes[], process_routes[], file_routes[];
+extern const route git_routes[], backup_routes[], interp_routes[];
 
 void server_init(int listen_fd);
 /* Sends `json` (consumed) as an answer. */
@@ -64,6 +65,8 @@ void add_timestamp(csn_buf *b);
  * when present with another type. */
 const char *body_text(const call *c, const char *name);
 bool ok_text(call *c, const char *name, bool required, size_t max_len);
+/* The session that a request names in its body or its X-Session-Id header, "default" otherwise. */
+const char *request_session(call *c);
 /* A number of milliseconds: 0 when absent. false, and the error sent, when out of range. */
 bool body_ms(call *c, const char *name, int64_t *out);
 

@@ -27,7 +27,7 @@ typedef struct exec_ask {
   bool sessionless;
 } exec_ask;
 
-static const char *request_session(call *c) {
+const char *request_session(call *c) {
   const char *id = body_text(c, "sessionId");
   if (id == NULL) id = evhttp_find_header(evhttp_request_get_input_headers(c->req), "X-Session-Id");
   return id == NULL || *id == '\0' ? "default" : id;

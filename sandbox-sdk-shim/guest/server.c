@@ -10,23 +10,40 @@
 #include <string.h>
 #include <sys/time.h>
 
-static const route *const route_groups[] = {misc_routes, exec_routes, process_routes, file_routes,
-                                            session_routes};
+static const route *const route_groups[] = {misc_routes, exec_routes,    process_routes,
+                                            file_routes, session_routes, git_routes};
 
 /* code -> HTTP status; a code that is not here is 500. */
 static const struct {
   const char *code;
   int status;
 } error_status[] = {
-    {"FILE_NOT_FOUND", 404},    {"COMMAND_NOT_FOUND", 404},
-    {"PROCESS_NOT_FOUND", 404}, {"UNKNOWN_ERROR", 404},
-    {"IS_DIRECTORY", 400},      {"NOT_DIRECTORY", 400},
-    {"INVALID_COMMAND", 400},   {"NAME_TOO_LONG", 400},
-    {"VALIDATION_FAILED", 400}, {"PERMISSION_DENIED", 403},
-    {"READ_ONLY", 403},         {"FILE_EXISTS", 409},
-    {"RESOURCE_BUSY", 409},     {"SESSION_ALREADY_EXISTS", 409},
-    {"SESSION_DESTROYED", 410}, {"SESSION_TERMINATED", 410},
+    {"FILE_NOT_FOUND", 404},
+    {"COMMAND_NOT_FOUND", 404},
+    {"PROCESS_NOT_FOUND", 404},
+    {"UNKNOWN_ERROR", 404},
+    {"IS_DIRECTORY", 400},
+    {"NOT_DIRECTORY", 400},
+    {"INVALID_COMMAND", 400},
+    {"NAME_TOO_LONG", 400},
+    {"VALIDATION_FAILED", 400},
+    {"PERMISSION_DENIED", 403},
+    {"READ_ONLY", 403},
+    {"FILE_EXISTS", 409},
+    {"RESOURCE_BUSY", 409},
+    {"SESSION_ALREADY_EXISTS", 409},
+    {"SESSION_DESTROYED", 410},
+    {"SESSION_TERMINATED", 410},
     {"FILE_TOO_LARGE", 413},
+    {"INVALID_GIT_URL", 400},
+    {"GIT_AUTH_FAILED", 401},
+    {"GIT_REPOSITORY_NOT_FOUND", 404},
+    {"GIT_BRANCH_NOT_FOUND", 404},
+    {"GIT_NETWORK_ERROR", 502},
+    {"INVALID_BACKUP_CONFIG", 400},
+    {"CONTEXT_NOT_FOUND", 404},
+    {"PYTHON_NOT_AVAILABLE", 501},
+    {"JAVASCRIPT_NOT_AVAILABLE", 501},
 };
 
 static void add_headers(struct evhttp_request *req, const char *type) {
