@@ -1,5 +1,5 @@
 # Tests of the core. Each program prints TAP; tests/unit/tally.mjs adds them up.
-CORE_UNIT := base json request session feed
+CORE_UNIT := base json request price session feed
 CORE_TEST_DIR := $(BUILD)/test-results/core
 
 # $(1) set of objects, $(2) compiler, $(3) flags

@@ -15,9 +15,9 @@ CORE_NODE ?= $(firstword $(wildcard node_modules/.bin/node) node)
 CORE_WARN := -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow -Wvla -Wcast-align -Wstrict-prototypes \
   -Wmissing-prototypes -Wswitch-enum -Wimplicit-fallthrough -Wundef -Wformat=2 -Wframe-larger-than=1024 -Werror
 CORE_CJSON := -Dmalloc=csn_cjson_malloc -Drealloc=csn_cjson_realloc -Dfree=csn_cjson_free
-CORE_INC := -Iwasm/include -isystem $(BUILD)/deps/cjson -isystem $(BUILD)/deps/bearssl/inc -I$(BUILD)
+CORE_INC := -Iwasm/include -Iwasm/data -isystem $(BUILD)/deps/cjson -isystem $(BUILD)/deps/bearssl/inc -I$(BUILD)
 CORE_NAMES := $(basename $(notdir $(wildcard wasm/src/*.c)))
-CORE_HEADERS := $(wildcard wasm/include/csn/*.h)
+CORE_HEADERS := $(wildcard wasm/include/csn/*.h wasm/data/*.h)
 CORE_BEARSSL := hash/sha2small codec/dec32be codec/enc32be
 CORE_DEPS := $(BUILD)/deps/.stamp
 

@@ -44,7 +44,7 @@ const fx = core.feed(1, 1, bytes, 1005);
 const events = fx.filter((f) => f.kind === "event");
 ok(
   kinds(events) ===
-    "agent.init agent.text agent.tool_call agent.tool_result agent.tool_call agent.tool_result agent.text agent.usage agent.result",
+    "agent.init agent.turn agent.text agent.tool_call agent.tool_result agent.turn agent.tool_call agent.tool_result agent.turn agent.text agent.usage agent.result",
   kinds(events),
 );
 ok(

@@ -1,5 +1,6 @@
 /* fuzz_load.c - bytes as a snapshot, then a fixed walk through every event.
- * Oracles: what loads saves to the same bytes; what does not load leaves a fresh session; no event traps. */
+ * Oracles: what loads saves to the same bytes (of the present version); what does not load leaves a fresh
+ * session; no event traps. */
 #include "drive.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -16,7 +17,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     return 0;
   }
   int32_t len = csn_session_save(&d.s, image, sizeof image);
-  if (len != (int32_t)size || memcmp(image, data, size) != 0) __builtin_trap();
+  bool current = data[4] == CSN_SNAPSHOT_VERSION; /* an older one is saved anew */
+  if (current && (len != (int32_t)size || memcmp(image, data, size) != 0)) __builtin_trap();
   uint32_t run = d.s.run;
   for (uint32_t round = 0; round < 3; round++) {
     for (uint32_t kind = 1; kind < CSN_EV_END; kind++) {

@@ -475,8 +475,25 @@ static void snapshots(void) {
   image[len] = 0;
   ok(csn_session_load(&other, csn_span_of(image, (uint32_t)len + 1)) == CSN_ERR_BAD_SNAPSHOT,
      "a byte too many");
-  image[4] = 2;
+  image[4] = CSN_SNAPSHOT_VERSION + 1;
   ok(csn_session_load(&other, csn_span_of(image, (uint32_t)len)) == CSN_ERR_BAD_SNAPSHOT, "a later version");
+  image[4] = CSN_SNAPSHOT_VERSION - 2;
+  ok(csn_session_load(&other, csn_span_of(image, (uint32_t)len)) == CSN_ERR_BAD_SNAPSHOT, "two versions ago");
+  /* Snapshots as the version before wrote them. */
+  static const char *const old[] = {"idle", "running", "collecting"};
+  for (uint32_t i = 0; i < 3; i++) {
+    char path[100];
+    size_t size;
+    snprintf(path, sizeof path, "tests/fixtures/snapshots/v%u-%s", CSN_SNAPSHOT_VERSION - 1, old[i]);
+    uint8_t *bytes = slurp(path, &size);
+    bool loaded = csn_session_load(&d.s, csn_span_of(bytes, (uint32_t)size)) == CSN_ERR_OK;
+    int32_t saved = csn_session_save(&d.s, image, sizeof image);
+    ok(loaded && image[4] == CSN_SNAPSHOT_VERSION && d.s.now_ms > 0 &&
+           csn_session_load(&other, csn_span_of(image, (uint32_t)saved)) == CSN_ERR_OK &&
+           csn_session_save(&other, copy, sizeof copy) == saved && memcmp(image, copy, (size_t)saved) == 0,
+       "a snapshot of the version before: %s", old[i]);
+    free(bytes);
+  }
 }
 
 int main(int argc, char **argv) {

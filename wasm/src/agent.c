@@ -59,6 +59,57 @@ void csn_spec_tail(csn_fx *fx, const csn_spec_in *in, bool prompt_on_stdin) {
   csn_put_field_u64(fx, "output_max_bytes", CSN_OUTPUT_MAX_BYTES);
 }
 
+/* FNV-1a. An id that collides would go uncounted; with 16 of 64 bits that does not happen by chance. */
+static uint64_t hash_of(csn_span s) {
+  uint64_t h = 0xcbf29ce484222325u;
+  for (uint32_t i = 0; i < s.len; i++)
+    h = (h ^ s.ptr[i]) * 0x100000001b3u;
+  return h;
+}
+
+/* Returns false when the id is there already. */
+static bool seen_add(csn_seen *s, csn_span id) {
+  uint64_t h = hash_of(id);
+  for (uint32_t i = 0; i < s->count; i++)
+    if (s->hash[i] == h) return false;
+  s->hash[s->next] = h;
+  s->next = (uint8_t)((s->next + 1u) % CSN_SEEN_MAX);
+  if (s->count < CSN_SEEN_MAX) s->count++;
+  return true;
+}
+
+bool csn_agent_turn(csn_emit *e, const csn_line *line, csn_agent_run *run, const csn_turn *turn) {
+  if (turn->id.len > 0 && !seen_add(&run->seen, turn->id)) return false;
+  csn_span model = turn->model.len > 0 ? turn->model : csn_span_of(run->model, run->model_len);
+  csn_usage used = turn->usage;
+  csn_price_usage(line->prices, model, true, &used);
+  used.cost_unknown = 0; /* the agent may still report it */
+  used.turns = turn->parent.len == 0 ? 1 : 0;
+  csn_usage_add(&run->live, &used);
+  if (turn->parent.len == 0) run->more = 0;
+  uint32_t at = csn_event_open(e, CSN_T_AGENT_TURN);
+  if (turn->parent.len == 0) csn_put_field_u64(e->fx, "turn", run->live.turns);
+  if (turn->id.len > 0) csn_put_field_text(e->fx, "message_id", turn->id);
+  if (model.len > 0) csn_put_field_text(e->fx, "model", model);
+  csn_put_field_u64(e->fx, "input_tokens", used.input_tokens);
+  csn_put_field_u64(e->fx, "output_tokens", used.output_tokens);
+  csn_put_field_u64(e->fx, "cache_read_tokens", used.cache_read_tokens);
+  csn_put_field_u64(e->fx, "cache_write_tokens", used.cache_write_tokens);
+  if (turn->parent.len > 0) csn_put_field_text(e->fx, "parent_tool_use_id", turn->parent);
+  csn_event_close(e, at);
+  return true;
+}
+
+void csn_agent_more(csn_agent_run *run) {
+  run->more = 1;
+}
+
+void csn_agent_set_model(csn_agent_run *run, csn_span model) {
+  if (model.len == 0 || model.len > sizeof run->model) return;
+  run->model_len = (uint8_t)model.len;
+  memcpy(run->model, model.ptr, model.len);
+}
+
 uint32_t csn_agent_need(const csn_json *j) {
   uint32_t need = CSN_LINE_FX_MIN;
   for (uint32_t i = 0; i < j->item_count; i++) {

@@ -60,6 +60,12 @@
   X(EVENT_DELTA_TEXT, EVENT_DELTA, KEY, "text", 1, 0, CSN_FIELD_MAX)                                         \
   X(MESSAGE, ROOT, KEY, "message", 1, 0, 8192)                                                               \
   X(MESSAGE_ID, MESSAGE, KEY, "id", 1, 0, 128)                                                               \
+  X(MESSAGE_MODEL, MESSAGE, KEY, "model", 1, 0, CSN_MODEL_MAX)                                               \
+  X(MESSAGE_USAGE, MESSAGE, KEY, "usage", 0, 0, 0)                                                           \
+  X(MESSAGE_IN, MESSAGE_USAGE, KEY, "input_tokens", 1, 0, 32)                                                \
+  X(MESSAGE_OUT, MESSAGE_USAGE, KEY, "output_tokens", 1, 0, 32)                                              \
+  X(MESSAGE_READ, MESSAGE_USAGE, KEY, "cache_read_input_tokens", 1, 0, 32)                                   \
+  X(MESSAGE_WRITE, MESSAGE_USAGE, KEY, "cache_creation_input_tokens", 1, 0, 32)                              \
   X(CONTENT, MESSAGE, KEY, "content", 1, 0, CSN_FIELD_MAX)                                                   \
   X(BLOCK, CONTENT, ANY_INDEX, "", 1, 0, 8)                                                                  \
   X(BLOCK_TYPE, BLOCK, KEY, "type", 1, 0, 64)                                                                \
@@ -139,6 +145,7 @@ void csn_claude_code_spec(csn_fx *fx, const csn_spec_in *in) {
 typedef struct view {
   csn_emit *e;
   const csn_json *j;
+  const csn_line *line;
   csn_agent_run *run;
   csn_agent_memory *memory;
   uint32_t events; /* of this line */
@@ -233,6 +240,8 @@ static bool is_remembered(const view *v) {
 
 static void on_init(view *v) {
   set_session_id(v);
+  const csn_json_item *model = get(v, N_MODEL, 0);
+  if (!model->cut) csn_agent_set_model(v->run, text_of(v, N_MODEL, 0));
   if (v->run->id_len > 0 && !is_remembered(v)) {
     v->memory->total = (csn_usage){0};
     v->memory->id_len = v->run->id_len;
@@ -308,7 +317,7 @@ static void put_text_event(view *v, csn_type type, const csn_json_item *item) {
 
 static void on_tool_call(view *v, uint32_t index) {
   static const uint8_t files[3] = {N_INPUT_FILE, N_INPUT_NOTEBOOK, N_INPUT_PATH};
-  v->run->usage.tool_calls++;
+  csn_usage_add(&v->run->usage, &(csn_usage){.tool_calls = 1});
   uint32_t at = open_event(v, CSN_T_AGENT_TOOL_CALL);
   put_text(v, "tool_use_id", N_BLOCK_ID, index);
   put_text(v, "tool", N_BLOCK_NAME, index);
@@ -358,6 +367,7 @@ static void on_tool_result(view *v, uint32_t index) {
   put_result_text(v, index);
   put_parent(v);
   csn_event_close(v->e, at);
+  if (text_of(v, N_PARENT, 0).len == 0) csn_agent_more(v->run);
 }
 
 static void on_block(view *v, uint32_t index, bool assistant) {
@@ -375,7 +385,33 @@ static void on_block(view *v, uint32_t index, bool assistant) {
     raw(v, "unmapped", text_of(v, N_TYPE, 0), text_of(v, N_BLOCK_TYPE, index));
 }
 
+static uint64_t sum_of(const view *v, uint32_t node) {
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < v->j->item_count; i++) {
+    const csn_json_item *item = &v->j->items[i];
+    uint64_t n;
+    if (item->field == node && item->kind == CSN_JK_NUMBER && !item->cut &&
+        csn_json_u64(csn_json_text(v->j, item), &n) && n <= UINT64_MAX - sum)
+      sum += n;
+  }
+  return sum;
+}
+
+/* A line of an answer. Its usage is the one that the answer began with: the same in all of its lines. What
+ * the CLI makes up itself ("<synthetic>") no model has answered. */
+static void on_answer(view *v) {
+  csn_span id = text_of(v, N_MESSAGE_ID, 0), model = text_of(v, N_MESSAGE_MODEL, 0);
+  if (id.len == 0 || (model.len > 0 && model.ptr[0] == '<')) return;
+  csn_turn turn = {.id = id, .model = model, .parent = text_of(v, N_PARENT, 0)};
+  turn.usage.input_tokens = sum_of(v, N_MESSAGE_IN);
+  turn.usage.output_tokens = sum_of(v, N_MESSAGE_OUT);
+  turn.usage.cache_read_tokens = sum_of(v, N_MESSAGE_READ);
+  turn.usage.cache_write_tokens = sum_of(v, N_MESSAGE_WRITE);
+  if (csn_agent_turn(v->e, v->line, v->run, &turn)) v->events++;
+}
+
 static void on_message(view *v, bool assistant) {
+  if (assistant) on_answer(v);
   const csn_json_item *error = get(v, N_ERROR, 0);
   if (assistant && error->kind == CSN_JK_STRING) set_text64(&v->run->kind, csn_json_text(v->j, error));
   const csn_json_item *content = get(v, N_CONTENT, 0);
@@ -387,18 +423,6 @@ static void on_message(view *v, bool assistant) {
   for (uint32_t i = 0; i < blocks; i++)
     on_block(v, i, assistant);
   if (blocks == 0) raw(v, "unmapped", text_of(v, N_TYPE, 0), csn_span_of(NULL, 0));
-}
-
-static uint64_t sum_of(const view *v, uint32_t node) {
-  uint64_t sum = 0;
-  for (uint32_t i = 0; i < v->j->item_count; i++) {
-    const csn_json_item *item = &v->j->items[i];
-    uint64_t n;
-    if (item->field == node && item->kind == CSN_JK_NUMBER && !item->cut &&
-        csn_json_u64(csn_json_text(v->j, item), &n) && n <= UINT64_MAX - sum)
-      sum += n;
-  }
-  return sum;
 }
 
 /* What came on top of `before`; a total that fell has started anew. */
@@ -441,15 +465,6 @@ static csn_usage usage_of(view *v) {
     delta.turns = (uint32_t)turns;
   if (is_remembered(v)) v->memory->total = total;
   return delta;
-}
-
-static void add_usage(csn_usage *to, const csn_usage *delta) {
-  to->input_tokens += delta->input_tokens;
-  to->output_tokens += delta->output_tokens;
-  to->cache_read_tokens += delta->cache_read_tokens;
-  to->cache_write_tokens += delta->cache_write_tokens;
-  to->cost_nano += delta->cost_nano;
-  to->turns += delta->turns;
 }
 
 /* terminal_reason where it says something, else the subtype. */
@@ -495,7 +510,7 @@ static void on_result(view *v) {
   bool is_error = get(v, N_IS_ERROR, 0)->kind != CSN_JK_FALSE;
   if (v->run->id_len == 0) set_session_id(v);
   csn_usage delta = usage_of(v);
-  add_usage(&v->run->usage, &delta);
+  csn_usage_add(&v->run->usage, &delta);
   remember_result(v, is_error);
 
   csn_fx *fx = v->e->fx;
@@ -504,8 +519,7 @@ static void on_result(view *v) {
   csn_put_field_u64(fx, "output_tokens", delta.output_tokens);
   csn_put_field_u64(fx, "cache_read_tokens", delta.cache_read_tokens);
   csn_put_field_u64(fx, "cache_write_tokens", delta.cache_write_tokens);
-  csn_put_str(fx, ",\"cost_usd\":");
-  csn_put_nano(fx, delta.cost_nano);
+  csn_put_cost(fx, "cost_usd", &delta);
   csn_put_field_u64(fx, "turns", delta.turns);
   csn_event_close(v->e, at);
 
@@ -536,7 +550,7 @@ void csn_claude_code_line(csn_emit *e, const csn_line *line, csn_agent_run *run,
     csn_agent_raw_line(e, line);
     return;
   }
-  view v = {e, line->json, run, memory, 0};
+  view v = {e, line->json, line, run, memory, 0};
   if (line->json->cr_count == 0) e->line_flags |= CSN_LINE_JSON;
   if (is(&v, N_TYPE, 0, "system"))
     on_system(&v);

@@ -142,15 +142,8 @@ void csn_outcome_emit(csn_session *s, csn_emit *e) {
   bool failed = o->type != CSN_T_RUN_SUCCEEDED && o->type != CSN_T_RUN_CANCELLED;
   if (failed && (r->error_status > 0 || r->kind.len > 0 || r->message_len > 0)) put_error(fx, r);
   if (r->id_len > 0) csn_put_field_text(fx, "agent_session_id", csn_span_of(r->agent_session_id, r->id_len));
-  csn_put_str(fx, ",\"usage\":{\"input_tokens\":");
-  csn_put_u64(fx, r->usage.input_tokens);
-  csn_put_field_u64(fx, "output_tokens", r->usage.output_tokens);
-  csn_put_field_u64(fx, "cache_read_tokens", r->usage.cache_read_tokens);
-  csn_put_field_u64(fx, "cache_write_tokens", r->usage.cache_write_tokens);
-  csn_put_str(fx, ",\"cost_usd\":");
-  csn_put_nano(fx, r->usage.cost_nano);
-  csn_put_field_u64(fx, "turns", r->usage.turns);
-  csn_put_field_u64(fx, "tool_calls", r->usage.tool_calls);
+  csn_put_str(fx, ",\"usage\":{");
+  csn_put_usage(fx, &r->usage);
   csn_put_str(fx, "}");
   csn_event_close(e, at);
 }

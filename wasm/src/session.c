@@ -156,9 +156,9 @@ static void cancel_waiting(csn_session *s, csn_fx *fx, uint32_t run, const char 
   csn_emit e = emitter(s, fx, run);
   uint32_t at = csn_event_open(&e, CSN_T_RUN_CANCELLED);
   csn_put_field_raw(fx, "reason", csn_span_str(reason));
-  csn_put_str(fx, ",\"exit_code\":null,\"signal\":null,\"duration_ms\":0,\"usage\":{\"input_tokens\":0,"
-                  "\"output_tokens\":0,\"cache_read_tokens\":0,\"cache_write_tokens\":0,\"cost_usd\":0,"
-                  "\"turns\":0,\"tool_calls\":0}");
+  csn_put_str(fx, ",\"exit_code\":null,\"signal\":null,\"duration_ms\":0,\"usage\":{");
+  csn_put_usage(fx, &(csn_usage){0});
+  csn_put_str(fx, "}");
   csn_event_close(&e, at);
 }
 

@@ -34,7 +34,7 @@ static csn_emit emitter(csn_session *s, csn_fx *fx) {
 
 /* The line before s->fed[OUT] is complete, or the stream has ended after it. */
 static void end_line(csn_session *s, csn_emit *e, csn_json_verdict verdict, bool ended) {
-  csn_line line = {&s->line, verdict, ended, csn_span_of(s->head, s->head_len)};
+  csn_line line = {&s->line, verdict, ended, csn_span_of(s->head, s->head_len), &s->prices};
   e->line_off = s->cursor[OUT];
   e->line_len = (uint32_t)(s->fed[OUT] - s->cursor[OUT]);
   e->line_flags = CSN_LINE_FIRST;
@@ -43,6 +43,7 @@ static void end_line(csn_session *s, csn_emit *e, csn_json_verdict verdict, bool
     e->line_len--;
   }
   csn_claude_code_line(e, &line, &s->result, &s->memory);
+  csn_usage_max(&s->result.live, &s->result.usage);
   next_line(s);
 }
 

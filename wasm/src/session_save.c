@@ -3,7 +3,8 @@
 /* One walk for both directions, so that they cannot differ. */
 typedef struct walk {
   bool loading, ok;
-  uint8_t *out; /* saving */
+  uint32_t version; /* of the snapshot */
+  uint8_t *out;     /* saving */
   uint32_t cap, len;
   csn_reader in; /* loading */
 } walk;
@@ -61,6 +62,7 @@ static void usage(walk *w, csn_usage *u) {
   u64(w, &u->cost_nano);
   u32(w, &u->turns, UINT32_MAX);
   u32(w, &u->tool_calls, UINT32_MAX);
+  if (w->version >= 2) u8(w, &u->cost_unknown, 1);
 }
 
 static void agent_run(walk *w, csn_agent_run *r) {
@@ -78,6 +80,33 @@ static void agent_run(walk *w, csn_agent_run *r) {
   u32(w, &r->result_true_len, UINT32_MAX);
   u32(w, &r->result_len, CSN_FIELD_MAX);
   bytes(w, r->result, r->result_len);
+  if (w->version < 2) {
+    r->live = r->usage;
+    return;
+  }
+  usage(w, &r->live);
+  u8(w, &r->more, 1);
+  u8(w, &r->model_len, CSN_MODEL_MAX);
+  bytes(w, r->model, r->model_len);
+  u8(w, &r->seen.count, CSN_SEEN_MAX);
+  u8(w, &r->seen.next, CSN_SEEN_MAX - 1);
+  for (uint32_t i = 0; i < r->seen.count; i++)
+    u64(w, &r->seen.hash[i]);
+}
+
+static void prices(walk *w, csn_prices *p) {
+  u32(w, &p->count, CSN_PRICE_ROWS_MAX);
+  for (uint32_t i = 0; i < p->count; i++) {
+    csn_price_row *row = &p->rows[i];
+    u8(w, &row->name_len, CSN_PRICE_NAME_MAX);
+    bytes(w, row->name, row->name_len);
+    u8(w, &row->prefix, 1);
+    u32(w, &row->rate.input, UINT32_MAX);
+    u32(w, &row->rate.cache_read, UINT32_MAX);
+    u32(w, &row->rate.cache_write, UINT32_MAX);
+    u32(w, &row->rate.output, UINT32_MAX);
+    u32(w, &row->rate.above, UINT32_MAX);
+  }
 }
 
 static void outcome(walk *w, csn_outcome *o) {
@@ -93,10 +122,10 @@ static void outcome(walk *w, csn_outcome *o) {
 }
 
 static void session(walk *w, csn_session *s) {
-  uint32_t magic = CSN_ABI_MAGIC, version = CSN_SNAPSHOT_VERSION;
+  uint32_t magic = CSN_ABI_MAGIC;
   u32(w, &magic, UINT32_MAX);
-  u32(w, &version, CSN_SNAPSHOT_VERSION);
-  if (magic != CSN_ABI_MAGIC || version != CSN_SNAPSHOT_VERSION) w->ok = false;
+  u32(w, &w->version, CSN_SNAPSHOT_VERSION);
+  if (magic != CSN_ABI_MAGIC || w->version < CSN_SNAPSHOT_VERSION - 1) w->ok = false;
   u8(w, &s->state, CSN_ST_COUNT - 1);
   u8(w, &s->agent, CSN_AGENT_END - 1);
   u8(w, &s->end_reason, CSN_END_COUNT - 1);
@@ -130,10 +159,11 @@ static void session(walk *w, csn_session *s) {
   bytes(w, s->model, s->model_len);
   u32(w, &s->env_len, sizeof s->env);
   bytes(w, s->env, s->env_len);
+  if (w->version >= 2) prices(w, &s->prices);
 }
 
 int32_t csn_session_save(csn_session *s, uint8_t *out, uint32_t cap) {
-  walk w = {.loading = false, .ok = true, .out = out, .cap = cap};
+  walk w = {.loading = false, .ok = true, .version = CSN_SNAPSHOT_VERSION, .out = out, .cap = cap};
   session(&w, s);
   CSN_INVARIANT(w.len <= CSN_SNAPSHOT_MAX);
   return w.ok ? (int32_t)w.len : CSN_ERR_AGAIN;
@@ -146,6 +176,8 @@ static bool consistent(const csn_session *s) {
   if ((s->run != 0) != phase) return false;
   if ((s->outcome.type != 0) != (s->state == CSN_ST_COLLECTING)) return false;
   if (s->outcome.type != 0 && s->outcome.type < CSN_T_RUN_SUCCEEDED) return false;
+  const csn_seen *seen = &s->result.seen;
+  if (seen->count < CSN_SEEN_MAX && seen->next != seen->count) return false;
   if ((s->agent == CSN_AGENT_NONE) != (s->state == CSN_ST_NEW)) return false;
   if (s->agent == CSN_AGENT_SHELL && s->run != 0 && s->state > CSN_ST_LOADING && !s->is_command) return false;
   if ((s->end_reason != CSN_END_NONE) != (s->state == CSN_ST_ENDING) && s->state != CSN_ST_ENDED)

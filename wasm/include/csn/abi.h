@@ -130,6 +130,7 @@
   X(AGENT_USAGE, 40, "agent.usage", 0)                                                                       \
   X(AGENT_RETRY, 41, "agent.retry", 0)                                                                       \
   X(AGENT_RESULT, 42, "agent.result", 0)                                                                     \
+  X(AGENT_TURN, 43, "agent.turn", 0)                                                                         \
   X(OUTPUT_STDOUT, 48, "output.stdout", 0)                                                                   \
   X(OUTPUT_STDERR, 49, "output.stderr", 0)                                                                   \
   X(FILE_CHANGED, 50, "file.changed", 1)                                                                     \

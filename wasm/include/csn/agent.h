@@ -9,6 +9,8 @@
 
 #include "csn/base.h"
 #include "csn/json.h"
+#include "csn/price.h"
+#include "csn/usage.h"
 
 #define CSN_ID_CAP       128u  /* bytes: an agent's session id, escaped as in its line */
 #define CSN_REASON_CAP   64u   /* bytes: reason of an outcome */
@@ -27,19 +29,27 @@ typedef enum csn_agent {
 const char *csn_agent_name(csn_agent agent);
 csn_agent csn_agent_by_name(csn_span name);
 
-typedef struct csn_usage {
-  uint64_t input_tokens, output_tokens, cache_read_tokens, cache_write_tokens;
-  uint64_t cost_nano; /* 10^-9 US dollars, as the agent reports it */
-  uint32_t turns, tool_calls;
-} csn_usage;
-
 /* Short text, escaped as it stood in the agent's line. */
 typedef struct csn_text64 {
   uint8_t len;
   uint8_t bytes[64];
 } csn_text64;
 
-/* What a run's output has told so far. */
+/* The last answers of a model that were counted, by a hash of their ids: an answer comes in several lines,
+ * and those of subagents come in between. */
+#define CSN_SEEN_MAX 16u
+typedef struct csn_seen {
+  uint8_t next;  /* 0..CSN_SEEN_MAX - 1: the place that is taken next */
+  uint8_t count; /* 0..CSN_SEEN_MAX */
+  uint64_t hash[CSN_SEEN_MAX];
+} csn_seen;
+
+/* What a run's output has told so far.
+ *
+ * usage is the agent's own account, which for most dialects comes with the end of a turn only: a dialect adds
+ * to it what a line says was used since the line before (a cumulative figure less the one it remembers). live
+ * is what the run has used for certain so far: csn_agent_turn adds to it while the run goes on, and it is
+ * never less than usage. Limits are held against live. */
 typedef struct csn_agent_run {
   uint8_t has_result;    /* the dialect's end marker has come */
   uint8_t is_error;      /* of the last result */
@@ -47,11 +57,15 @@ typedef struct csn_agent_run {
   uint8_t id_len;        /* bytes of agent_session_id */
   uint16_t error_status; /* HTTP status of the model's interface, 0 when none */
   uint16_t message_len;  /* bytes of message[] */
+  uint8_t more;          /* a tool's result has come: the main loop is about to ask the model again */
+  uint8_t model_len;     /* bytes of model[] */
   uint32_t result_len;   /* bytes of result[] */
   uint32_t result_true_len;
   csn_text64 reason; /* why the result is what it is */
   csn_text64 kind;   /* kind of the agent's last error */
-  csn_usage usage;
+  csn_usage usage, live;
+  csn_seen seen;
+  uint8_t model[CSN_MODEL_MAX]; /* asked for by the request, then the one the agent names; for its price */
   uint8_t agent_session_id[CSN_ID_CAP];
   uint8_t message[CSN_MESSAGE_CAP];
   uint8_t result[CSN_FIELD_MAX]; /* final text, escaped */
@@ -70,7 +84,24 @@ typedef struct csn_line {
   csn_json_verdict verdict; /* of the whole line */
   bool ended;               /* false: the stream ended before the newline */
   csn_span head;            /* first bytes of the line, at most CSN_RAW_TEXT_CAP */
+  const csn_prices *prices; /* the operator's own; may be NULL */
 } csn_line;
+
+/* The beginning of a model's answer. */
+typedef struct csn_turn {
+  csn_span id;     /* of the answer, escaped; empty: the dialect has none, every call is another answer */
+  csn_span model;  /* escaped; empty: csn_agent_run.model */
+  csn_span parent; /* tool call of the subagent that asked; empty in the main loop */
+  csn_usage
+      usage; /* tokens that the agent has named so far; usually all of the input, little of the output */
+} csn_turn;
+/* Counts an answer once, adds its tokens and their price to run->live, and tells `agent.turn`. Returns
+ * whether it told one. */
+bool csn_agent_turn(csn_emit *e, const csn_line *line, csn_agent_run *run, const csn_turn *turn);
+/* To be called by a dialect for a tool's result in the main loop: another turn follows. */
+void csn_agent_more(csn_agent_run *run);
+/* The model of the run's answers; an empty or cut name is ignored. */
+void csn_agent_set_model(csn_agent_run *run, csn_span model);
 
 /* Agent configuration that a spec needs. Texts are UTF-8, not escaped. */
 typedef struct csn_spec_in {

@@ -29,7 +29,7 @@ _Static_assert(CSN_LINE_FX_MAX + CSN_TEXT_FX_MAX + CSN_FIELD_MAX + (CSN_QUEUE_MA
 _Static_assert(CSN_SPEC_MAX + 1024u <= CSN_EVENT_FX_MAX, "a spec must fit the out-box");
 _Static_assert(CSN_IN_CAP + 1024u <= CSN_EVENT_FX_MAX, "a note must fit the out-box");
 
-#define CSN_SNAPSHOT_VERSION 1u
+#define CSN_SNAPSHOT_VERSION 2u /* the one before is loaded as well */
 #define CSN_SNAPSHOT_MAX                                                                                     \
   114688u                     /* bytes: texts of a session and a run's result, and 4 KiB for all the rest */
 #define CSN_OVERDUE_MS 15000u /* milliseconds that the runner gets beyond a run's own time-out */
@@ -120,6 +120,7 @@ typedef struct csn_session { /* public size, private fields */
   uint64_t deadline_ms; /* watchdog of the current run, 0 for none */
   uint64_t cursor[2];   /* stdout, stderr: first byte that is not in an event yet */
   uint32_t system_prompt_len, model_len, env_len;
+  csn_prices prices; /* the operator's own, as they were when the session was created */
   csn_outcome outcome;
   csn_agent_memory memory;
   csn_agent_run result;
