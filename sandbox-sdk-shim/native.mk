@@ -6,11 +6,12 @@
 NATIVE_CC     ?= gcc
 NATIVE_STRIP  ?= strip
 CJSON_DIR     ?= build/deps/cjson
+HTTP_PARSER_DIR ?= build/deps/http-parser
 NATIVE_DIR    := sandbox-sdk-shim
 NATIVE_WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wconversion \
                  -Wno-sign-conversion -Wundef -Wimplicit-fallthrough -Werror
 NATIVE_FLAGS  := -std=gnu11 -O2 -g -ffunction-sections -fdata-sections -fstack-protector-strong -D_FORTIFY_SOURCE=2 \
-                 $(NATIVE_WARN) -isystem $(CJSON_DIR)
+                 $(NATIVE_WARN) -isystem $(CJSON_DIR) -isystem $(HTTP_PARSER_DIR)
 NATIVE_STATIC := -static -Wl,--gc-sections -Wl,-z,relro,-z,now -Wl,-z,noexecstack
 
 NATIVE_COMMON := $(addprefix $(NATIVE_DIR)/common/,buf.c tree.c link.c)
@@ -23,12 +24,12 @@ native_objs    = $(patsubst $(NATIVE_DIR)/%.c,build/native/%.o,$(1))
 .PHONY: engine test-engine
 engine: build/caisson-engine build/caisson-guest build/caisson-run
 
-$(CJSON_DIR)/cJSON.c:
+$(CJSON_DIR)/cJSON.c $(HTTP_PARSER_DIR)/http_parser.c &:
 	sh scripts/fetch-deps.sh
 
 # Everything is written under a name of its own and then moved: two makes in one tree do no harm, and
 # another program may be running the old file.
-build/native/%.o: $(NATIVE_DIR)/%.c $(NATIVE_HDRS) $(NATIVE_DIR)/native.mk | $(CJSON_DIR)/cJSON.c
+build/native/%.o: $(NATIVE_DIR)/%.c $(NATIVE_HDRS) $(NATIVE_DIR)/native.mk | $(CJSON_DIR)/cJSON.c $(HTTP_PARSER_DIR)/http_parser.c
 	@mkdir -p $(@D)
 	$(NATIVE_CC) $(NATIVE_FLAGS) -c $< -o $@.$$$$ && mv -f $@.$$$$ $@
 
@@ -36,10 +37,15 @@ build/native/cjson.o: $(CJSON_DIR)/cJSON.c
 	@mkdir -p $(@D)
 	$(NATIVE_CC) -std=gnu11 -O2 -ffunction-sections -fdata-sections -w -c $< -o $@.$$$$ && mv -f $@.$$$$ $@
 
+# What its own -Wextra would say of it does not matter here: it is third-party source.
+build/native/http_parser.o: $(HTTP_PARSER_DIR)/http_parser.c
+	@mkdir -p $(@D)
+	$(NATIVE_CC) -std=gnu11 -O2 -ffunction-sections -fdata-sections -w -c $< -o $@.$$$$ && mv -f $@.$$$$ $@
+
 # The linker warns of look-ups in libevent that a static program cannot do. The guest does none, so its words are shown only when
 # the link fails.
-build/caisson-guest: $(call native_objs,$(NATIVE_GUEST) $(NATIVE_COMMON)) build/native/cjson.o
-	{ $(NATIVE_CC) $(NATIVE_STATIC) -o $@.$$$$ $^ -levent_extra -levent_core -lm 2>$@.ld || { cat $@.ld >&2; exit 1; }; } && rm -f $@.ld && \
+build/caisson-guest: $(call native_objs,$(NATIVE_GUEST) $(NATIVE_COMMON)) build/native/cjson.o build/native/http_parser.o
+	{ $(NATIVE_CC) $(NATIVE_STATIC) -o $@.$$$$ $^ -levent_core -lm 2>$@.ld || { cat $@.ld >&2; exit 1; }; } && rm -f $@.ld && \
 	  $(NATIVE_STRIP) $@.$$$$ && mv -f $@.$$$$ $@
 
 build/caisson-run: $(call native_objs,$(NATIVE_RUNNER) $(NATIVE_COMMON)) build/native/cjson.o

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fetches the sources of cJSON and BearSSL into build/deps/{cjson,bearssl}.
+# Fetches the sources of cJSON, BearSSL and http_parser into build/deps/{cjson,bearssl,http-parser}.
 #
 # Where apt is: the distribution's own source packages, through a private apt configuration under build/ (own
 # sources, lists and cache directories; nothing in /etc or /var changes, no root needed). Elsewhere: the upstream
@@ -21,12 +21,14 @@ cjson 1.7.18 3aa806844a03442c00769b83e99970be70fbef03735ff898f4811dd03b9f5ee5
 cjson 1.7.19 7fa616e3046edfa7a28a32d5f9eacfd23f92900fe1f8ccd988c1662f30454562
 bearssl 0.6+dfsg.1 102a625bd8f6155260867a50c508df8d8c3f796985dd744df1a68e5cd1a79004
 bearssl 0.6 6705bba1714961b41a728dfc5debbe348d2966c117649392f8c8139efc83ff14
+http-parser 2.9.4 467b9e30fd0979ee301065e70f637d525c28193449e1b13fbcb1b1fab3ad224f
 "
 
 # package, version, address of the upstream release (used where there is no apt)
 upstream="
 cjson 1.7.15 https://github.com/DaveGamble/cJSON/archive/refs/tags/v1.7.15.tar.gz
 bearssl 0.6 https://bearssl.org/bearssl-0.6.tar.gz
+http-parser 2.9.4 https://github.com/nodejs/http-parser/archive/refs/tags/v2.9.4.tar.gz
 "
 
 die() {
@@ -108,14 +110,18 @@ private_apt() {
     -o "APT::Get::List-Cleanup=0" -o "Debug::NoLocking=1" "$@"
 }
 
+# Leaves in `left` what apt does not have: a release may have dropped a package that another one has.
 from_apt() {
+  left=$*
   command -v apt-get >/dev/null 2>&1 || return 1
   mkdir -p "$work/parts" "$work/lists/partial" "$work/cache/archives/partial" "$work/src"
   private_sources "$work/parts" || return 1
   private_apt update >"$work/apt.log" 2>&1 || return 1
+  left=""
   for name in "$@"; do
-    (cd "$work/src" && private_apt source --download-only "$name") >>"$work/apt.log" 2>&1 || return 1
+    (cd "$work/src" && private_apt source --download-only "$name") >>"$work/apt.log" 2>&1 || left="$left $name"
   done
+  [ -z "$left" ]
 }
 
 from_upstream() {
@@ -134,7 +140,7 @@ from_upstream() {
 }
 
 missing=""
-for name in cjson bearssl; do
+for name in cjson bearssl http-parser; do
   version=$(cat "$deps/$name/.caisson-version" 2>/dev/null || true)
   printf '%s' "$pins" | grep -q "^$name $version " && [ -n "$version" ] || missing="$missing $name"
 done
@@ -146,8 +152,8 @@ echo "fetch-deps: fetching the sources of$missing"
 # shellcheck disable=SC2086
 if ! from_apt $missing; then
   [ ! -s "$work/apt.log" ] || sed 's/^/fetch-deps: apt: /' "$work/apt.log" >&2
-  rm -rf "$work/src"
-  from_upstream $missing
+  for name in $left; do rm -f "$work/src/${name}"_*; done
+  from_upstream $left
 fi
 for name in $missing; do
   for file in "$work/src/${name}"_*.orig.tar.*; do

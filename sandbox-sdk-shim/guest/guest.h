@@ -7,22 +7,20 @@
 #define CAISSON_GUEST_H
 
 #include "../common/buf.h"
+#include "exchange.h"
 
 #include <cJSON.h>
-#include <event2/buffer.h>
 #include <event2/event.h>
-#include <event2/http.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-#define GUEST_VERSION         "0.12.10"            /* of the SDK whose protocol this is */
-#define GUEST_BODY_MAX        (192u * 1024 * 1024) /* request body, bytes: a 32 MiB file escaped six-fold */
-#define GUEST_OUTPUT_MAX      (64u * 1024 * 1024)  /* /api/execute: stdout + stderr, bytes */
-#define GUEST_LOG_MAX         (64u * 1024 * 1024)  /* kept of each stream of a process, bytes */
-#define GUEST_FILE_MAX        (32u * 1024 * 1024)  /* /api/read, bytes */
-#define GUEST_PATH_MAX        4096u                /* bytes */
-#define GUEST_ID_MAX          128u                 /* session and process ids, bytes */
+#define GUEST_VERSION         "0.12.10"           /* of the SDK whose protocol this is */
+#define GUEST_OUTPUT_MAX      (64u * 1024 * 1024) /* /api/execute: stdout + stderr, bytes */
+#define GUEST_LOG_MAX         (64u * 1024 * 1024) /* kept of each stream of a process, bytes */
+#define GUEST_FILE_MAX        (32u * 1024 * 1024) /* /api/read, bytes */
+#define GUEST_PATH_MAX        4096u               /* bytes */
+#define GUEST_ID_MAX          128u                /* session and process ids, bytes */
 #define GUEST_SESSIONS_MAX    256u
 #define GUEST_PROCS_MAX       1024u /* records; finished ones make room */
 #define GUEST_KILL_GRACE_MS   5000  /* SIGTERM to SIGKILL for a process that is killed */
@@ -31,58 +29,6 @@
 #define GUEST_PATH_ENV        "/opt/caisson/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 extern struct event_base *guest_base;
-
-/* ---- server.c: routes and replies ---- */
-
-/* One request being answered. Valid until a reply is sent. */
-typedef struct call {
-  struct evhttp_request *req;
-  cJSON *body; /* the JSON object of a POST, NULL otherwise; freed after the handler */
-  char *arg;   /* decoded text of the route's `*`, NULL if it has none; freed after the handler */
-} call;
-
-typedef struct route {
-  uint32_t method;  /* EVHTTP_REQ_* */
-  const char *path; /* a `*` stands for one segment; the first match wins */
-  void (*handle)(call *c);
-} route;
-
-extern const route misc_routes[], session_routes[], exec_routes[], process_routes[], file_routes[];
-extern const route git_routes[], backup_routes[], interp_routes[];
-
-void server_init(int listen_fd);
-/* Sends `json` (consumed) as an answer. */
-void reply_json(struct evhttp_request *req, int status, csn_buf *json);
-/* Appends `"timestamp":"..."}` and sends: the end of nearly every answer. */
-void reply_stamped(struct evhttp_request *req, csn_buf *json);
-/* Sends the error body of the protocol. `context` is JSON text or NULL for {}. */
-void reply_error(struct evhttp_request *req, const char *code, const char *context, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-/* 400 VALIDATION_FAILED naming a field. */
-void reply_invalid(struct evhttp_request *req, const char *field, const char *message);
-void add_timestamp(csn_buf *b);
-/* Strings of the body: NULL when absent (or null). ok_text() is false, and the error sent,
- * when present with another type. */
-const char *body_text(const call *c, const char *name);
-bool ok_text(call *c, const char *name, bool required, size_t max_len);
-/* The session that a request names in its body or its X-Session-Id header, "default" otherwise. */
-const char *request_session(call *c);
-/* A number of milliseconds: 0 when absent. false, and the error sent, when out of range. */
-bool body_ms(call *c, const char *name, int64_t *out);
-
-/* A reply that is sent in pieces with back pressure. */
-typedef struct sse {
-  struct evhttp_request *req;
-  void (*more)(void *arg); /* the last piece has left: send the next */
-  void (*gone)(void *arg); /* the client has vanished: forget the reply; sse_end must not follow */
-  void *arg;
-  bool busy; /* a piece is on its way; more() will come */
-} sse;
-
-void sse_start(sse *s, struct evhttp_request *req);
-/* Sends one piece (consumed; empty is legal and does nothing). */
-void sse_send(sse *s, csn_buf *piece);
-void sse_end(sse *s);
 
 /* ---- job.c: one command under its supervisor ---- */
 
@@ -182,7 +128,7 @@ struct proc {
   proc_log log[2];
   struct event *expire;
   follower *followers;
-  struct evhttp_request **killers; /* kill requests that wait for the end */
+  exchange **killers; /* kill requests that wait for the end */
   size_t killer_count;
   proc *next;
 };
@@ -195,7 +141,7 @@ const char *proc_status(const proc *p);
 void proc_kill(proc *p);
 /* Streams the record to a client until its end. FOLLOW_EXEC holds the process back when
  * the client is slow; FOLLOW_LOGS never does. */
-void proc_follow(proc *p, struct evhttp_request *req, enum follow_mode mode);
+void proc_follow(proc *p, exchange *req, enum follow_mode mode);
 /* Appends up to `max` kept bytes of one stream from `off`. */
 size_t proc_log_read(const proc *p, int which, uint64_t off, csn_buf *out, size_t max);
 

@@ -7,6 +7,7 @@
 #include "guest.h"
 
 #include "../common/tree.h"
+#include "http.h"
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -119,7 +120,7 @@ int main(int argc, char **argv) {
   add_signal(SIGCHLD, on_child);
   add_signal(SIGTERM, on_terminate);
   add_signal(SIGINT, on_terminate);
-  server_init(LISTEN_FD);
+  http_serve(LISTEN_FD);
   if (argc > 1) start_entrypoint(argv + 1);
   link_init(LINK_FD);
   event_base_dispatch(guest_base);

@@ -191,7 +191,7 @@ static void wake_followers(proc *p) {
   }
 }
 
-void proc_follow(proc *p, struct evhttp_request *req, enum follow_mode mode) {
+void proc_follow(proc *p, exchange *req, enum follow_mode mode) {
   follower *f = calloc(1, sizeof *f);
   if (f == NULL) abort();
   f->p = p;
@@ -199,9 +199,12 @@ void proc_follow(proc *p, struct evhttp_request *req, enum follow_mode mode) {
   f->out.more = on_more;
   f->out.gone = on_gone;
   f->out.arg = f;
+  if (!sse_start(&f->out, req)) {
+    free(f);
+    return;
+  }
   f->next = p->followers;
   p->followers = f;
-  sse_start(&f->out, req);
   csn_buf b = {0};
   if (mode == FOLLOW_EXEC) {
     csn_buf_str(&b, "data: {\"type\":\"start\",\"command\":");

@@ -199,7 +199,10 @@ void file_post_read_stream(call *c) {
   f->out = (sse){.more = send_more, .gone = free_stream, .arg = f};
   f->fd = open_regular(path, &st);
   int err = errno;
-  sse_start(&f->out, c->req);
+  if (!sse_start(&f->out, c->req)) {
+    free_stream(f);
+    return;
+  }
   csn_buf b = {0};
   if (f->fd < 0) {
     csn_buf text = {0};

@@ -10,7 +10,7 @@
 
 /* A command whose answer is sent when it has ended. */
 typedef struct exec_wait {
-  struct evhttp_request *req;
+  exchange *req;
   char *command, *session_id;
   csn_buf out[2];
   struct event *expire;
@@ -29,7 +29,7 @@ typedef struct exec_ask {
 
 const char *request_session(call *c) {
   const char *id = body_text(c, "sessionId");
-  if (id == NULL) id = evhttp_find_header(evhttp_request_get_input_headers(c->req), "X-Session-Id");
+  if (id == NULL) id = c->req->session;
   return id == NULL || *id == '\0' ? "default" : id;
 }
 
@@ -56,10 +56,9 @@ static bool read_ask(call *c, exec_ask *a) {
   return true;
 }
 
-static void exec_failed(struct evhttp_request *req, const char *command, const char *stderr_text,
-                        const char *fmt, ...) __attribute__((format(printf, 4, 5)));
-static void exec_failed(struct evhttp_request *req, const char *command, const char *stderr_text,
-                        const char *fmt, ...) {
+static void exec_failed(exchange *req, const char *command, const char *stderr_text, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+static void exec_failed(exchange *req, const char *command, const char *stderr_text, const char *fmt, ...) {
   char *text = NULL;
   va_list ap;
   va_start(ap, fmt);
@@ -274,7 +273,7 @@ static void post_execute(call *c) {
 
 /* A process that waits for its session's variables. */
 typedef struct start_wait {
-  struct evhttp_request *req;
+  exchange *req;
   cJSON *body; /* keeps the strings of `a` */
   exec_ask a;
   char *cwd, *process_id;
@@ -285,8 +284,8 @@ static bool blank(const char *s) {
   return s[strspn(s, " \t\r\n")] == '\0';
 }
 
-static void launch(struct evhttp_request *req, const exec_ask *a, const char *cwd, const char *id,
-                   const char *prelude, bool stream) {
+static void launch(exchange *req, const exec_ask *a, const char *cwd, const char *id, const char *prelude,
+                   bool stream) {
   const char *bad;
   char **env = env_make(a->env, &bad);
   if (!directory_ok(cwd)) {
@@ -405,8 +404,8 @@ static void post_start(call *c) {
 }
 
 const route exec_routes[] = {
-    {EVHTTP_REQ_POST, "/api/execute", post_execute},
-    {EVHTTP_REQ_POST, "/api/execute/stream", post_stream},
-    {EVHTTP_REQ_POST, "/api/process/start", post_start},
+    {METHOD_POST, "/api/execute", post_execute},
+    {METHOD_POST, "/api/execute/stream", post_stream},
+    {METHOD_POST, "/api/process/start", post_start},
     {0, NULL, NULL},
 };

@@ -343,14 +343,11 @@ static void post_list(call *c) {
 }
 
 const route file_routes[] = {
-    {EVHTTP_REQ_POST, "/api/read", file_post_read},
-    {EVHTTP_REQ_POST, "/api/read/stream", file_post_read_stream},
-    {EVHTTP_REQ_POST, "/api/write", post_write},
-    {EVHTTP_REQ_POST, "/api/list-files", post_list},
-    {EVHTTP_REQ_POST, "/api/mkdir", post_mkdir},
-    {EVHTTP_REQ_POST, "/api/delete", post_delete},
-    {EVHTTP_REQ_POST, "/api/rename", post_rename},
-    {EVHTTP_REQ_POST, "/api/move", post_move},
-    {EVHTTP_REQ_POST, "/api/exists", post_exists},
-    {0, NULL, NULL},
+    {METHOD_POST, "/api/read", file_post_read}, {METHOD_POST, "/api/read/stream", file_post_read_stream},
+    {METHOD_POST, "/api/write", post_write},    {METHOD_POST, "/api/list-files", post_list},
+    {METHOD_POST, "/api/mkdir", post_mkdir},    {METHOD_POST, "/api/delete", post_delete},
+    {METHOD_POST, "/api/rename", post_rename},  {METHOD_POST, "/api/move", post_move},
+    {METHOD_POST, "/api/exists", post_exists},  {0, NULL, NULL},
 };
+
+const sink_route sink_routes[] = {{0, NULL, NULL, NULL, NULL, NULL}};

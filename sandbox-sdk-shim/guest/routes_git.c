@@ -24,7 +24,7 @@
 enum target_state { TARGET_ABSENT, TARGET_EMPTY, TARGET_OTHER };
 
 typedef struct checkout {
-  struct evhttp_request *req;
+  exchange *req;
   git_url url;
   char *repo; /* the address as asked for, redacted */
   char *target, *branch, *cwd;
@@ -310,6 +310,6 @@ static void post_checkout(call *c) {
 }
 
 const route git_routes[] = {
-    {EVHTTP_REQ_POST, "/api/git/checkout", post_checkout},
+    {METHOD_POST, "/api/git/checkout", post_checkout},
     {0, NULL, NULL},
 };

@@ -7,12 +7,9 @@
 #include <string.h>
 
 static void get_root(call *c) {
-  struct evbuffer *text = evbuffer_new();
-  if (text == NULL) abort();
-  evbuffer_add_printf(text, "Caisson sandbox control server %s\n", GUEST_VERSION);
-  evhttp_add_header(evhttp_request_get_output_headers(c->req), "Content-Type", "text/plain;charset=utf-8");
-  evhttp_send_reply(c->req, 200, NULL, text);
-  evbuffer_free(text);
+  csn_buf b = {0};
+  csn_buf_fmt(&b, "Caisson sandbox control server %s\n", GUEST_VERSION);
+  reply_text(c->req, 200, "text/plain;charset=utf-8", &b);
 }
 
 static void get_ping(call *c) {
@@ -51,9 +48,9 @@ static void get_commands(call *c) {
 }
 
 const route misc_routes[] = {
-    {EVHTTP_REQ_GET, "/", get_root},
-    {EVHTTP_REQ_GET, "/api/ping", get_ping},
-    {EVHTTP_REQ_GET, "/api/version", get_version},
-    {EVHTTP_REQ_GET, "/api/commands", get_commands},
+    {METHOD_GET, "/", get_root},
+    {METHOD_GET, "/api/ping", get_ping},
+    {METHOD_GET, "/api/version", get_version},
+    {METHOD_GET, "/api/commands", get_commands},
     {0, NULL, NULL},
 };

@@ -1,8 +1,6 @@
 /* guest/routes_process.c - /api/process: list, get, kill, logs, stream. */
 #include "guest.h"
 
-#include <event2/keyvalq_struct.h>
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,13 +30,7 @@ static void not_found(call *c, const char *code) {
 }
 
 static void get_list(call *c) {
-  const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(c->req));
-  struct evkeyvalq params;
-  const char *status = NULL;
-  if (query != NULL && evhttp_parse_query_str(query, &params) == 0)
-    status = evhttp_find_header(&params, "status");
-  else
-    query = NULL;
+  char *status = call_query(c, "status");
   csn_buf b = {0};
   csn_buf_str(&b, "{\"success\":true,\"processes\":[");
   bool first = true;
@@ -48,7 +40,7 @@ static void get_list(call *c) {
     first = false;
     add_record(&b, p, false);
   }
-  if (query != NULL) evhttp_clear_headers(&params);
+  free(status);
   csn_buf_str(&b, "],");
   reply_stamped(c->req, &b);
 }
@@ -72,7 +64,7 @@ static void delete_one(call *c) {
     not_found(c, p == NULL ? "PROCESS_NOT_FOUND" : "COMMAND_NOT_FOUND");
     return;
   }
-  struct evhttp_request **more = realloc(p->killers, (p->killer_count + 1) * sizeof(*more));
+  exchange **more = realloc(p->killers, (p->killer_count + 1) * sizeof(*more));
   if (more == NULL) abort();
   p->killers = more;
   p->killers[p->killer_count++] = c->req; /* answered at the end of the process */
@@ -129,11 +121,11 @@ static void get_stream(call *c) {
 }
 
 const route process_routes[] = {
-    {EVHTTP_REQ_GET, "/api/process/list", get_list},
-    {EVHTTP_REQ_DELETE, "/api/process/kill-all", delete_all},
-    {EVHTTP_REQ_GET, "/api/process/*", get_one},
-    {EVHTTP_REQ_DELETE, "/api/process/*", delete_one},
-    {EVHTTP_REQ_GET, "/api/process/*/logs", get_logs},
-    {EVHTTP_REQ_GET, "/api/process/*/stream", get_stream},
+    {METHOD_GET, "/api/process/list", get_list},
+    {METHOD_DELETE, "/api/process/kill-all", delete_all},
+    {METHOD_GET, "/api/process/*", get_one},
+    {METHOD_DELETE, "/api/process/*", delete_one},
+    {METHOD_GET, "/api/process/*/logs", get_logs},
+    {METHOD_GET, "/api/process/*/stream", get_stream},
     {0, NULL, NULL},
 };

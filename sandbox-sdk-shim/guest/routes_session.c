@@ -79,8 +79,8 @@ static void post_delete(call *c) {
 }
 
 const route session_routes[] = {
-    {EVHTTP_REQ_POST, "/api/session/create", post_create},
-    {EVHTTP_REQ_GET, "/api/session/list", get_list},
-    {EVHTTP_REQ_POST, "/api/session/delete", post_delete},
+    {METHOD_POST, "/api/session/create", post_create},
+    {METHOD_GET, "/api/session/list", get_list},
+    {METHOD_POST, "/api/session/delete", post_delete},
     {0, NULL, NULL},
 };
