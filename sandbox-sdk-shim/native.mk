@@ -57,12 +57,12 @@ build/caisson-engine: $(call native_objs,$(NATIVE_ENGINE) $(NATIVE_COMMON)) buil
 
 # ---- tests ----
 NATIVE_NODE  = $(firstword $(wildcard node_modules/.bin/node) node)
-NATIVE_UNITS := $(addprefix $(NATIVE_DIR)/,common/buf.c common/link.c common/tree.c engine/names.c)
+NATIVE_UNITS := $(addprefix $(NATIVE_DIR)/,common/buf.c common/link.c common/tree.c engine/names.c engine/limits.c)
 NATIVE_SAN   := -std=gnu11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
 build/native/unit_test: tests/engine/unit_test.c $(NATIVE_UNITS) $(NATIVE_HDRS) | $(CJSON_DIR)/cJSON.c
 	@mkdir -p $(@D)
-	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_test.c $(NATIVE_UNITS)
+	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_test.c $(NATIVE_UNITS) $(CJSON_DIR)/cJSON.c -lm
 
 NATIVE_GUEST_UNITS := $(addprefix $(NATIVE_DIR)/,common/buf.c guest/git_url.c)
 build/native/unit_guest_test: tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNITS) $(NATIVE_HDRS) | $(CJSON_DIR)/cJSON.c

@@ -61,17 +61,12 @@ static void get_health(api_call *c) {
   api_json(c->req, 200, &b);
 }
 
-static void add_sandbox(csn_buf *b, const sandbox *sb) {
-  csn_buf_fmt(b, "{\"name\":\"%s\",\"running\":%s,\"generation\":%llu}", sb->name,
-              sb->state == SB_RUNNING ? "true" : "false", (unsigned long long)sb->generation);
-}
-
 static void get_sandboxes(api_call *c) {
   csn_buf b = {0};
   csn_buf_str(&b, "{\"sandboxes\":[");
   for (const sandbox *sb = sandbox_first(); sb != NULL; sb = sb->next) {
     if (sb != sandbox_first()) csn_buf_str(&b, ",");
-    add_sandbox(&b, sb);
+    describe(sb, false, &b);
   }
   csn_buf_str(&b, "]}");
   api_json(c->req, 200, &b);
@@ -79,7 +74,7 @@ static void get_sandboxes(api_call *c) {
 
 static void get_sandbox(api_call *c) {
   csn_buf b = {0};
-  add_sandbox(&b, c->sb);
+  describe(c->sb, true, &b);
   api_json(c->req, 200, &b);
 }
 

@@ -1,13 +1,14 @@
 /* engine/apply.c - carries a plan out in the child and becomes bwrap.
  *
- * Order, with reasons: namespaces first (nothing below may be seen by the host); sources opened
- * before /tmp is covered (the state directory may lie there); mounts; network, whose listening
- * socket goes to the engine before anything of the sandbox runs; limits; privileges dropped
- * last, because mounts of directories that the sandbox's user cannot reach need them. */
+ * Order, with reasons: control group first, then namespaces (nothing below may be seen by the host); sources
+ * opened before /tmp is covered (the state directory may lie there); mounts; network, whose listening socket
+ * goes to the engine before anything of the sandbox runs; limits; privileges dropped last, because mounts of
+ * directories that the sandbox's user cannot reach need them. */
 #define _GNU_SOURCE
 #include "engine.h"
 
 #include "../common/link.h"
+#include "cgroup.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -30,6 +31,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 /* Newer than the oldest headers and C libraries that this is built with; the same on every architecture. */
@@ -128,17 +130,26 @@ static const char *stage_lower(const char *lower, char *room, size_t cap) {
   return NULL;
 }
 
-/* An upper and a work directory in memory. */
-static void stage_upper(char *upper, char *work, size_t cap) {
+/* Makes both where the plan has put a file system in memory. */
+static void make_upper(const char *upper, const char *work) {
+  if (mkdir(upper, 0755) != 0) die("mkdir %s", upper);
+  if (mkdir(work, 0755) != 0) die("mkdir %s", work);
+}
+
+/* An upper and a work directory in memory, where the state directory cannot hold them: on one file system
+ * that has the size of the disk limit. */
+static void stage_upper(const limits *l, char *upper, char *work, size_t cap) {
   static int serial;
-  char stage[64];
-  snprintf(stage, sizeof stage, STAGE_DIR "/upper%d", ++serial);
-  if (mkdir(stage, 0700) != 0 ||
-      mount("tmpfs", stage, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0700,size=4g") != 0)
-    die("tmpfs on %s", stage);
-  snprintf(upper, cap, "%s/upper", stage);
-  snprintf(work, cap, "%s/work", stage);
-  if (mkdir(upper, 0755) != 0 || mkdir(work, 0755) != 0) die("mkdir in %s", stage);
+  static const char stage[] = STAGE_DIR "/changes";
+  if (serial++ == 0) {
+    char options[64];
+    snprintf(options, sizeof options, "mode=0700,size=%um,nr_inodes=%u", l->disk_mb, l->inodes);
+    if (mkdir(stage, 0700) != 0 || mount("tmpfs", stage, "tmpfs", MS_NOSUID | MS_NODEV, options) != 0)
+      die("tmpfs on %s", stage);
+  }
+  snprintf(upper, cap, "%s/upper%d", stage, serial);
+  snprintf(work, cap, "%s/work%d", stage, serial);
+  make_upper(upper, work);
 }
 
 /* Also for the mounts below `path`: a remount changes one mount only, and a sandbox could write to the
@@ -166,15 +177,16 @@ static void mount_read_only(const char *src, const char *dst) {
   if (mount(NULL, dst, NULL, flags, NULL) != 0) die("read-only %s", dst);
 }
 
-static void mount_overlay(const plan_op *op, const char *lower, const char *upper, const char *work,
-                          bool root) {
+static void mount_overlay(const plan_op *op, const limits *l, const char *lower, const char *upper,
+                          const char *work, bool root) {
   char room[64], up[80], wk[80];
+  if (op->in_stage) make_upper(upper, work);
   if (try_overlay(op, lower, upper, work, root)) return;
   int first = errno;
   const char *staged = stage_lower(lower, room, sizeof room);
   if (staged != NULL && try_overlay(op, staged, upper, work, root)) return;
   /* An upper directory on an overlay, or on a file system without the attributes. */
-  stage_upper(up, wk, sizeof up);
+  stage_upper(l, up, wk, sizeof up);
   if (!try_overlay(op, lower, up, wk, root) && (staged == NULL || !try_overlay(op, staged, up, wk, root))) {
     /* In a user namespace nothing that has other mounts below it can be a lower directory. */
     mount_read_only(lower, op->dst);
@@ -209,6 +221,15 @@ static void make_dir(const plan_op *op, const plan *p, bool root) {
   if (chmod(op->dst, op->mode) != 0) die("chmod %s", op->dst);
 }
 
+static void mount_tmpfs(const plan_op *op, const plan *p, bool root) {
+  char options[128];
+  int n = snprintf(options, sizeof options, "mode=%04o,size=%llu,nr_inodes=%llu", (unsigned)op->mode,
+                   (unsigned long long)op->bytes, (unsigned long long)op->inodes);
+  if (op->owned && root)
+    snprintf(options + n, sizeof options - (size_t)n, ",uid=%u,gid=%u", (unsigned)p->uid, (unsigned)p->uid);
+  if (mount("tmpfs", op->dst, "tmpfs", MS_NOSUID | MS_NODEV, options) != 0) die("tmpfs on %s", op->dst);
+}
+
 typedef struct sources {
   char *src, *upper, *work;
 } sources;
@@ -219,26 +240,24 @@ static void build_root(const plan *p, bool root) {
   for (size_t i = 0; i < p->count; i++) {
     const plan_op *op = &p->ops[i];
     if (op->src != NULL) from[i].src = open_source(op->src, op->optional);
-    if (op->upper != NULL) from[i].upper = open_source(op->upper, false);
-    if (op->work != NULL) from[i].work = open_source(op->work, false);
+    if (op->upper != NULL) from[i].upper = op->in_stage ? op->upper : open_source(op->upper, false);
+    if (op->work != NULL) from[i].work = op->in_stage ? op->work : open_source(op->work, false);
   }
   umask(0);
   for (size_t i = 0; i < p->count; i++) {
     const plan_op *op = &p->ops[i];
-    char options[32];
     switch (op->kind) {
     case PLAN_PRIVATE:
       if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) die("make mounts private");
       break;
     case PLAN_TMPFS:
-      snprintf(options, sizeof options, "mode=%04o,size=1m", (unsigned)op->mode);
-      if (mount("tmpfs", op->dst, "tmpfs", MS_NOSUID | MS_NODEV, options) != 0) die("tmpfs on %s", op->dst);
+      mount_tmpfs(op, p, root);
       break;
     case PLAN_DIR:
       make_dir(op, p, root);
       break;
     case PLAN_OVERLAY:
-      mount_overlay(op, from[i].src, from[i].upper, from[i].work, root);
+      mount_overlay(op, &p->limits, from[i].src, from[i].upper, from[i].work, root);
       break;
     case PLAN_BIND_RO:
       if (from[i].src != NULL) bind_read_only(op, from[i].src);
@@ -274,6 +293,29 @@ static void set_limit(int what, rlim_t value) {
   struct rlimit have, want = {value, value};
   if (getrlimit(what, &have) == 0 && have.rlim_max < value) want.rlim_cur = want.rlim_max = have.rlim_max;
   if (setrlimit(what, &want) != 0) die("setrlimit");
+}
+
+/* From 5.14 on the kernel counts a user's processes per user namespace, so that an ordinary user's sandbox
+ * has a count of its own; before, the limit would be the user's for the whole machine. */
+static bool counts_by_namespace(void) {
+  struct utsname u;
+  unsigned major = 0, minor = 0;
+  return uname(&u) == 0 && sscanf(u.release, "%u.%u", &major, &minor) == 2 &&
+         (major > 5 || (major == 5 && minor >= 14));
+}
+
+static void set_limits(const limits *l, bool root) {
+  set_limit(RLIMIT_CORE, 0);
+  set_limit(RLIMIT_NOFILE, l->open_files);
+  /* A full file system in memory says so itself; elsewhere one endless file ends its writer, not the sandbox.
+   */
+  if (limits_disk_in_memory(l) == 0 || l->file_size_mb < l->disk_mb)
+    set_limit(RLIMIT_FSIZE, (rlim_t)l->file_size_mb << 20);
+  /* Where a control group counts, it is the one that is reached and reported. */
+  if (root || counts_by_namespace()) set_limit(RLIMIT_NPROC, l->processes + (cgroup_has(CG_PIDS) ? 64 : 2));
+  /* One process cannot take it all between two measurements; more than one can. */
+  if (!cgroup_has(CG_MEMORY)) set_limit(RLIMIT_DATA, (rlim_t)l->memory_mb << 20);
+  if (!cgroup_has(CG_CPU) && nice(5) == -1) return; /* the lowest already */
 }
 
 static int args_file(const plan *p) {
@@ -326,15 +368,15 @@ void apply_and_exec(const plan *p, const launch_fds *fds, pid_t engine) {
    * token has no business in this process. */
   if (cfg.token != NULL) explicit_bzero(cfg.token, strlen(cfg.token));
   prctl(PR_SET_DUMPABLE, 1);
+  /* First: all that it does from here on counts as the sandbox's. */
+  if (p->cgroup[0] != '\0' && cgroup_enter(p->cgroup) != 0) die("control group %s", p->cgroup);
   enter_namespaces(cfg.root);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   int filter = open_filter();
   build_root(p, cfg.root);
   make_network(fds->link);
-  set_limit(RLIMIT_CORE, 0);
-  set_limit(RLIMIT_NOFILE, 65536);
+  set_limits(&p->limits, cfg.root);
   if (cfg.root) {
-    set_limit(RLIMIT_NPROC, 8192);
     /* Groups before the ids: afterwards there is no right to drop them. */
     if (setgroups(0, NULL) != 0 || setresgid(p->uid, p->uid, p->uid) != 0 ||
         setresuid(p->uid, p->uid, p->uid) != 0)

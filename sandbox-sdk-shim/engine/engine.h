@@ -7,6 +7,7 @@
 #define CAISSON_ENGINE_H
 
 #include "../common/buf.h"
+#include "limits.h"
 
 #include <cJSON.h>
 #include <event2/buffer.h>
@@ -15,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #define ENGINE_VERSION     "0.1.0"
@@ -22,6 +24,8 @@
 #define ENGINE_SANDBOX_MAX 900u                 /* at once; below the uid range of one engine */
 #define ENGINE_BODY_MAX    (1024u * 1024)       /* of an API request, bytes */
 #define ENGINE_ENV_MAX     512u                 /* variables of one sandbox */
+#define ENGINE_LABELS_MAX  64u                  /* labels of one sandbox */
+#define ENGINE_LABEL_MAX   256u                 /* a label's name or value, bytes */
 #define ENGINE_HOSTS_MAX   256u                 /* intercepted hosts of one sandbox */
 #define ENGINE_HOST_MAX    253u                 /* a DNS name, bytes */
 #define ENGINE_EGRESS_BODY (128u * 1024 * 1024) /* request body of one outbound request, bytes */
@@ -47,6 +51,7 @@ typedef struct config {
   bool root;      /* effective uid 0 */
   uid_t uid_base; /* root: sandboxes run as uid_base + slot */
   int seccomp_fd; /* compiled filter, -1 if none */
+  limits limits;  /* of a sandbox whose start names none */
 } config;
 
 extern config cfg;
@@ -69,7 +74,7 @@ bool host_matches(const char *pattern, const char *host);
 /* ---- plan.c, apply.c: from configuration to a root file system ---- */
 typedef enum plan_kind {
   PLAN_PRIVATE, /* no mount event leaves or enters */
-  PLAN_TMPFS,   /* dst, mode */
+  PLAN_TMPFS,   /* dst, mode, bytes, inodes; owner as for PLAN_DIR */
   PLAN_DIR,     /* dst, mode; owner: the sandbox's user if `owned` */
   PLAN_OVERLAY, /* src lower, upper, work, dst */
   PLAN_BIND_RO, /* src, dst; made if missing; skipped when `optional` and src is missing */
@@ -80,13 +85,17 @@ typedef struct plan_op {
   char *src, *upper, *work, *dst;
   mode_t mode;
   bool owned, optional;
+  bool in_stage; /* upper and work are made by the launcher on a file system that the plan mounts */
+  uint64_t bytes, inodes;
 } plan_op;
 
 typedef struct plan {
   plan_op *ops;
   size_t count;
-  char *root;     /* the composed root */
-  uid_t uid;      /* host uid of the sandbox's user */
+  char *root; /* the composed root */
+  uid_t uid;  /* host uid of the sandbox's user */
+  limits limits;
+  char *cgroup;   /* of the sandbox; "" for none */
   csn_buf bwrap;  /* bwrap's arguments, NUL after each */
   char **command; /* NULL-terminated; after `--` */
 } plan;
@@ -131,6 +140,16 @@ typedef struct egress_set {
   bool all, v6;
 } egress_set;
 
+/* What watch.c knows of a sandbox. Times: csn_now_ms. */
+typedef struct sandbox_watch {
+  bool disk_asked, tasks_asked;
+  int64_t disk_at_ms, disk_not_before_ms, tasks_at_ms;
+  uint64_t disk_bytes, disk_inodes; /* as last measured */
+  uint64_t fs_bytes, fs_inodes;     /* of the whole file system, when that measurement was asked for */
+  uint64_t memory_bytes;            /* without control groups only */
+  uint32_t processes;
+} sandbox_watch;
+
 typedef struct port_listener port_listener;
 typedef struct port_conn port_conn;
 typedef struct forward forward;
@@ -143,15 +162,23 @@ struct sandbox {
   sandbox_state state;
   pid_t pid;    /* launcher, then bwrap; 0 once reaped */
   int guest_fd; /* pidfd of PID 1 inside, -1 */
-  int link_fd;  /* -1 */
-  int dir_fd;   /* D/sandboxes/<name>, -1 */
+  pid_t guest_pid;
+  limits limits;
+  sandbox_watch watch;
+  char cgroup[24]; /* its directory there, "" without */
+  cJSON *labels;   /* object of strings, or NULL */
+  int64_t started_ms;
+  bool kill_asked;          /* SIGKILL came over the API */
+  const char *limit_reason; /* why the engine ended it, NULL if it did not */
+  int link_fd;              /* -1 */
+  int dir_fd;               /* D/sandboxes/<name>, -1 */
   struct event *link_ev, *err_ev, *start_timer;
   int err_fd;
   csn_buf detail; /* the last the launcher said */
   char port_token[ENGINE_TOKEN_CHARS + 1];
   bool destroy_asked;
   int exit_code, exit_signal;
-  const char *reason; /* exited, signalled, destroyed, start_failed */
+  const char *reason; /* exited, signalled, destroyed, start_failed, memory_limit, disk_limit */
   request_list starters, waiters, deleters;
   egress_set egress;
   struct evhttp *egress_http;
@@ -166,16 +193,40 @@ void sandboxes_init(void);
 sandbox *sandbox_find(const char *name);
 size_t sandbox_count(void);
 /* Head of the list of all sandboxes, linked by `next`; NULL when there is none. */
-const sandbox *sandbox_first(void);
+sandbox *sandbox_first(void);
 /* Starts it, or adopts one that runs; answers `req` when it is ready or has failed. */
 void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req);
 void sandbox_wait(sandbox *sb, struct evhttp_request *req);
 void sandbox_delete(sandbox *sb, struct evhttp_request *req);
+/* Ends it with `reason` (static) and a sentence for the answer of `wait`. */
+void sandbox_over_limit(sandbox *sb, const char *reason, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 /* 0 or an errno value. */
 int sandbox_signal(sandbox *sb, int sig);
 bool sandbox_connect(sandbox *sb, uint32_t id, unsigned port);
 void sandboxes_shutdown(void);
 const char *sandbox_dir(const char *name); /* static room */
+
+/* ---- describe.c ---- */
+/* Appends the object that GET answers with; `usage`: with what it uses, which costs some reads. */
+void describe(const sandbox *sb, bool usage, csn_buf *b);
+/* Checks a start's "labels"; NULL or what is wrong. */
+const char *labels_check(const cJSON *v);
+
+/* ---- state.c ---- */
+/* Takes the state directory for this process and empties it; cfg.state_dir becomes absolute. NULL, or what
+ * is wrong (static). */
+const char *state_prepare(struct stat *st);
+/* Removes all storage of sandboxes. false with errno when something stayed. */
+bool state_clear(void);
+
+/* ---- watch.c ---- */
+void watch_init(void);
+void watch_begin(sandbox *sb);
+/* The keeper is a new one: what it was asked is forgotten. */
+void watch_keeper_lost(void);
+/* At once, or as soon as the last process is out of it. */
+void watch_remove_cgroup(const char *dir);
 
 /* ---- egress.c ---- */
 /* Reads the "egress" object. NULL, or the text of what is wrong; *set is complete or untouched. */

@@ -2,6 +2,9 @@
 #define _GNU_SOURCE
 #include "engine.h"
 
+#include "cgroup.h"
+#include "keeper.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -29,6 +31,8 @@ static const char usage[] =
     "  --guest FILE        the caisson-guest binary (caisson-run beside it is bound in too)\n"
     "  --port N            loopback port of the API; 0, the default: any\n"
     "  --bind-ro SRC:DST   read-only bind mount in every sandbox; repeatable\n"
+    "  --limit KEY=NUMBER  what a sandbox gets unless its start says otherwise; repeatable:\n"
+    "                      memory_mb, cpus, processes, disk_mb, inodes, file_size_mb, open_files\n"
     "  --log-level LEVEL   error, warn, info (default) or debug\n"
     "  --dry-run NAME      print the plan of a sandbox and leave\n"
     "\n"
@@ -65,8 +69,9 @@ static void parse_options(int argc, char **argv) {
   static const struct option options[] = {{"port", 1, NULL, 'p'},      {"token-file", 1, NULL, 't'},
                                           {"state-dir", 1, NULL, 's'}, {"guest", 1, NULL, 'g'},
                                           {"bind-ro", 1, NULL, 'b'},   {"log-level", 1, NULL, 'l'},
-                                          {"dry-run", 1, NULL, 'd'},   {"help", 0, NULL, 'h'},
-                                          {"version", 0, NULL, 'v'},   {NULL, 0, NULL, 0}};
+                                          {"dry-run", 1, NULL, 'd'},   {"limit", 1, NULL, 'm'},
+                                          {"help", 0, NULL, 'h'},      {"version", 0, NULL, 'v'},
+                                          {NULL, 0, NULL, 0}};
   for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
     unsigned port = 0;
     switch (c) {
@@ -92,6 +97,12 @@ static void parse_options(int argc, char **argv) {
     case 'd':
       cfg.dry_run = optarg;
       break;
+    case 'm': {
+      char room[160];
+      const char *wrong = limits_option(optarg, &cfg.limits, room);
+      if (wrong != NULL) fail("--limit %s: %s", optarg, wrong);
+      break;
+    }
     case 'h':
       fputs(usage, stdout);
       exit(0);
@@ -162,36 +173,6 @@ static void choose_uids(const struct stat *st) {
     cfg.root = false;
 }
 
-static void prepare_state(void) {
-  char path[4200];
-  if (mkdir(cfg.state_dir, 0700) != 0 && errno != EEXIST) fail("%s: %s", cfg.state_dir, strerror(errno));
-  cfg.state_dir = absolute(cfg.state_dir);
-  /* 0700: other users of the machine must not reach guest.sock or the sandboxes' files. */
-  if (chmod(cfg.state_dir, 0700) != 0) fail("%s: %s", cfg.state_dir, strerror(errno));
-  snprintf(path, sizeof path, "%s/lock", cfg.state_dir);
-  int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (lock < 0) fail("%s: %s", path, strerror(errno));
-  if (flock(lock, LOCK_EX | LOCK_NB) != 0) fail("%s is in use by another engine", cfg.state_dir);
-  int dir = open(cfg.state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  struct stat st;
-  if (dir < 0 || fstat(dir, &st) != 0) fail("%s: %s", cfg.state_dir, strerror(errno));
-  /* What an engine that was killed left behind; its processes died with it. */
-  static const char *const old[] = {"sandboxes", "trash", "base", NULL};
-  for (size_t i = 0; old[i] != NULL; i++) {
-    /* More than once: the last of them may be dying still. */
-    for (int tries = 0; remove_tree(dir, old[i]) != 0; tries++) {
-      if (tries == 50) fail("%s/%s: cannot be removed: %s", cfg.state_dir, old[i], strerror(errno));
-      usleep(20000);
-    }
-  }
-  if (mkdirat(dir, "sandboxes", 0700) != 0 || mkdirat(dir, "trash", 0700) != 0)
-    fail("%s: %s", cfg.state_dir, strerror(errno));
-  snprintf(path, sizeof path, "%s/base", cfg.state_dir);
-  if (skeleton_make(path) != 0) fail("%s: %s", path, strerror(errno));
-  close(dir);
-  choose_uids(&st);
-}
-
 static void find_runner(void) {
   const char *slash = strrchr(cfg.guest, '/');
   if (asprintf(&cfg.runner, "%.*s/caisson-run", (int)(slash - cfg.guest), cfg.guest) < 0) abort();
@@ -232,6 +213,9 @@ static void add_signal(int sig, event_callback_fn fn) {
 }
 
 int main(int argc, char **argv) {
+  long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  cfg.limits =
+      limits_default((uint64_t)pages * (uint64_t)page >> 20, (unsigned)sysconf(_SC_NPROCESSORS_ONLN));
   parse_options(argc, argv);
   cfg.root = geteuid() == 0;
   cfg.guest = absolute(cfg.guest);
@@ -240,7 +224,7 @@ int main(int argc, char **argv) {
   umask(022);
   if (cfg.dry_run != NULL) {
     if (!name_ok(cfg.dry_run)) fail("--dry-run %s: not a name", cfg.dry_run);
-    sandbox sb = {.slot = 0};
+    sandbox sb = {.slot = 0, .limits = cfg.limits};
     memcpy(sb.name, cfg.dry_run, strlen(cfg.dry_run) + 1);
     cfg.uid_base = 64000;
     plan *p = plan_make(&sb, NULL, NULL);
@@ -249,7 +233,11 @@ int main(int argc, char **argv) {
     return 0;
   }
   read_token();
-  prepare_state();
+  struct stat st;
+  const char *wrong = state_prepare(&st);
+  if (wrong != NULL) fail("%s", wrong);
+  choose_uids(&st);
+  cgroups_init(cfg.state_dir, (((uint64_t)st.st_ino * 0x9e3779b97f4a7c15u) ^ (uint64_t)st.st_dev) >> 16);
   signal(SIGPIPE, SIG_IGN);
   /* The token is in this process's memory. */
   prctl(PR_SET_DUMPABLE, 0);
@@ -271,10 +259,13 @@ int main(int argc, char **argv) {
   add_signal(SIGTERM, on_terminate);
   add_signal(SIGINT, on_terminate);
   sandboxes_init();
+  watch_init();
   int port;
   api_init(listen_loopback(&port));
   printf("{\"ready\":true,\"port\":%d}\n", port);
   fflush(stdout);
   event_base_dispatch(base);
+  keeper_stop();
+  cgroups_clear(cfg.state_dir);
   return 0;
 }

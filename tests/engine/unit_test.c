@@ -245,6 +245,63 @@ static void test_tree(void) {
   check(csn_exit_code(SIGKILL) == 137 && csn_exit_code(3 << 8) == 3, "exit codes");
 }
 
+/* What limits_parse answers to a JSON text, "" for nothing wrong. */
+static const char *limits_of(const char *json, limits *l) {
+  static char room[160];
+  cJSON *v = cJSON_Parse(json);
+  const char *wrong = limits_parse(v, l, room);
+  if (wrong != NULL && wrong != room) wrong = strcpy(room, wrong);
+  cJSON_Delete(v);
+  return wrong == NULL ? "" : wrong;
+}
+
+static void test_limits(void) {
+  char room[160];
+  limits l = limits_default(24000, 2), small = limits_default(20, 0);
+  check(l.memory_mb == 4096 && l.cpu_milli == 2000 && l.file_size_mb == l.disk_mb, "limits: defaults");
+  check(small.memory_mb == 16 && small.cpu_milli == 1000, "limits: defaults of a small machine");
+  check(*limits_of("null", &l) == '\0' && *limits_of("{}", &l) == '\0', "limits: none");
+  check(*limits_of("{\"memory_mb\":16,\"cpus\":0.25,\"disk_mb\":100}", &l) == '\0' && l.memory_mb == 16 &&
+            l.cpu_milli == 250 && l.disk_mb == 100 && l.file_size_mb == 100,
+        "limits: a file is as large as the disk");
+  check(*limits_of("{\"file_size_mb\":7}", &l) == '\0' && *limits_of("{\"disk_mb\":200}", &l) == '\0' &&
+            l.file_size_mb == 7,
+        "limits: a file's own size stays");
+  check(*limits_of("{\"disk_mb\":5}", &l) == '\0' && l.file_size_mb == 5, "limits: but not above the disk");
+  limits before = l;
+  static const char *const bad[] = {
+      "[]",
+      "1",
+      "{\"memory_mb\":15}",
+      "{\"memory_mb\":16777217}",
+      "{\"memory_mb\":true}",
+      "{\"processes\":8.5}",
+      "{\"cpus\":0.001}",
+      "{\"cpus\":1e999}",
+      "{\"open_files\":64,\"nonsense\":1}",
+      "{\"open_files\":64,\"an-extremely-long-name-that-does-not-fit-anywhere-at-all-in-any-message\":1}"};
+  bool refused = true;
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+    refused &= *limits_of(bad[i], &l) != '\0';
+  check(refused && memcmp(&before, &l, sizeof l) == 0, "limits: a refused object changes nothing");
+  check(limits_option("cpus=1.5", &l, room) == NULL && l.cpu_milli == 1500, "limits: an option");
+  check(limits_option("cpus", &l, room) != NULL && limits_option("cpus=", &l, room) != NULL &&
+            limits_option("cpus=1x", &l, room) != NULL && limits_option("cpus=nan", &l, room) != NULL &&
+            limits_option("x=1", &l, room) != NULL && l.cpu_milli == 1500,
+        "limits: options that are none");
+  l.disk_mb = LIMITS_DISK_IN_MEMORY_MB;
+  check(limits_disk_in_memory(&l) == 256u << 20, "limits: a small disk is in memory");
+  l.disk_mb++;
+  check(limits_disk_in_memory(&l) == 0, "limits: a larger one is not");
+  csn_buf b = {0};
+  limits_json(&b, &l);
+  cJSON *v = cJSON_Parse(csn_buf_cstr(&b));
+  limits back = limits_default(24000, 2);
+  check(limits_parse(v, &back, room) == NULL && memcmp(&back, &l, sizeof l) == 0, "limits: written and read");
+  cJSON_Delete(v);
+  csn_buf_free(&b);
+}
+
 int main(void) {
   test_json();
   test_cut();
@@ -253,6 +310,7 @@ int main(void) {
   test_secrets();
   test_link();
   test_tree();
+  test_limits();
   printf("1..%d\n", count);
   return failed == 0 ? 0 : 1;
 }
