@@ -1,12 +1,12 @@
 # Tests of the core. Each program prints TAP; tests/unit/tally.mjs adds them up.
-CORE_UNIT := base json request price session feed
+CORE_UNIT := base json request price session feed host policy
 CORE_TEST_DIR := $(BUILD)/test-results/core
 
 # $(1) set of objects, $(2) compiler, $(3) flags
 define core_tests
 $(BUILD)/$(1)/%_test: tests/unit/%_test.c $$(wildcard tests/unit/*.h) $$($(1)_OBJ) $$(CORE_HEADERS)
 	$(2) -std=gnu11 $(3) -Wall -Wextra -Werror -Wno-missing-braces $$(CORE_INC) -Itests/unit -o $$@ $$< $$($(1)_OBJ)
-$(BUILD)/$(1)/caisson-events: wasm/tools/caisson_events.c $$($(1)_OBJ) $$(CORE_HEADERS)
+$(BUILD)/$(1)/caisson-%: wasm/tools/caisson_%.c $$($(1)_OBJ) $$(CORE_HEADERS)
 	$(2) -std=gnu11 $(3) -Wall -Wextra -Werror $$(CORE_INC) -o $$@ $$< $$($(1)_OBJ)
 endef
 $(eval $(call core_tests,san-gcc,gcc,$(CORE_SAN)))
@@ -16,7 +16,7 @@ CORE_SETS := san-gcc san-clang san-memory
 
 # --- fuzzers --------------------------------------------------------------------------------------------------------
 
-CORE_FUZZ := agent event load
+CORE_FUZZ := agent event load policy
 FUZZ_SECONDS ?= 12
 $(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(wildcard tests/unit/*.h) $(fuzz_OBJ) $(CORE_HEADERS)
 	$(CLANG) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror \
@@ -36,9 +36,9 @@ fuzz-smoke: $(CORE_FUZZ:%=$(BUILD)/fuzz/fuzz_%)
 # --- all of it ------------------------------------------------------------------------------------------------------
 
 CORE_UNIT_BIN := $(foreach c,$(CORE_SETS),$(CORE_UNIT:%=$(BUILD)/$(c)/%_test))
-CORE_TAP := $(foreach c,$(CORE_SETS),$(foreach t,$(CORE_UNIT),$(c)-$(t))) table outcomes golden diff smoke abi symbols abi-check
+CORE_TAP := $(foreach c,$(CORE_SETS),$(foreach t,$(CORE_UNIT),$(c)-$(t))) table outcomes golden policy diff smoke abi symbols abi-check
 
-test-core: core $(CORE_UNIT_BIN) $(BUILD)/san-gcc/caisson-events $(BUILD)/san-clang/caisson-events $(BUILD)/gen_abi_ts
+test-core: core $(CORE_UNIT_BIN) $(BUILD)/san-gcc/caisson-events $(BUILD)/san-clang/caisson-events $(BUILD)/gen_abi_ts $(BUILD)/san-gcc/caisson-policy
 	@rm -rf $(CORE_TEST_DIR) && mkdir -p $(CORE_TEST_DIR)
 	@for c in $(CORE_SETS); do for t in $(CORE_UNIT); do \
 	  $(BUILD)/$$c/$${t}_test >$(CORE_TEST_DIR)/$$c-$$t.tap 2>&1 || true; done; done
@@ -48,6 +48,7 @@ test-core: core $(CORE_UNIT_BIN) $(BUILD)/san-gcc/caisson-events $(BUILD)/san-cl
 	@echo 1..1 >>$(CORE_TEST_DIR)/table.tap
 	@$(CORE_NODE) tests/golden/outcomes.mjs $(BUILD)/san-clang/caisson-events >$(CORE_TEST_DIR)/outcomes.tap 2>&1 || true
 	@$(CORE_NODE) tests/golden/golden.mjs $(BUILD)/san-gcc/caisson-events $(BUILD)/core.wasm >$(CORE_TEST_DIR)/golden.tap 2>&1 || true
+	@$(CORE_NODE) tests/golden/policy.mjs $(BUILD)/san-gcc/caisson-policy >$(CORE_TEST_DIR)/policy.tap 2>&1 || true
 	@$(CORE_NODE) tests/diff/diff.mjs $(BUILD)/caisson-events $(BUILD)/core.wasm >$(CORE_TEST_DIR)/diff.tap 2>&1 || true
 	@$(CORE_NODE) tests/diff/smoke.mjs $(BUILD)/core.wasm >$(CORE_TEST_DIR)/smoke.tap 2>&1 || true
 	@$(CORE_NODE) tests/abi/abi.mjs $(BUILD)/core.wasm >$(CORE_TEST_DIR)/abi.tap 2>&1 || true

@@ -17,7 +17,7 @@ CORE_WARN := -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow -Wvla -Wcast-
 CORE_CJSON := -Dmalloc=csn_cjson_malloc -Drealloc=csn_cjson_realloc -Dfree=csn_cjson_free
 CORE_INC := -Iwasm/include -Iwasm/data -isystem $(BUILD)/deps/cjson -isystem $(BUILD)/deps/bearssl/inc -I$(BUILD)
 CORE_NAMES := $(basename $(notdir $(wildcard wasm/src/*.c)))
-CORE_HEADERS := $(wildcard wasm/include/csn/*.h wasm/data/*.h)
+CORE_HEADERS := $(wildcard wasm/include/csn/*.h wasm/data/*.h wasm/src/*.h)
 CORE_BEARSSL := hash/sha2small codec/dec32be codec/enc32be
 CORE_DEPS := $(BUILD)/deps/.stamp
 
@@ -86,6 +86,9 @@ $(BUILD)/core.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/wasm_exports.o
 $(BUILD)/caisson-events: wasm/tools/caisson_events.c $(native_OBJ) $(CORE_HEADERS)
 	$(CC) -std=c11 -O2 -g -Wall -Wextra -Werror $(CORE_INC) -o $@ $< $(native_OBJ)
 
-core: $(BUILD)/core.wasm $(BUILD)/caisson-events
+$(BUILD)/caisson-policy: wasm/tools/caisson_policy.c $(native_OBJ) $(CORE_HEADERS)
+	$(CC) -std=c11 -O2 -g -Wall -Wextra -Werror $(CORE_INC) -o $@ $< $(native_OBJ)
+
+core: $(BUILD)/core.wasm $(BUILD)/caisson-events $(BUILD)/caisson-policy
 
 include wasm/test.mk

@@ -1,0 +1,76 @@
+/* The first line is a document, the rest are questions. Oracles: nothing is over-run; a printed table answers
+ * as the first one did and prints the same; one more deny never allows more. */
+#include "csn/policy.h"
+
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static csn_policy one, two;
+static _Alignas(8) uint8_t memory[CSN_ARENA_CAP], text[CSN_POLICY_PRINT_MAX], text2[CSN_POLICY_PRINT_MAX],
+    report[512];
+
+static csn_err compile(csn_policy *p, csn_span doc, csn_policy_dialect d, bool add) {
+  csn_arena a = {memory, sizeof memory, 0};
+  csn_fx r = {report, sizeof report, 0};
+  csn_pointer bad;
+  return csn_policy_compile(p, &a, doc, &d, add, &r, &bad);
+}
+
+static csn_span line(const uint8_t *data, size_t size, size_t *at) {
+  size_t end = *at;
+  while (end < size && data[end] != '\n')
+    end++;
+  csn_span s = csn_span_of(data + *at, (uint32_t)(end - *at));
+  *at = end + 1;
+  return s;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  size_t at = 0;
+  csn_span doc = line(data, size, &at);
+  if (compile(&one, doc, CSN_POLICY_AUTO, false) != CSN_ERR_OK) return 0;
+  csn_fx out = {text, sizeof text, 0}, out2 = {text2, sizeof text2, 0};
+  csn_policy_print(&one, &out);
+  if (compile(&two, csn_span_of(text, out.len), CSN_POLICY_OWN, false) != CSN_ERR_OK)
+    return 0; /* mapped lists may repeat a rule of a preset */
+  csn_policy_print(&two, &out2);
+  if (out.len != out2.len || memcmp(text, text2, out.len) != 0) abort();
+  while (at < size) {
+    csn_span q = line(data, size, &at);
+    csn_host h;
+    uint16_t port;
+    csn_arena a = {memory, sizeof memory, 0};
+    static uint8_t words[CSN_POLICY_SENTENCE_MAX];
+    csn_fx sentence = {words, sizeof words, 0};
+    if (csn_hostport_parse(q, &h, &port) == CSN_ERR_OK) {
+      csn_verdict v = csn_policy_net(&one, &h, port, NULL), w = csn_policy_net(&two, &h, port, NULL);
+      if (v.action != w.action) abort();
+      csn_policy_sentence(&one, v, q, &sentence);
+      csn_policy_inject(&one, &h, port);
+    }
+    uint32_t split = 0;
+    while (split < q.len && q.ptr[split] != ' ')
+      split++;
+    csn_tool_call call = {csn_span_of(q.ptr, split), csn_span_of(q.ptr + split, q.len - split),
+                          csn_span_str("/workspace"), csn_span_str("/home/user"), false};
+    csn_verdict t = csn_policy_tool(&one, &call, &a), u = csn_policy_tool(&two, &call, &a);
+    if (t.action != u.action) abort();
+    sentence.len = 0;
+    csn_policy_sentence(&one, t, q, &sentence);
+    csn_policy_artifact(&one, q);
+  }
+  static const char deny[] = "{\"network\":{\"deny\":[\"*.test\",\"10.0.0.0/8\"]}}";
+  if (compile(&two, csn_span_of(text, out.len), CSN_POLICY_OWN, false) != CSN_ERR_OK) return 0;
+  if (compile(&two, csn_span_str(deny), CSN_POLICY_OWN, true) != CSN_ERR_OK) return 0;
+  for (at = doc.len + 1; at < size;) {
+    csn_span q = line(data, size, &at);
+    csn_host h;
+    uint16_t port;
+    if (csn_hostport_parse(q, &h, &port) != CSN_ERR_OK) continue;
+    if (csn_policy_net(&two, &h, port, NULL).action == CSN_ALLOW &&
+        csn_policy_net(&one, &h, port, NULL).action != CSN_ALLOW)
+      abort();
+  }
+  return 0;
+}
