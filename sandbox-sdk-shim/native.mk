@@ -64,7 +64,7 @@ build/native/unit_test: tests/engine/unit_test.c $(NATIVE_UNITS) $(NATIVE_HDRS) 
 	@mkdir -p $(@D)
 	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_test.c $(NATIVE_UNITS) $(CJSON_DIR)/cJSON.c -lm
 
-NATIVE_GUEST_UNITS := $(addprefix $(NATIVE_DIR)/,common/buf.c guest/git_url.c)
+NATIVE_GUEST_UNITS := $(addprefix $(NATIVE_DIR)/,common/buf.c guest/backup_names.c guest/git_url.c)
 build/native/unit_guest_test: tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNITS) $(NATIVE_HDRS) | $(CJSON_DIR)/cJSON.c
 	@mkdir -p $(@D)
 	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNITS)

@@ -15,14 +15,14 @@ node_major() { node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p'; }
 
 packages() {
   command -v apt-get >/dev/null || {
-    for tool in clang wasm-ld llvm-nm gcc bwrap python3 git npm curl xz; do
+    for tool in clang wasm-ld llvm-nm gcc bwrap python3 git npm curl xz mksquashfs; do
       command -v "$tool" >/dev/null || missing+=" $tool"
     done
     [ -z "${missing:-}" ] && return 0
     die "this machine has no apt-get; please install:${missing} and the development files of libevent, libseccomp, wasi-libc and compiler-rt (wasm32)"
   }
   # The compiler's major version names the packages of its run-time libraries.
-  want="clang lld llvm gcc libc6-dev wasi-libc libevent-dev libseccomp-dev bubblewrap clang-format python3 git curl ca-certificates xz-utils procps"
+  want="clang lld llvm gcc libc6-dev wasi-libc libevent-dev libseccomp-dev bubblewrap clang-format python3 git curl ca-certificates xz-utils procps squashfs-tools"
   if ! command -v npm >/dev/null; then
     # A nodejs that did not come from the distribution brings its own npm.
     want="$want nodejs npm"

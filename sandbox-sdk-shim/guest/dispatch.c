@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const route *const route_groups[] = {misc_routes, exec_routes,    process_routes,
-                                            file_routes, session_routes, git_routes};
+static const route *const route_groups[] = {misc_routes,    exec_routes, process_routes, file_routes,
+                                            session_routes, git_routes,  backup_routes};
 
 struct inbound {
   exchange *x;

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -102,6 +103,8 @@ int main(int argc, char **argv) {
   prctl(PR_SET_DUMPABLE, 0);
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   signal(SIGPIPE, SIG_IGN);
+  /* The usual one: what commands make must not be writable by everyone. */
+  umask(022);
   /* The path that was executed is a descriptor of a host file; the entrypoint must not get it. */
   syscall(SYS_close_range, LINK_FD + 1u, ~0u, 0u);
   /* Descriptors may be inherited from whatever started the engine; commands get none. */

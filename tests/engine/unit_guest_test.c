@@ -1,5 +1,6 @@
 /* tests/engine/unit_guest_test.c - the guest's pure parsing functions, under ASan and UBSan. TAP. */
 #define _GNU_SOURCE
+#include "../../sandbox-sdk-shim/guest/backup_names.h"
 #include "../../sandbox-sdk-shim/guest/git_url.h"
 
 #include <stdbool.h>
@@ -154,7 +155,80 @@ static void test_git_errors(void) {
   check(same(git_error_code(1, ""), "GIT_CLONE_FAILED"), "else");
 }
 
+static void test_backup_paths(void) {
+  static const char *const good[] = {"/workspace",  "/workspace/", "/home/user/..a",
+                                     "/tmp/a..b/c", "/var/tmp",    "/app"};
+  for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+    check(backup_dir_check(good[i]) == NULL, good[i]);
+  static const char *const bad[] = {
+      "",     "workspace",     "/",         "/etc", "/workspace/..", "/workspace/../etc",
+      "/var", "/workspacefoo", "/tmp/a\nb", "/apps"};
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    char *text = tight(bad[i]);
+    check(backup_dir_check(text) != NULL, "a directory that is refused");
+    free(text);
+  }
+  check(backup_archive_check("/var/backups/a.sqsh") == NULL &&
+            backup_archive_check("/var/backups/a/b") == NULL,
+        "archives");
+  static const char *const no[] = {"/var/backups", "/var/backups/", "/var/backups/a/", "/var/backupsx/a",
+                                   "/var/backups/../a"};
+  for (size_t i = 0; i < sizeof no / sizeof no[0]; i++)
+    check(backup_archive_check(no[i]) != NULL, "an archive that is refused");
+}
+
+static bool glob_is(const char *glob, const char *want) {
+  csn_buf out = {0};
+  char *text = tight(glob);
+  const char *why = backup_add_glob(&out, text);
+  bool ok = want == NULL ? why != NULL && out.len == 0 : why == NULL && strcmp(csn_buf_cstr(&out), want) == 0;
+  if (!ok) printf("# %s gave %s\n", glob, csn_buf_cstr(&out));
+  csn_buf_free(&out);
+  free(text);
+  return ok;
+}
+
+static bool path_is(const char *path, const char *want) {
+  csn_buf out = {0};
+  size_t len = strlen(path);
+  char *text = malloc(len == 0 ? 1 : len);
+  if (text == NULL) abort();
+  memcpy(text, path, len);
+  bool added = backup_add_path(&out, text, len);
+  bool ok = want == NULL ? !added && out.len == 0 : added && strcmp(csn_buf_cstr(&out), want) == 0;
+  csn_buf_free(&out);
+  free(text);
+  return ok;
+}
+
+static void test_backup_excludes(void) {
+  check(glob_is("*.log", "*.log\n... *.log\n"), "a name, at every depth");
+  check(glob_is("a/b", "a/b\n") && glob_is("/a", "a\n") && glob_is("./a", "a\n"), "from the top");
+  check(glob_is("**/a/**", "a\n... a\n") && glob_is("a/**/b", "a/b\n"), "two stars");
+  check(glob_is("... a/b", "a/b\n... a/b\n"), "mksquashfs's own form");
+  check(glob_is("", "") && glob_is("**", "") && glob_is("**/", "") && glob_is("/", ""), "nothing");
+  check(glob_is("#a ", "[#]a[ ]\n... [#]a[ ]\n") && glob_is(" ", "[ ]\n... [ ]\n"),
+        "comment and white space");
+  check(glob_is("a\nb", NULL) && glob_is("\x7f", NULL), "control characters");
+  check(path_is("a/b/", "a/b\n") && path_is("*[x]?\\", "\\*\\[x\\]\\?\\\\\n"), "a path stands for itself");
+  check(path_is(" a", "[ ]a\n") && path_is("", NULL) && path_is("/", NULL) && path_is("a\nb", NULL),
+        "odd paths");
+}
+
+static void test_backup_losses(void) {
+  size_t len = 0;
+  static const char text[] = "all well\nFailed to read file x, creating empty file\nrest";
+  const char *at = backup_left_out(text, &len);
+  check(at == text + 9 && len == 42, "a lost file");
+  check(backup_left_out("", &len) == NULL && backup_left_out("fine\n\n", &len) == NULL, "no loss");
+  check(backup_left_out("Cannot stat dir/file x because No such file or directory, ignoring", &len) == NULL,
+        "a file that vanished");
+}
+
 int main(void) {
+  test_backup_paths();
+  test_backup_excludes();
+  test_backup_losses();
   test_git_urls();
   test_git_branches();
   test_git_redaction();
