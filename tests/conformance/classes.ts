@@ -26,6 +26,21 @@ export class Hooked extends Sandbox {
     super.onError(error);
   }
 
+  /** What a process's callbacks were called with, up to its exit. */
+  async callbacks(command: string): Promise<unknown[]> {
+    const calls: unknown[] = [];
+    await new Promise<void>((resolve, reject) => {
+      const onExit = (code: number | null): void => {
+        calls.push(["exit", code]);
+        resolve();
+      };
+      this.startProcess(command, { onOutput: (which, data) => calls.push([which, data]), onExit, onError: reject }).catch(
+        reject,
+      );
+    });
+    return calls;
+  }
+
   /** The hooks that ran since the object exists, oldest first. */
   async hooks(): Promise<unknown[]> {
     return this.ctx.storage.kv.get<unknown[]>("hooks") ?? [];

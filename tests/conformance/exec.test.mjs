@@ -125,12 +125,13 @@ perTransport("exec", (make) => {
   it("kills the whole tree of a command that takes too long", async () => {
     const own = make();
     const nap = "4321.5";
+    const left = `pgrep -ax sleep | grep -c ${nap}`;
     const tree = `(sleep ${nap} & setsid sleep ${nap} & sleep ${nap}) & sleep ${nap}`;
     await rejects(own.exec(tree, { timeout: 400 }), {
       code: "COMMAND_EXECUTION_ERROR",
       message: /timeout after 400ms/i,
     });
-    await until(async () => (await own.exec(`pgrep -fc 'sleep ${nap}$'`)).stdout === "0", "the tree is gone");
+    await until(async () => (await own.exec(left)).stdout === "0", "the tree is gone");
     assert.equal((await own.exec("echo usable")).stdout, "usable");
 
     const without = make({ enableDefaultSession: false });
@@ -138,7 +139,7 @@ perTransport("exec", (make) => {
     assert.equal(result.exitCode, 124);
     assert.equal(result.stdout, "before\n");
     assert.match(result.stderr, /timed out after 400ms/i);
-    await until(async () => (await without.exec(`pgrep -fc 'sleep ${nap}$'`)).stdout === "0\n", "the tree is gone");
+    await until(async () => (await without.exec(left)).stdout === "0\n", "the tree is gone");
   });
 
   it("calls onOutput and onComplete as a streaming exec goes", async () => {
