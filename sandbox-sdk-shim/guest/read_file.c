@@ -36,6 +36,25 @@ static const struct {
     {"woff2", "font/woff2", true},      {"sqsh", "application/octet-stream", true},
 };
 
+/* The first bytes of formats that come without an extension as often as with one. */
+static const struct {
+  const char *magic;
+  size_t len;
+  const char *mime;
+} signatures[] = {
+    {"\x89PNG\r\n\x1a\n", 8, "image/png"},
+    {"\xff\xd8\xff", 3, "image/jpeg"},
+    {"GIF8", 4, "image/gif"},
+    {"%PDF-", 5, "application/pdf"},
+    {"PK\x03\x04", 4, "application/zip"},
+    {"\x1f\x8b", 2, "application/gzip"},
+    {"\0asm", 4, "application/wasm"},
+    {"\x7f"
+     "ELF",
+     4, "application/x-executable"},
+    {"hsqs", 4, "application/octet-stream"},
+};
+
 /* By extension first, else by the first bytes. A text extension on bytes that are not
  * text is not believed: the bytes would not survive the trip as text. */
 static const char *kind_of(const char *path, const char *head, size_t len, bool *binary) {
@@ -50,6 +69,11 @@ static const char *kind_of(const char *path, const char *head, size_t len, bool 
     }
   }
   *binary = !text;
+  for (size_t i = 0; i < sizeof signatures / sizeof signatures[0]; i++) {
+    if (len < signatures[i].len || memcmp(head, signatures[i].magic, signatures[i].len) != 0) continue;
+    *binary = true;
+    return signatures[i].mime;
+  }
   return len == 0 ? "inode/x-empty" : text ? "text/plain" : "application/octet-stream";
 }
 

@@ -34,9 +34,11 @@ export class Hooked extends Sandbox {
         calls.push(["exit", code]);
         resolve();
       };
-      this.startProcess(command, { onOutput: (which, data) => calls.push([which, data]), onExit, onError: reject }).catch(
-        reject,
-      );
+      this.startProcess(command, {
+        onOutput: (which, data) => calls.push([which, data]),
+        onExit,
+        onError: reject,
+      }).catch(reject);
     });
     return calls;
   }

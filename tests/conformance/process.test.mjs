@@ -90,14 +90,24 @@ perTransport("processes", (make, transport) => {
     await sleep(200);
     const events = await (await sandbox.stream.streamProcessLogs(process.id)).all();
     assert.equal(events[0].type, "process_info");
-    const data = (type) => events.filter((event) => event.type === type).map((event) => event.data).join("");
+    const data = (type) =>
+      events
+        .filter((event) => event.type === type)
+        .map((event) => event.data)
+        .join("");
     assert.equal(data("stdout"), "early\n");
     assert.equal(data("stderr"), "late\n");
     assert.deepEqual([events.at(-1).type, events.at(-1).exitCode], ["exit", 2]);
     assert.ok(events.every((event) => event.processId === process.id));
     const again = await (await sandbox.stream.streamProcessLogs(process.id)).all();
     assert.equal(again.at(-1).exitCode, 2);
-    assert.equal(again.filter((event) => event.type === "stdout").map((event) => event.data).join(""), "early\n");
+    assert.equal(
+      again
+        .filter((event) => event.type === "stdout")
+        .map((event) => event.data)
+        .join(""),
+      "early\n",
+    );
   });
 
   it("have several readers of their log, of which one may go away", async () => {
@@ -108,7 +118,10 @@ perTransport("processes", (make, transport) => {
     c.cancel();
     await reader.read().catch(() => {});
     for (const events of await Promise.all([a.all(), b.all()])) {
-      const out = events.filter((event) => event.type === "stdout").map((event) => event.data).join("");
+      const out = events
+        .filter((event) => event.type === "stdout")
+        .map((event) => event.data)
+        .join("");
       assert.equal(out, "1\n2\n3\n4\n5\n6\n");
       assert.equal(events.at(-1).type, "exit");
     }
@@ -122,14 +135,21 @@ perTransport("processes", (make, transport) => {
     );
     // The later ones only reach who lives on beside the SDK: RPC drops a caller's functions when startProcess() returns.
     const calls = await make({}, { namespace: "HOOKED" }).callbacks("echo called; echo err >&2; exit 6");
-    assert.deepEqual(calls.toSorted(), [["exit", 6], ["stderr", "err\n"], ["stdout", "called\n"]]);
+    assert.deepEqual(calls.toSorted(), [
+      ["exit", 6],
+      ["stderr", "err\n"],
+      ["stdout", "called\n"],
+    ]);
   });
 
   it("are killed with their tree", async () => {
     const nap = "7654.3";
     for (const target of [sandbox, bare]) {
       const process = await target.startProcess(`(setsid sleep ${nap} & sleep ${nap}) & sleep ${nap}`);
-      await until(async () => (await target.exec(`pgrep -ax sleep | grep -c ${nap}`)).stdout.trim() === "3", "three sleep");
+      await until(
+        async () => (await target.exec(`pgrep -ax sleep | grep -c ${nap}`)).stdout.trim() === "3",
+        "three sleep",
+      );
       await process.kill();
       assert.equal((await target.exec(`pgrep -ax sleep | grep -c ${nap}`)).stdout.trim(), "0");
       assert.equal(await process.getStatus(), "killed");
@@ -177,7 +197,10 @@ perTransport("processes", (make, transport) => {
     const found = await process.waitForLog(regexp(/port (\d+)/), 10_000);
     assert.equal(found.line, "listening on port 8123");
     assert.equal(found.match[1], "8123");
-    await rejects(process.waitForLog("never", 400), { name: "ProcessReadyTimeoutError", code: "PROCESS_READY_TIMEOUT" });
+    await rejects(process.waitForLog("never", 400), {
+      name: "ProcessReadyTimeoutError",
+      code: "PROCESS_READY_TIMEOUT",
+    });
     await process.kill();
     const short = await sandbox.startProcess("echo only; sleep 0.3; exit 4");
     const error = await rejects(short.waitForLog("never"), { code: "PROCESS_EXITED_BEFORE_READY" });

@@ -14,9 +14,9 @@ perTransport("sessions", (make) => {
   it("keep directory, variables, functions, options and aliases", async () => {
     const session = await sandbox.createSession({ id: "keeps" });
     await session.exec("cd /tmp && mkdir -p deep && cd deep");
-    await session.exec("export EXPORTED=1; plain=2; f() { echo \"f $1\"; }; set -o noclobber; declare -A map=([k]=v)");
-    const result = await session.exec('echo "$PWD $EXPORTED $plain ${map[k]}"; f x; echo $-');
-    assert.match(result.stdout, /^\/tmp\/deep 1 2 v\nf x\n.*C/);
+    await session.exec('export EXPORTED=1; plain=2; f() { echo "f $1"; }; set -o noclobber; declare -A map=([k]=v)');
+    const result = await session.exec('echo "$PWD $EXPORTED $plain"; f x; echo $-; declare -p map');
+    assert.match(result.stdout, /^\/tmp\/deep 1 2\nf x\n.*C.*\n.*\[k\]="v"/);
     assert.equal((await session.exec("env | grep -c ^EXPORTED=")).stdout, "1");
     assert.equal((await session.exec("cd ..; pwd; cd - >/dev/null; pwd")).stdout, "/tmp\n/tmp/deep");
     // A failed command changes nothing.
@@ -106,7 +106,14 @@ perTransport("sessions", (make) => {
 
   it("survive what breaks shells", async () => {
     const session = await sandbox.createSession({ id: "tough" });
-    for (const command of ["exec 2>&-", "exec 1>&-", "unset IFS PATH", "IFS=0123456789", "trap 'echo trapped' DEBUG", "set -x"])
+    for (const command of [
+      "exec 2>&-",
+      "exec 1>&-",
+      "unset IFS PATH",
+      "IFS=0123456789",
+      "trap 'echo trapped' DEBUG",
+      "set -x",
+    ])
       await session.exec(command);
     assert.match((await session.exec("echo out")).stdout, /out/);
     const errexit = await sandbox.createSession({ id: "errexit" });
