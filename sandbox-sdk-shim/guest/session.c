@@ -150,6 +150,8 @@ static void finish_command(session *s, int code, const char *failure) {
   s->running = NULL;
   csn_buf out = s->out[0], err = s->out[1];
   s->out[0] = s->out[1] = (csn_buf){0};
+  /* A deleted session's command may die, and its status be told, before the shell does. */
+  if (s->destroyed) failure = "destroyed";
   c->done(c->arg, code, &out, &err, s->failure != NULL ? s->failure : failure);
   s->failure = NULL;
   csn_buf_free(&out);
