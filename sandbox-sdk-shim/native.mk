@@ -69,10 +69,14 @@ build/native/unit_guest_test: tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNIT
 	@mkdir -p $(@D)
 	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNITS)
 
+build/native/unit_pump_test: tests/engine/unit_pump_test.c $(NATIVE_DIR)/engine/pump.c $(NATIVE_HDRS)
+	@mkdir -p $(@D)
+	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -o $@ tests/engine/unit_pump_test.c $(NATIVE_DIR)/engine/pump.c -levent_core
+
 # The shell adds up both kinds of TAP; a file that fails outside its tests counts as one failure in node's own sum.
-test-engine: engine build/native/unit_test build/native/unit_guest_test
+test-engine: engine build/native/unit_test build/native/unit_guest_test build/native/unit_pump_test
 	@mkdir -p build/test-results; out=build/test-results; rc=0; \
-	: > $$out/engine-unit.tap; for unit in unit_test unit_guest_test; do build/native/$$unit >> $$out/engine-unit.tap || rc=1; done; \
+	: > $$out/engine-unit.tap; for unit in unit_test unit_guest_test unit_pump_test; do build/native/$$unit >> $$out/engine-unit.tap || rc=1; done; \
 	cat $$out/engine-unit.tap; \
 	$(NATIVE_NODE) --test --test-concurrency=1 --test-reporter=tap tests/engine/*.test.mjs > $$out/engine-system.tap || rc=1; \
 	cat $$out/engine-system.tap; \

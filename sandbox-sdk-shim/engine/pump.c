@@ -89,8 +89,9 @@ static bool move_lane(lane *l) {
     if (n == 0) l->ended = true;
     l->len = (size_t)n;
   }
-  /* Data may be left: turns are limited so that one fast pair does not starve the others. */
-  event_add(l->rd, NULL);
+  /* Turns are limited so that one fast pair does not starve the others. What the last one read, or the end
+   * that it met, goes out when there is room: `from` may never be readable again. */
+  event_add(l->off < l->len || l->ended ? l->wr : l->rd, NULL);
   return true;
 }
 
