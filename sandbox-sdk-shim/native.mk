@@ -69,9 +69,9 @@ build/native/unit_guest_test: tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNIT
 	@mkdir -p $(@D)
 	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNITS)
 
-build/native/unit_pump_test: tests/engine/unit_pump_test.c $(NATIVE_DIR)/engine/pump.c $(NATIVE_HDRS)
+build/native/unit_pump_test: tests/engine/unit_pump_test.c $(NATIVE_DIR)/engine/pump.c $(NATIVE_HDRS) | $(CJSON_DIR)/cJSON.c
 	@mkdir -p $(@D)
-	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -o $@ tests/engine/unit_pump_test.c $(NATIVE_DIR)/engine/pump.c -levent_core
+	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_pump_test.c $(NATIVE_DIR)/engine/pump.c -levent_core
 
 # The shell adds up both kinds of TAP; a file that fails outside its tests counts as one failure in node's own sum.
 test-engine: engine build/native/unit_test build/native/unit_guest_test build/native/unit_pump_test
