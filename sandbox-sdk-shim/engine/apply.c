@@ -305,7 +305,8 @@ static bool counts_by_namespace(void) {
 }
 
 static void set_limits(const limits *l, bool root) {
-  set_limit(RLIMIT_CORE, 0);
+  /* 1 is special: no file, and the machine's crash handler is not started either (see seccomp.c). */
+  set_limit(RLIMIT_CORE, 1);
   set_limit(RLIMIT_NOFILE, l->open_files);
   /* A full file system in memory says so itself; elsewhere one endless file ends its writer, not the sandbox.
    */

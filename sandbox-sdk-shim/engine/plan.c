@@ -76,6 +76,8 @@ static void arg(plan *p, const char *s) {
 
 static void bwrap_args(plan *p, const sandbox *sb, const cJSON *env) {
   ARGS(p, "--bind", p->root, "/", "--proc", "/proc", "--dev", "/dev");
+  /* What the kernel lets the owner of a namespace write there is nobody's business inside. */
+  ARGS(p, "--ro-bind", "/proc/sys", "/proc/sys", "--ro-bind-try", "/proc/pressure", "/proc/pressure");
   /* Its owner is the sandbox's user and its size is of the kernel's choosing: nothing may be written there.
    */
   ARGS(p, "--bind", STAGE "/shm", "/dev/shm", "--remount-ro", "/dev", "--perms", "0700", "--dir",

@@ -3,7 +3,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { chmodSync, chownSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import http from "node:http";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 
 export const BUILD = resolve(import.meta.dirname, "../../build");
 export const NO_SESSION = "__DISABLE_SESSION__";
@@ -31,22 +31,32 @@ export function exchange(port, method, path, { headers = {}, body, timeout = 60_
 
 /**
  * Starts an engine. `user`: "root" or "nobody"; binaries and state then stand in a directory that user can read.
- * `binds` are "SRC:DST" of read-only mounts; `wrap` is a command put before the engine's own, `args` are more options. stop() ends it and removes its files.
+ * `binds` are "SRC:DST" of read-only mounts; `wrap` is a command put before the engine's own, `args` are more options, `probe` puts the escape probe at
+ * /opt/probe. stop() ends it and removes its files.
  */
-export async function startEngine({ user = "root", binds = [], dir, keep = false, wrap = [], args: more = [] } = {}) {
+export async function startEngine({
+  user = "root",
+  binds = [],
+  dir,
+  keep = false,
+  wrap = [],
+  args: more = [],
+  probe = false,
+} = {}) {
   const home = dir ?? mkdtempSync(join(tmpdir(), "caisson-engine-"));
   const bin = join(home, "bin");
   const ordinary = user === "nobody";
   mkdirSync(bin, { recursive: true });
-  for (const name of ["caisson-engine", "caisson-guest", "caisson-run"]) {
+  for (const name of ["caisson-engine", "caisson-guest", "caisson-run", "native/probe"]) {
     const from = join(BUILD, name);
-    if (existsSync(from) && !existsSync(join(bin, name))) copyFileSync(from, join(bin, name));
+    const to = join(bin, basename(name));
+    if (existsSync(from) && !existsSync(to)) copyFileSync(from, to);
   }
   chmodSync(home, 0o755);
   if (ordinary) chownSync(home, NOBODY, NOBODY);
   const args = ["--token-file", join(home, "token"), "--state-dir", join(home, "state")];
   args.push("--guest", join(bin, "caisson-guest"), "--log-level", "debug", ...more);
-  for (const bind of binds) args.push("--bind-ro", bind);
+  for (const bind of probe ? [...binds, `${join(bin, "probe")}:/opt/probe`] : binds) args.push("--bind-ro", bind);
   const options = { stdio: ["ignore", "pipe", "pipe"], ...(ordinary ? { uid: NOBODY, gid: NOBODY } : {}), cwd: "/" };
   // It must not outlive a test run that crashes.
   const child = spawn("setpriv", ["--pdeathsig", "TERM", ...wrap, join(bin, "caisson-engine"), ...args], options);
