@@ -46,6 +46,7 @@ clean: ## removes what was built; keeps downloads (build/agents, build/deps, bui
 
 include wasm/wasm.mk
 include sandbox-sdk-shim/native.mk
+include tests/fuzz-native/fuzz.mk
 
 worker-types: worker/worker-configuration.d.ts
 worker/worker-configuration.d.ts: wrangler.toml package-lock.json

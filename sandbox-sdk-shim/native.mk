@@ -7,11 +7,12 @@ NATIVE_CC     ?= gcc
 NATIVE_STRIP  ?= strip
 CJSON_DIR     ?= build/deps/cjson
 HTTP_PARSER_DIR ?= build/deps/http-parser
+BEARSSL_DIR   ?= build/deps/bearssl
 NATIVE_DIR    := sandbox-sdk-shim
 NATIVE_WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wconversion \
                  -Wno-sign-conversion -Wundef -Wimplicit-fallthrough -Werror
 NATIVE_FLAGS  := -std=gnu11 -O2 -g -ffunction-sections -fdata-sections -fstack-protector-strong -D_FORTIFY_SOURCE=2 \
-                 $(NATIVE_WARN) -isystem $(CJSON_DIR) -isystem $(HTTP_PARSER_DIR)
+                 $(NATIVE_WARN) -isystem $(CJSON_DIR) -isystem $(HTTP_PARSER_DIR) -isystem $(BEARSSL_DIR)/inc
 NATIVE_STATIC := -static -Wl,--gc-sections -Wl,-z,relro,-z,now -Wl,-z,noexecstack
 
 NATIVE_COMMON := $(addprefix $(NATIVE_DIR)/common/,buf.c tree.c link.c)
@@ -42,9 +43,16 @@ build/native/http_parser.o: $(HTTP_PARSER_DIR)/http_parser.c
 	@mkdir -p $(@D)
 	$(NATIVE_CC) -std=gnu11 -O2 -ffunction-sections -fdata-sections -w -c $< -o $@.$$$$ && mv -f $@.$$$$ $@
 
+# SHA-1 for the WebSocket handshake.
+NATIVE_SHA1 := $(addprefix build/native/bearssl/,hash/sha1.o codec/dec32be.o codec/enc32be.o)
+$(NATIVE_SHA1): build/native/bearssl/%.o: $(BEARSSL_DIR)/src/%.c
+	@mkdir -p $(@D)
+	$(NATIVE_CC) -std=gnu11 -O2 -ffunction-sections -fdata-sections -w -I$(BEARSSL_DIR)/inc -I$(BEARSSL_DIR)/src -c $< -o $@.$$$$ && mv -f $@.$$$$ $@
+$(BEARSSL_DIR)/src/%.c: | $(CJSON_DIR)/cJSON.c ;
+
 # The linker warns of look-ups in libevent that a static program cannot do. The guest does none, so its words are shown only when
 # the link fails.
-build/caisson-guest: $(call native_objs,$(NATIVE_GUEST) $(NATIVE_COMMON)) build/native/cjson.o build/native/http_parser.o
+build/caisson-guest: $(call native_objs,$(NATIVE_GUEST) $(NATIVE_COMMON)) build/native/cjson.o build/native/http_parser.o $(NATIVE_SHA1)
 	{ $(NATIVE_CC) $(NATIVE_STATIC) -o $@.$$$$ $^ -levent_core -lm 2>$@.ld || { cat $@.ld >&2; exit 1; }; } && rm -f $@.ld && \
 	  $(NATIVE_STRIP) $@.$$$$ && mv -f $@.$$$$ $@
 
@@ -79,10 +87,16 @@ build/native/probe: $(NATIVE_PROBE) tests/engine/probe.h $(NATIVE_DIR)/native.mk
 	@mkdir -p $(@D)
 	$(NATIVE_CC) -std=gnu11 -O1 $(NATIVE_WARN) -static -o $@ $(NATIVE_PROBE)
 
+NATIVE_WIRE_UNITS := $(addprefix $(NATIVE_DIR)/,common/buf.c guest/jsonin.c guest/ws_frame.c)
+build/native/unit_wire_test: tests/engine/unit_wire_test.c $(NATIVE_WIRE_UNITS) $(NATIVE_HDRS)
+	@mkdir -p $(@D)
+	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -o $@ tests/engine/unit_wire_test.c $(NATIVE_WIRE_UNITS)
+
 # The shell adds up both kinds of TAP; a file that fails outside its tests counts as one failure in node's own sum.
-test-engine: engine build/native/unit_test build/native/unit_guest_test build/native/unit_pump_test build/native/probe
+NATIVE_UNIT_TESTS := unit_test unit_guest_test unit_pump_test unit_wire_test
+test-engine: engine $(NATIVE_UNIT_TESTS:%=build/native/%) build/native/probe
 	@mkdir -p build/test-results; out=build/test-results; rc=0; \
-	: > $$out/engine-unit.tap; for unit in unit_test unit_guest_test unit_pump_test; do build/native/$$unit >> $$out/engine-unit.tap || rc=1; done; \
+	: > $$out/engine-unit.tap; for unit in $(NATIVE_UNIT_TESTS); do build/native/$$unit >> $$out/engine-unit.tap || rc=1; done; \
 	cat $$out/engine-unit.tap; \
 	$(NATIVE_NODE) --test --test-concurrency=1 --test-reporter=tap tests/engine/*.test.mjs > $$out/engine-system.tap || rc=1; \
 	cat $$out/engine-system.tap; \

@@ -17,7 +17,11 @@ const SUITES = {
     command: ["make", "--no-print-directory", "test-core"],
     counts: counted("core"),
   },
-  fuzz: { what: "fuzz smoke", command: ["make", "--no-print-directory", "fuzz-smoke"], counts: null },
+  fuzz: {
+    what: "fuzz smoke",
+    command: ["make", "--no-print-directory", "fuzz-smoke", "fuzz-native-smoke"],
+    counts: null,
+  },
   engine: {
     what: "engine, guest and runner",
     command: ["make", "--no-print-directory", "test-engine"],

@@ -5,9 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const route *const route_groups[] = {misc_routes,    exec_routes, process_routes, file_routes,
-                                            session_routes, git_routes,  backup_routes};
-
 struct inbound {
   exchange *x;
   const route *r;      /* NULL: none fits, or a sink */
@@ -42,6 +39,7 @@ bool percent_decode(char *s) {
 }
 
 bool has_nul_escape(const char *json, size_t len) {
+  if (len == 0) return false;
   const char *at = json, *end = json + len;
   while ((at = memmem(at, (size_t)(end - at), "\\u0000", 6)) != NULL) {
     size_t slashes = 1;
@@ -97,8 +95,8 @@ static void find_route(inbound *in, int method, const char *path) {
     in->s = s;
     return;
   }
-  for (size_t g = 0; g < sizeof route_groups / sizeof route_groups[0]; g++) {
-    for (const route *r = route_groups[g]; r->path != NULL; r++) {
+  for (const route *const *group = route_groups; *group != NULL; group++) {
+    for (const route *r = *group; r->path != NULL; r++) {
       if (r->method != method || !route_matches(r->path, path, &arg, &arg_len)) continue;
       in->r = r;
       if (arg == NULL) return;

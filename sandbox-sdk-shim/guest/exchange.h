@@ -111,8 +111,8 @@ typedef struct sink_route {
   void (*drop)(void *arg); /* the client is gone before the end; arg dies, x is freed by the caller */
 } sink_route;
 
-extern const route misc_routes[], session_routes[], exec_routes[], process_routes[], file_routes[];
-extern const route git_routes[], backup_routes[], interp_routes[];
+/* The groups of routes, NULL at the end; each group ends with a path of NULL, and so do the sinks. */
+extern const route *const route_groups[];
 extern const sink_route sink_routes[];
 
 /* Strings of the body: NULL when absent (or null). ok_text() is false, and the error sent,

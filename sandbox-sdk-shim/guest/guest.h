@@ -30,6 +30,9 @@
 
 extern struct event_base *guest_base;
 
+extern const route misc_routes[], session_routes[], exec_routes[], process_routes[], file_routes[];
+extern const route git_routes[], backup_routes[], interp_routes[], ws_routes[];
+
 /* ---- job.c: one command under its supervisor ---- */
 
 typedef struct job job;

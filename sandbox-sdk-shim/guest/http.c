@@ -432,8 +432,9 @@ conn *http_upgrade(exchange *x, const char *head, const raw_handler *h, void *ar
   return c;
 }
 
-void http_raw_send(conn *c, csn_buf *bytes) {
-  put(c, bytes);
+void http_raw_send(conn *c, const void *head, size_t head_len, csn_buf *body) {
+  if (evbuffer_add(c->out, head, head_len) != 0) abort();
+  put(c, body);
   if (unsent(c) > HTTP_OUT_HIGH) c->wants_room = true;
   flush(c);
 }
@@ -465,6 +466,19 @@ void http_raw_close(conn *c) {
 
 /* ---- accepting ---- */
 
+void http_adopt(int fd) {
+  conn *c = calloc(1, sizeof *c);
+  if (c == NULL) abort();
+  c->fd = fd;
+  c->out = evbuffer_new();
+  c->rd = event_new(guest_base, fd, EV_READ | EV_PERSIST, on_readable, c);
+  c->wr = event_new(guest_base, fd, EV_WRITE, on_writable, c);
+  c->later = evtimer_new(guest_base, on_later, c);
+  if (c->out == NULL || c->rd == NULL || c->wr == NULL || c->later == NULL) abort();
+  next_request(c);
+  event_add(c->rd, NULL);
+}
+
 static struct event *accept_ev;
 
 static void on_accept_again(evutil_socket_t fd, short what, void *arg) {
@@ -487,16 +501,7 @@ static void on_accept(evutil_socket_t listen_fd, short what, void *arg) {
       event_del(accept_ev);
     }
     if (fd < 0) return;
-    conn *c = calloc(1, sizeof *c);
-    if (c == NULL) abort();
-    c->fd = fd;
-    c->out = evbuffer_new();
-    c->rd = event_new(guest_base, fd, EV_READ | EV_PERSIST, on_readable, c);
-    c->wr = event_new(guest_base, fd, EV_WRITE, on_writable, c);
-    c->later = evtimer_new(guest_base, on_later, c);
-    if (c->out == NULL || c->rd == NULL || c->wr == NULL || c->later == NULL) abort();
-    next_request(c);
-    event_add(c->rd, NULL);
+    http_adopt(fd);
   }
 }
 

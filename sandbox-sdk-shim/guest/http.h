@@ -13,6 +13,8 @@
 
 /* Accepts on `listen_fd` from now on. Aborts when that is no listening socket. */
 void http_serve(int listen_fd);
+/* Serves one connected, non-blocking socket, which it owns from now on. */
+void http_adopt(int fd);
 
 /* ---- upgraded connections ---- */
 
@@ -35,8 +37,8 @@ upgrade http_upgrade_asked(const exchange *x);
 /* Takes the connection over: sends `head` (a whole 101 answer), frees x; what the peer sends goes to `h`,
  * never from inside this call. */
 conn *http_upgrade(exchange *x, const char *head, const raw_handler *h, void *arg);
-/* Sends bytes (consumed). Nothing is called back from inside. */
-void http_raw_send(conn *c, csn_buf *bytes);
+/* Sends a head (copied) and a body (consumed). Nothing is called back from inside. */
+void http_raw_send(conn *c, const void *head, size_t head_len, csn_buf *body);
 /* Bytes not yet handed to the kernel. */
 size_t http_raw_unsent(const conn *c);
 /* Stops and restarts reading. */
