@@ -182,6 +182,33 @@ function suite(user) {
       assert.equal(hash.digest("hex"), createHash("sha256").update(want.toString()).digest("hex"));
       assert.equal(events.at(-1).exitCode, 0);
     });
+    test("an answer of many sizes arrives to its last byte on a connection that stays open", async () => {
+      const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+      for (let size = 900_000; size < 1_300_000; size += 10_007) {
+        const got = await new Promise((done, fail) => {
+          const options = {
+            host: "127.0.0.1",
+            port: box.port,
+            agent,
+            method: "POST",
+            path: "/api/execute",
+            timeout: 5000,
+          };
+          const req = http.request({ ...options, headers: box.headers }, (res) => {
+            let text = "";
+            res.on("data", (d) => {
+              text += d;
+            });
+            res.on("end", () => done(JSON.parse(text).stdout.length));
+          });
+          req.on("timeout", () => req.destroy(new Error(`${size}: the end is missing`)));
+          req.on("error", fail);
+          req.end(JSON.stringify({ command: `head -c ${size} /dev/zero | tr '\\0' x`, sessionId: NO_SESSION }));
+        });
+        assert.equal(got, size);
+      }
+      agent.destroy();
+    });
     test("a slow reader blocks nobody, a vanished one leaves the process running", async () => {
       const body = JSON.stringify({ command: "yes | head -c 200000000; touch /tmp/flood-done", sessionId: NO_SESSION });
       const socket = net.connect(box.port, "127.0.0.1");
