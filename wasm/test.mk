@@ -1,14 +1,20 @@
 # Tests of the core. Each program prints TAP; tests/unit/tally.mjs adds them up.
-CORE_UNIT := base json request price session feed host policy
+CORE_UNIT := base scan json request price session feed host policy
 CORE_TEST_DIR := $(BUILD)/test-results/core
+
+# The string scanner without SIMD, under names of its own, for the tests to hold against the one with it.
+SCAN_SCALAR := -DCSN_NO_SIMD -Dcsn_scan_long=scalar_scan_long -Dcsn_scan_bytes=scalar_scan_bytes -Dcsn_splats=scalar_splats
 
 # $(1) set of objects, $(2) compiler, $(3) flags
 define core_tests
-$(BUILD)/$(1)/%_test: tests/unit/%_test.c $$(wildcard tests/unit/*.h) $$($(1)_OBJ) $$(CORE_HEADERS)
-	$(2) -std=gnu11 $(3) -Wall -Wextra -Werror -Wno-missing-braces $$(CORE_INC) -Itests/unit -o $$@ $$< $$($(1)_OBJ)
+$(BUILD)/$(1)/%_test: tests/unit/%_test.c $$(wildcard tests/unit/*.h) $$($(1)_OBJ) $(BUILD)/$(1)/scan_scalar.o $$(CORE_HEADERS)
+	$(2) -std=gnu11 $(3) -Wall -Wextra -Werror -Wno-missing-braces $$(CORE_INC) -Itests/unit -o $$@ $$< $$($(1)_OBJ) $(BUILD)/$(1)/scan_scalar.o
+$(BUILD)/$(1)/scan_scalar.o: wasm/src/json_scan.c $$(CORE_HEADERS)
+	$(2) -std=c11 $$(CORE_WARN) $(3) $$(CORE_INC) $(SCAN_SCALAR) -c -o $$@ $$<
 $(BUILD)/$(1)/caisson-%: wasm/tools/caisson_%.c $$($(1)_OBJ) $$(CORE_HEADERS)
 	$(2) -std=gnu11 $(3) -Wall -Wextra -Werror $$(CORE_INC) -o $$@ $$< $$($(1)_OBJ)
 endef
+$(eval $(call core_tests,scalar,$(CC),-O2 -DCSN_NO_SIMD))
 $(eval $(call core_tests,san-gcc,gcc,$(CORE_SAN)))
 $(eval $(call core_tests,san-clang,$(CLANG),$(CORE_SAN)))
 $(eval $(call core_tests,san-memory,$(CLANG),-O1 -g -Wno-frame-larger-than -fsanitize=memory -fno-sanitize-recover=all))
@@ -16,11 +22,14 @@ CORE_SETS := san-gcc san-clang san-memory
 
 # --- fuzzers --------------------------------------------------------------------------------------------------------
 
-CORE_FUZZ := agent event load policy
+CORE_FUZZ := json agent event load policy
 FUZZ_SECONDS ?= 12
-$(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(wildcard tests/unit/*.h) $(fuzz_OBJ) $(CORE_HEADERS)
+$(BUILD)/fuzz/scan_scalar.o: wasm/src/json_scan.c $(CORE_HEADERS)
+	@mkdir -p $(@D)
+	$(CLANG) -std=c11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all $(CORE_INC) $(SCAN_SCALAR) -c -o $@ $<
+$(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(wildcard tests/unit/*.h) $(fuzz_OBJ) $(BUILD)/fuzz/scan_scalar.o $(CORE_HEADERS)
 	$(CLANG) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror \
-	  $(CORE_INC) -Itests/unit -o $@ $< $(fuzz_OBJ)
+	  $(CORE_INC) -Itests/unit -o $@ $< $(fuzz_OBJ) $(BUILD)/fuzz/scan_scalar.o
 
 fuzz-smoke: $(CORE_FUZZ:%=$(BUILD)/fuzz/fuzz_%)
 	@mkdir -p $(CORE_TEST_DIR)
@@ -38,7 +47,7 @@ fuzz-smoke: $(CORE_FUZZ:%=$(BUILD)/fuzz/fuzz_%)
 CORE_UNIT_BIN := $(foreach c,$(CORE_SETS),$(CORE_UNIT:%=$(BUILD)/$(c)/%_test))
 CORE_TAP := $(foreach c,$(CORE_SETS),$(foreach t,$(CORE_UNIT),$(c)-$(t))) table outcomes golden policy diff smoke abi symbols abi-check
 
-test-core: core $(CORE_UNIT_BIN) $(BUILD)/san-gcc/caisson-events $(BUILD)/san-clang/caisson-events $(BUILD)/gen_abi_ts $(BUILD)/san-gcc/caisson-policy
+test-core: core $(BUILD)/scalar/caisson-events $(CORE_UNIT_BIN) $(BUILD)/san-gcc/caisson-events $(BUILD)/san-clang/caisson-events $(BUILD)/gen_abi_ts $(BUILD)/san-gcc/caisson-policy
 	@rm -rf $(CORE_TEST_DIR) && mkdir -p $(CORE_TEST_DIR)
 	@for c in $(CORE_SETS); do for t in $(CORE_UNIT); do \
 	  $(BUILD)/$$c/$${t}_test >$(CORE_TEST_DIR)/$$c-$$t.tap 2>&1 || true; done; done
@@ -49,7 +58,7 @@ test-core: core $(CORE_UNIT_BIN) $(BUILD)/san-gcc/caisson-events $(BUILD)/san-cl
 	@$(CORE_NODE) tests/golden/outcomes.mjs $(BUILD)/san-clang/caisson-events >$(CORE_TEST_DIR)/outcomes.tap 2>&1 || true
 	@$(CORE_NODE) tests/golden/golden.mjs $(BUILD)/san-gcc/caisson-events $(BUILD)/core.wasm >$(CORE_TEST_DIR)/golden.tap 2>&1 || true
 	@$(CORE_NODE) tests/golden/policy.mjs $(BUILD)/san-gcc/caisson-policy >$(CORE_TEST_DIR)/policy.tap 2>&1 || true
-	@$(CORE_NODE) tests/diff/diff.mjs $(BUILD)/caisson-events $(BUILD)/core.wasm >$(CORE_TEST_DIR)/diff.tap 2>&1 || true
+	@$(CORE_NODE) tests/diff/diff.mjs $(BUILD)/caisson-events $(BUILD)/core.wasm $(BUILD)/scalar/caisson-events >$(CORE_TEST_DIR)/diff.tap 2>&1 || true
 	@$(CORE_NODE) tests/diff/smoke.mjs $(BUILD)/core.wasm >$(CORE_TEST_DIR)/smoke.tap 2>&1 || true
 	@$(CORE_NODE) tests/abi/abi.mjs $(BUILD)/core.wasm >$(CORE_TEST_DIR)/abi.tap 2>&1 || true
 	@sh tests/abi/symbols.sh $(NM_WASM) $(CORE_NAMES:%=$(BUILD)/wasm/%.o) >$(CORE_TEST_DIR)/symbols.tap 2>&1 || true

@@ -48,7 +48,7 @@ abi-check: $(BUILD)/gen_abi_ts
 
 define core_objects
 $(1)_OBJ := $$(CORE_NAMES:%=$(BUILD)/$(1)/%.o) $(BUILD)/$(1)/cJSON.o $$(addprefix $(BUILD)/$(1)/,$$(addsuffix .o,$$(notdir $$(CORE_BEARSSL))))
-$(BUILD)/$(1)/%.o: wasm/src/%.c $$(CORE_HEADERS) $$(CORE_DEPS)
+$(BUILD)/$(1)/%.o: wasm/src/%.c $$(CORE_HEADERS) $$(CORE_DEPS) wasm/wasm.mk
 	@mkdir -p $$(@D)
 	$(2) -std=c11 $$(CORE_WARN) $(3) $$(CORE_INC) -c -o $$@ $$<
 $(BUILD)/$(1)/cJSON.o: $$(CORE_DEPS)
@@ -62,8 +62,9 @@ endef
 
 # Redzones make every frame large.
 CORE_SAN := -O1 -g -Wno-frame-larger-than -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-WASM_FLAGS := --target=wasm32-wasi -O2 -fvisibility=hidden -fno-exceptions -ffunction-sections -fdata-sections
+WASM_FLAGS := --target=wasm32-wasi -O2 -msimd128 -fvisibility=hidden -fno-exceptions -ffunction-sections -fdata-sections
 $(eval $(call core_objects,native,$(CC),-O2 -g))
+$(eval $(call core_objects,scalar,$(CC),-O2 -DCSN_NO_SIMD))
 $(eval $(call core_objects,san-gcc,gcc,$(CORE_SAN)))
 $(eval $(call core_objects,san-clang,$(CLANG),$(CORE_SAN)))
 $(eval $(call core_objects,san-memory,$(CLANG),-O1 -g -Wno-frame-larger-than -fsanitize=memory -fno-sanitize-recover=all -fno-omit-frame-pointer))
@@ -83,12 +84,17 @@ $(BUILD)/wasm/exports/wasm_exports.o: wasm/abi/wasm_exports.c $(CORE_HEADERS) $(
 $(BUILD)/core.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/wasm_exports.o
 	$(CLANG) $(WASM_LINK) -o $@ $^
 
+# The tokenizer alone, for tests/bench.
+$(BUILD)/bench.wasm: wasm/tools/bench_core.c $(wasm_OBJ) $(CORE_HEADERS)
+	$(CLANG) -std=c11 $(WASM_FLAGS) -Wall -Wextra -Werror $(CORE_INC) -c -o $(BUILD)/wasm/bench_core.o $<
+	$(CLANG) $(WASM_LINK) -o $@ $(BUILD)/wasm/bench_core.o $(wasm_OBJ)
+
 $(BUILD)/caisson-events: wasm/tools/caisson_events.c $(native_OBJ) $(CORE_HEADERS)
 	$(CC) -std=c11 -O2 -g -Wall -Wextra -Werror $(CORE_INC) -o $@ $< $(native_OBJ)
 
 $(BUILD)/caisson-policy: wasm/tools/caisson_policy.c $(native_OBJ) $(CORE_HEADERS)
 	$(CC) -std=c11 -O2 -g -Wall -Wextra -Werror $(CORE_INC) -o $@ $< $(native_OBJ)
 
-core: $(BUILD)/core.wasm $(BUILD)/caisson-events $(BUILD)/caisson-policy
+core: $(BUILD)/core.wasm $(BUILD)/bench.wasm $(BUILD)/caisson-events $(BUILD)/caisson-policy
 
 include wasm/test.mk

@@ -1,5 +1,6 @@
 /**
- * The same bytes through the native tool and through core.wasm: the effect records must be the same, byte for byte.
+ * The same bytes through the native tool, the same built without SIMD, and core.wasm: the effect records must be the
+ * same, byte for byte.
  * Corpus: every transcript and the seeds of the agent fuzzer, at several chunk sizes. Prints TAP.
  */
 import { execFileSync } from "node:child_process";
@@ -7,7 +8,8 @@ import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { Core } from "./core.mjs";
 
-const [tool = "build/caisson-events", wasm = "build/core.wasm"] = process.argv.slice(2);
+const [tool = "build/caisson-events", wasm = "build/core.wasm", scalar = "build/scalar/caisson-events"] =
+  process.argv.slice(2);
 const sha256 = (parts) => parts.reduce((hash, part) => hash.update(part), createHash("sha256")).digest("hex");
 
 function inWasm(agent, input, chunk) {
@@ -55,15 +57,17 @@ for (const agent of ["claude-code", "shell"]) {
     for (const file of files) {
       const input = readFileSync(file);
       if (chunk === 1 && input.length > 20000) continue;
-      const native = sha256([
-        execFileSync(tool, ["--agent", agent, "--chunk", String(chunk), "--effects"], { input, maxBuffer: 1 << 28 }),
-      ]);
-      if (native !== inWasm(agent, input, chunk)) wrong.push(file);
+      const [native, plain] = [tool, scalar].map((path) =>
+        sha256([
+          execFileSync(path, ["--agent", agent, "--chunk", String(chunk), "--effects"], { input, maxBuffer: 1 << 28 }),
+        ]),
+      );
+      if (native !== inWasm(agent, input, chunk) || native !== plain) wrong.push(file);
     }
     count++;
     if (wrong.length > 0) failed++;
     console.log(
-      `${wrong.length === 0 ? "ok" : "not ok"} ${count} - ${agent}, chunks of ${chunk}: native and wasm agree on ${files.length} streams ${wrong.join(" ")}`,
+      `${wrong.length === 0 ? "ok" : "not ok"} ${count} - ${agent}, chunks of ${chunk}: native, scalar and wasm agree on ${files.length} streams ${wrong.join(" ")}`,
     );
   }
 }

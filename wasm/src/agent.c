@@ -110,14 +110,9 @@ void csn_agent_set_model(csn_agent_run *run, csn_span model) {
   memcpy(run->model, model.ptr, model.len);
 }
 
+/* Captures inside a verbatim one share its bytes, and a cut capture is escaped once more. */
 uint32_t csn_agent_need(const csn_json *j) {
-  uint32_t need = CSN_LINE_FX_MIN;
-  for (uint32_t i = 0; i < j->item_count; i++) {
-    const csn_json_item *item = &j->items[i];
-    need += item->len + CSN_LINE_EVENT_MAX;
-    if (item->cut) need += item->len;
-  }
-  return need;
+  return CSN_LINE_FX_MIN + j->item_count * CSN_LINE_EVENT_MAX + j->pool_len * 3u;
 }
 
 void csn_agent_raw(csn_emit *e, const char *reason, csn_span a, csn_span b) {

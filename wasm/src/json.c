@@ -1,40 +1,62 @@
-#include "csn/json.h"
-
-#define NONE      0xffffffffu
-#define NODE_NONE 0xffu
-
-enum state {
-  S_VALUE = 0,   /* a value must come */
-  S_VALUE_CLOSE, /* a value or ] */
-  S_KEY_CLOSE,   /* a key or } */
-  S_KEY,         /* a key */
-  S_COLON,       /* : */
-  S_NEXT,        /* , or the container's end */
-  S_STRING,      /* inside a string */
-  S_UTF8,        /* inside a UTF-8 sequence of a string */
-  S_ESCAPE,      /* after a backslash */
-  S_HEX,         /* inside \uXXXX */
-  S_NUMBER,      /* inside a number */
-  S_LITERAL,     /* inside true, false, null */
-  S_END,         /* the value is complete */
-  S_DEAD,        /* verdict reached */
-};
+#include "json_scan.h"
+#include "json_state.h"
 
 enum number { N_MINUS = 0, N_ZERO, N_INT, N_DOT, N_FRAC, N_E, N_SIGN, N_EXP };
+
+static uint32_t hash_key(uint32_t parent, const uint8_t *key, uint32_t len) {
+  if (len == 0) return parent % CSN_JSON_HASH;
+  return (parent * 37u + len * 7u + key[0] + key[len / 2] * 5u + key[len - 1] * 11u) % CSN_JSON_HASH;
+}
 
 void csn_json_init(csn_json *j, csn_json_table table) {
   CSN_INVARIANT(table.count >= 1 && table.count <= CSN_JSON_NODE_MAX);
   j->table = table;
+  memset(j->by_key, (int)NODE_NONE, sizeof j->by_key);
+  memset(j->any_key, (int)NODE_NONE, table.count);
+  memset(j->any_index, (int)NODE_NONE, sizeof j->any_index);
+  memset(j->want, CSN_JW_NOTHING, sizeof j->want);
+  memset(j->has_keys, 0, table.count);
+  memset(j->latest, 0, sizeof j->latest);
+  for (uint32_t i = 0; i < table.count; i++) {
+    const csn_json_node *n = &table.nodes[i];
+    if (n->field != 0) j->want[i] = n->raw ? CSN_JW_VERBATIM : CSN_JW_INSIDE;
+    if (i == 0) continue;
+    if (n->step == CSN_JS_ANY_INDEX) {
+      if (j->any_index[n->parent] == NODE_NONE) j->any_index[n->parent] = (uint8_t)i;
+      continue;
+    }
+    j->has_keys[n->parent] = 1;
+    if (n->step == CSN_JS_ANY_KEY) {
+      j->any_key[n->parent] = (uint8_t)i;
+      continue;
+    }
+    uint32_t len = csn_str_len(n->key);
+    CSN_INVARIANT(len > 0 && len <= CSN_JSON_KEY_CAP);
+    j->key_len_of[i] = (uint8_t)len;
+    uint32_t at = hash_key(n->parent, (const uint8_t *)n->key, len);
+    while (j->by_key[at] != NODE_NONE)
+      at = (at + 1) % CSN_JSON_HASH;
+    j->by_key[at] = (uint8_t)i;
+  }
+  j->is_array[0] = 0;
+  j->node_at[0] = (uint8_t)NODE_NONE;
+  memset(j->known, 0, sizeof j->known);
+  for (uint32_t i = 0; i < CSN_JSON_KNOWN_COUNT; i++)
+    j->known[i].key_len = CSN_JSON_KNOWN_NONE;
+  j->item_count = 0;
   csn_json_reset(j);
 }
 
 void csn_json_reset(csn_json *j) {
+  for (uint32_t i = 0; i < j->item_count; i++)
+    j->latest[j->items[i].field] = 0;
   j->state = S_VALUE;
   j->verdict = CSN_JSON_OK;
   j->in_key = 0;
   j->utf8_need = 0;
   j->has_nul = 0;
   j->lost = 0;
+  j->copying = 0;
   j->depth = 0;
   j->key_len = 0;
   j->key_over = 0;
@@ -48,6 +70,7 @@ void csn_json_reset(csn_json *j) {
   j->cr_count = 0;
   j->pool_len = 0;
   j->item_count = 0;
+  j->pooled = 0;
 }
 
 static void fail(csn_json *j, csn_json_verdict verdict) {
@@ -57,15 +80,13 @@ static void fail(csn_json *j, csn_json_verdict verdict) {
 
 /* --- captures --- */
 
+/* Appends to the open capture when it stands in the pool; in the input the bytes are there already. */
 static void keep(csn_json *j, const uint8_t *ptr, uint32_t len) {
-  if (j->outer == NONE) return;
+  if (j->outer == NONE || !j->copying) return;
   csn_json_item *o = &j->items[j->outer];
-  uint32_t cap = j->table.nodes[o->unused].cap;
-  uint32_t room = cap - o->len;
-  if (room > CSN_JSON_POOL_CAP - j->pool_len) room = CSN_JSON_POOL_CAP - j->pool_len;
-  if (o->cut) room = 0;
-  uint32_t kept = len < room ? len : room;
-  memcpy(j->pool + j->pool_len, ptr, kept);
+  uint32_t room = o->cut ? 0 : csn_json_room(j, o) - o->len;
+  uint32_t kept = csn_json_min(len, room);
+  if (kept > 0) memcpy(j->pool + j->pool_len, ptr, kept);
   j->pool_len += kept;
   o->len += kept;
   o->true_len += len;
@@ -78,46 +99,69 @@ static void keep(csn_json *j, const uint8_t *ptr, uint32_t len) {
   }
 }
 
+static bool is_verbatim(const csn_json *j) {
+  return j->outer != NONE && j->table.nodes[j->items[j->outer].node].raw;
+}
+
 /* Bytes outside of strings are part of a capture only in a verbatim one. */
 static void keep_raw(csn_json *j, const uint8_t *ptr) {
-  if (j->outer != NONE && j->table.nodes[j->items[j->outer].unused].raw) keep(j, ptr, 1);
+  if (is_verbatim(j)) keep(j, ptr, 1);
 }
 
-static uint32_t new_item(csn_json *j, csn_json_kind kind) {
-  const csn_json_node *n = &j->table.nodes[j->node];
-  if (j->item_count == CSN_JSON_ITEM_MAX) {
-    j->lost = 1;
-    return NONE;
-  }
-  csn_json_item *item = &j->items[j->item_count];
-  item->field = n->field;
-  item->kind = (uint8_t)kind;
-  item->cut = 0;
-  item->unused = (uint8_t)j->node; /* the node, until the value ends */
-  item->index = j->index;
-  item->off = j->pool_len;
-  item->len = 0;
-  item->true_len = 0;
-  return j->item_count++;
-}
-
-/* Longest prefix of a cut text that ends between units. */
-static uint32_t whole_units(const uint8_t *p, uint32_t len) {
-  uint32_t i = 0;
-  while (i < len) {
-    uint32_t unit = 1;
-    uint32_t bad;
-    if (p[i] == '\\') {
-      if (len - i < 2) return i;
-      unit = p[i + 1] == 'u' ? 6 : 2;
-      if (unit == 6 && len - i >= 6 && (p[i + 2] | 0x20) == 'd' &&
-          ((p[i + 3] | 0x20) == 'a' || (p[i + 3] | 0x20) == 'b' || p[i + 3] == '8' || p[i + 3] == '9'))
-        unit = 12; /* a high surrogate and what pairs with it */
-    } else if (p[i] >= 0x80) {
-      unit = csn_utf8_len(csn_span_of(p + i, len - i), &bad);
-      if (unit == 0) return i;
+/* Copies captures from the input into the pool. What is open has been read up to `p`. */
+static void keep_open(csn_json *j, const uint8_t *p) {
+  bool open = j->outer != NONE && !j->copying;
+  for (uint32_t i = j->pooled; i < j->item_count; i++) {
+    csn_json_item *item = &j->items[i];
+    if (open && (i == j->outer || i == j->inner)) {
+      item->true_len = (uint32_t)(p - item->text);
+      item->len = i == j->outer ? csn_json_min(item->true_len, csn_json_room(j, item))
+                                : csn_json_inner_off(j, p) - item->off;
+      item->cut = item->len < item->true_len;
     }
-    if (unit > len - i) return i;
+  }
+  if (open) {
+    const csn_json_item *o = &j->items[j->outer];
+    j->pool_len = o->off + o->len;
+    j->copying = 1;
+  }
+  for (uint32_t i = j->pooled; i < j->item_count; i++) {
+    csn_json_item *item = &j->items[i];
+    if (item->text == j->pool + item->off) continue;
+    if (item->len > 0) memcpy(j->pool + item->off, item->text, item->len);
+    item->text = j->pool + item->off;
+  }
+  j->pooled = j->item_count;
+}
+
+/* Bytes of the unit of text at p, of which `len` bytes, at least 1, are there; 0 when it is not whole. */
+static uint32_t unit_len(const uint8_t *p, uint32_t len) {
+  uint32_t bad;
+  if (*p >= 0x80) return csn_utf8_len(csn_span_of(p, len), &bad);
+  if (*p != '\\') return 1;
+  if (len < 2) return 0;
+  if (p[1] != 'u') return 2;
+  if (len < 6) return 0;
+  bool high =
+      (p[2] | 0x20) == 'd' && ((p[3] | 0x20) == 'a' || (p[3] | 0x20) == 'b' || p[3] == '8' || p[3] == '9');
+  if (!high) return 6;
+  /* A surrogate pair is one unit. */
+  if (len == 6 || (len == 7 && p[6] == '\\')) return 0;
+  if (p[6] != '\\' || p[7] != 'u') return 6;
+  return len < 12 ? 0 : 12;
+}
+
+/* Longest prefix of a cut text that ends between units. Only the end is looked at: from a place that is not
+ * inside of a unit which could reach it. */
+static uint32_t whole_units(const uint8_t *p, uint32_t len) {
+  uint32_t i = len > 32 ? len - 32 : 0;
+  while (i > 0 && p[i - 1] == '\\')
+    i--;
+  while (i < len && p[i] >= 0x80 && p[i] < 0xc0)
+    i++;
+  while (i < len) {
+    uint32_t unit = unit_len(p + i, len - i);
+    if (unit == 0) return i;
     i += unit;
   }
   return len;
@@ -127,60 +171,65 @@ uint32_t csn_json_cut(csn_span escaped, uint32_t cap) {
   return escaped.len <= cap ? escaped.len : whole_units(escaped.ptr, cap);
 }
 
-static void end_item(csn_json *j, uint32_t at) {
-  if (at == NONE) return;
-  csn_json_item *item = &j->items[at];
-  if (item->cut) {
-    csn_span kept = csn_span_of(j->pool + item->off, item->len);
-    item->len = item->kind == CSN_JK_STRING && !j->table.nodes[item->unused].raw
-                    ? whole_units(kept.ptr, kept.len)
-                    : csn_utf8_whole(kept);
-  }
-  item->unused = 0;
+void csn_json_item_trim(csn_json *j, csn_json_item *item) {
+  item->len = item->kind == CSN_JK_STRING && !j->table.nodes[item->node].raw
+                  ? whole_units(item->text, item->len)
+                  : csn_utf8_whole(csn_span_of(item->text, item->len));
 }
 
-static bool node_wanted(const csn_json *j) {
-  return j->node != NODE_NONE && j->table.nodes[j->node].field != 0;
-}
-
-/* A value starts. For strings and containers the caller keeps the first byte itself: a verbatim capture holds
- * it, the inside of a string does not. */
-static void begin_verbatim(csn_json *j, csn_json_kind kind) {
-  if (j->value_count < 0xffffffffu) j->value_count++;
-  if (!node_wanted(j) || j->outer != NONE || !j->table.nodes[j->node].raw) return;
-  j->outer = new_item(j, kind);
+static void open_outer(csn_json *j, csn_json_kind kind, const uint8_t *text) {
+  j->outer = csn_json_item_new(j, kind, j->node, text, j->pool_len);
   j->outer_depth = j->depth;
+  j->copying = 0;
 }
 
-static void begin_inside(csn_json *j, csn_json_kind kind) {
-  if (!node_wanted(j) || j->table.nodes[j->node].raw) return;
-  uint32_t at = new_item(j, kind);
+/* A value starts; `p` is its first byte. */
+static void begin_verbatim(csn_json *j, csn_json_kind kind, const uint8_t *p) {
+  if (j->value_count < 0xffffffffu) j->value_count++;
+  if (j->want[j->node] != CSN_JW_VERBATIM || j->outer != NONE) return;
+  open_outer(j, kind, p);
+}
+
+/* The same for captures that are not verbatim; `text` is the first byte that such a capture holds. */
+static void begin_inside(csn_json *j, csn_json_kind kind, const uint8_t *text) {
+  if (j->want[j->node] != CSN_JW_INSIDE) return;
   if (kind == CSN_JK_OBJECT || kind == CSN_JK_ARRAY) {
-    if (at != NONE) j->items[at].unused = 0;
+    csn_json_item_new(j, kind, j->node, j->pool,
+                      j->outer == NONE ? j->pool_len : csn_json_inner_off(j, text));
   } else if (j->outer == NONE) {
-    j->outer = at;
-    j->outer_depth = j->depth;
+    open_outer(j, kind, text);
   } else {
-    j->inner = at;
+    uint32_t off = csn_json_inner_off(j, text);
+    j->inner = csn_json_item_new(j, kind, j->node, j->copying ? j->pool + off : text, off);
   }
 }
 
-/* The value's last byte has been kept, except the closing quote of a string, which `inside` captures leave
- * out. */
-static void end_inside(csn_json *j) {
+static void end_item(csn_json *j, csn_json_item *item, const uint8_t *end) {
+  if (j->copying) {
+    if (item->cut) csn_json_item_trim(j, item);
+  } else if (item == &j->items[j->outer]) {
+    csn_json_item_whole(j, item, end);
+  } else {
+    csn_json_item_inner(j, item, end);
+  }
+}
+
+/* A string or scalar has ended; [.., end) is what captures hold that are not verbatim. */
+static void end_inside(csn_json *j, const uint8_t *end) {
   if (j->inner != NONE) {
-    end_item(j, j->inner);
+    end_item(j, &j->items[j->inner], end);
     j->inner = NONE;
-  } else if (j->outer != NONE && !j->table.nodes[j->items[j->outer].unused].raw) {
-    end_item(j, j->outer);
+  } else if (j->outer != NONE && !is_verbatim(j)) {
+    end_item(j, &j->items[j->outer], end);
     j->outer = NONE;
   }
 }
 
-static void end_value(csn_json *j) {
-  end_inside(j);
+/* A value has ended before `end`. */
+static void end_value(csn_json *j, const uint8_t *end) {
+  end_inside(j, end);
   if (j->outer != NONE && j->outer_depth == j->depth) {
-    end_item(j, j->outer);
+    end_item(j, &j->items[j->outer], end);
     j->outer = NONE;
   }
   j->state = j->depth == 0 ? S_END : S_NEXT;
@@ -188,26 +237,38 @@ static void end_value(csn_json *j) {
 
 /* --- structure --- */
 
-static uint32_t child_of(const csn_json *j, uint32_t parent, csn_json_step step) {
-  if (parent == NODE_NONE) return NODE_NONE;
-  for (uint32_t i = 1; i < j->table.count; i++) {
-    const csn_json_node *n = &j->table.nodes[i];
-    if (n->parent == parent && n->step == step) return i;
+/* Both at least `len` bytes. */
+static bool same_bytes(const uint8_t *a, const uint8_t *b, uint32_t len) {
+  if (len < 4) {
+    for (uint32_t i = 0; i < len; i++)
+      if (a[i] != b[i]) return false;
+    return true;
   }
-  return NODE_NONE;
+  uint32_t x, y, i = 0;
+  for (; i + 4 <= len; i += 4) {
+    memcpy(&x, a + i, 4);
+    memcpy(&y, b + i, 4);
+    if (x != y) return false;
+  }
+  memcpy(&x, a + len - 4, 4);
+  memcpy(&y, b + len - 4, 4);
+  return x == y;
+}
+
+uint32_t csn_json_child(const csn_json *j, uint32_t parent, const uint8_t *key, uint32_t len) {
+  for (uint32_t at = hash_key(parent, key, len); j->by_key[at] != NODE_NONE; at = (at + 1) % CSN_JSON_HASH) {
+    uint32_t node = j->by_key[at];
+    if (j->table.nodes[node].parent == parent && j->key_len_of[node] == len &&
+        same_bytes(key, (const uint8_t *)j->table.nodes[node].key, len))
+      return node;
+  }
+  return j->any_key[parent];
 }
 
 static uint32_t child_by_key(const csn_json *j, uint32_t parent) {
-  if (parent == NODE_NONE) return NODE_NONE;
-  uint32_t any = NODE_NONE;
-  for (uint32_t i = 1; i < j->table.count; i++) {
-    const csn_json_node *n = &j->table.nodes[i];
-    if (n->parent != parent) continue;
-    if (n->step == CSN_JS_ANY_KEY) any = i;
-    if (n->step == CSN_JS_KEY && !j->key_over && csn_span_is(csn_span_of(j->key, j->key_len), n->key))
-      return i;
-  }
-  return any;
+  if (parent == NODE_NONE || !j->has_keys[parent]) return NODE_NONE;
+  if (j->key_over) return j->any_key[parent];
+  return csn_json_child(j, parent, (const uint8_t *)j->key, j->key_len);
 }
 
 static void push_key(csn_json *j, uint8_t byte) {
@@ -223,15 +284,15 @@ static void open_container(csn_json *j, const uint8_t *p, bool array) {
     fail(j, CSN_JSON_TOO_DEEP);
     return;
   }
-  begin_verbatim(j, kind);
-  begin_inside(j, kind);
+  begin_verbatim(j, kind, p);
+  begin_inside(j, kind, p);
   keep_raw(j, p);
   j->depth++;
   j->is_array[j->depth] = array;
   j->node_at[j->depth] = (uint8_t)j->node;
   j->state = array ? S_VALUE_CLOSE : S_KEY_CLOSE;
   if (array) {
-    j->node = child_of(j, j->node, CSN_JS_ANY_INDEX);
+    j->node = j->any_index[j->node];
     if (j->node != NODE_NONE && j->first_array == 0) {
       j->first_array = j->depth;
       j->index = 0;
@@ -246,23 +307,23 @@ static void close_container(csn_json *j, const uint8_t *p) {
     j->index = 0;
   }
   j->depth--;
-  end_value(j);
+  end_value(j, p + 1);
 }
 
 static void begin_value(csn_json *j, const uint8_t *p) {
   static const char first[3] = {'t', 'f', 'n'};
   uint8_t c = *p;
   if (c == '"') {
-    begin_verbatim(j, CSN_JK_STRING);
+    begin_verbatim(j, CSN_JK_STRING, p);
     keep_raw(j, p);
-    begin_inside(j, CSN_JK_STRING);
+    begin_inside(j, CSN_JK_STRING, p + 1);
     j->in_key = 0;
     j->state = S_STRING;
   } else if (c == '{' || c == '[') {
     open_container(j, p, c == '[');
   } else if (c == '-' || (c >= '0' && c <= '9')) {
-    begin_verbatim(j, CSN_JK_NUMBER);
-    begin_inside(j, CSN_JK_NUMBER);
+    begin_verbatim(j, CSN_JK_NUMBER, p);
+    begin_inside(j, CSN_JK_NUMBER, p);
     keep(j, p, 1);
     j->number = c == '-' ? N_MINUS : c == '0' ? N_ZERO : N_INT;
     j->state = S_NUMBER;
@@ -270,8 +331,8 @@ static void begin_value(csn_json *j, const uint8_t *p) {
     for (uint8_t i = 0; i < 3; i++) {
       if (c != (uint8_t)first[i]) continue;
       csn_json_kind kind = i == 0 ? CSN_JK_TRUE : i == 1 ? CSN_JK_FALSE : CSN_JK_NULL;
-      begin_verbatim(j, kind);
-      begin_inside(j, kind);
+      begin_verbatim(j, kind, p);
+      begin_inside(j, kind, p);
       keep(j, p, 1);
       j->literal = i;
       j->literal_pos = 1;
@@ -352,38 +413,47 @@ static void begin_utf8(csn_json *j, uint8_t c) {
   j->state = S_UTF8;
 }
 
-/* One run of a string's bytes, up to and with the byte that ends the run. Returns bytes used, at least 1. */
-static uint32_t string_run(csn_json *j, const uint8_t *p, uint32_t len) {
-  uint32_t n = 0;
-  while (n < len && p[n] >= 0x20 && p[n] < 0x80 && p[n] != '"' && p[n] != '\\')
-    n++;
-  if (j->in_key)
-    for (uint32_t i = 0; i < n; i++)
-      push_key(j, p[i]);
-  keep(j, p, n);
-  if (n == len) return n;
-  uint8_t c = p[n];
+/* The closing quote of a string. */
+static void end_string(csn_json *j, const uint8_t *p) {
+  if (j->in_key) {
+    keep_raw(j, p);
+    j->node = child_by_key(j, j->node_at[j->depth]);
+    j->state = S_COLON;
+    return;
+  }
+  end_inside(j, p);
+  keep_raw(j, p);
+  end_value(j, p + 1);
+}
+
+/* One run of a string's bytes, up to and with the byte that ends the run; without it when that is the newline
+ * which ends the line. Returns the first byte not taken. */
+static const uint8_t *string_run(csn_json *j, const uint8_t *p, const uint8_t *end, bool line) {
+  const uint8_t *q = p;
+  if (j->in_key) {
+    for (; q < end && *q >= 0x20 && *q < 0x80 && *q != '"' && *q != '\\'; q++)
+      push_key(j, *q);
+  } else {
+    uint32_t seen = 0;
+    q = csn_scan_string(p, end, &seen);
+    if (seen & CSN_SCAN_NUL) j->has_nul = 1;
+  }
+  keep(j, p, (uint32_t)(q - p));
+  if (q == end || (line && *q == '\n')) return q;
+  uint8_t c = *q;
   if (c == '"') {
-    if (j->in_key) {
-      keep_raw(j, p + n);
-      j->node = child_by_key(j, j->node_at[j->depth]);
-      j->state = S_COLON;
-    } else {
-      end_inside(j);
-      keep_raw(j, p + n);
-      end_value(j);
-    }
+    end_string(j, q);
   } else if (c == '\\') {
-    keep(j, p + n, 1);
+    keep(j, q, 1);
     j->state = S_ESCAPE;
   } else if (c < 0x20) {
     fail(j, CSN_JSON_INVALID);
   } else {
-    keep(j, p + n, 1);
+    keep(j, q, 1);
     if (j->in_key) push_key(j, c);
     begin_utf8(j, c);
   }
-  return n + 1;
+  return q + 1;
 }
 
 static void escape_step(csn_json *j, const uint8_t *p) {
@@ -484,7 +554,7 @@ static void structure_step(csn_json *j, const uint8_t *p) {
       keep_raw(j, p);
       if (j->is_array[j->depth]) {
         if (j->first_array == j->depth && j->index < 0xffffffffu) j->index++;
-        j->node = child_of(j, j->node_at[j->depth], CSN_JS_ANY_INDEX);
+        j->node = j->any_index[j->node_at[j->depth]];
         j->state = S_VALUE;
       } else {
         j->state = S_KEY;
@@ -517,72 +587,112 @@ static void literal_step(csn_json *j, const uint8_t *p) {
   }
   keep(j, p, 1);
   j->literal_pos++;
-  if (word[j->literal_pos] == 0) end_value(j);
+  if (word[j->literal_pos] == 0) end_value(j, p + 1);
 }
 
 /* A line break between tokens is kept as a space: what was captured goes into one-line texts and event
  * streams, where a bare carriage return would start a new line that the agent could forge. */
-static void white_line(csn_json *j, uint8_t c) {
+static void white_line(csn_json *j, const uint8_t *p) {
   static const uint8_t space = ' ';
-  if (c == '\r' && j->cr_count < 0xffffffffu) j->cr_count++;
-  keep_raw(j, &space);
+  if (*p == '\r' && j->cr_count < 0xffffffffu) j->cr_count++;
+  if (!is_verbatim(j)) return;
+  keep_open(j, p);
+  keep(j, &space, 1);
+}
+
+/* Takes one byte, or one run of a string. Returns the first byte not taken. */
+static const uint8_t *step(csn_json *j, const uint8_t *p, const uint8_t *end, bool line) {
+  switch ((enum state)j->state) {
+  case S_STRING:
+    return string_run(j, p, end, line);
+  case S_UTF8:
+    utf8_step(j, p);
+    break;
+  case S_ESCAPE:
+    escape_step(j, p);
+    break;
+  case S_HEX:
+    hex_step(j, p);
+    break;
+  case S_LITERAL:
+    literal_step(j, p);
+    break;
+  case S_NUMBER:
+    if (number_step(j, *p)) {
+      keep(j, p, 1);
+      break;
+    }
+    if (!number_done(j)) {
+      fail(j, CSN_JSON_INVALID);
+      break;
+    }
+    end_value(j, p);
+    return p; /* the byte belongs to what follows */
+  case S_VALUE:
+  case S_VALUE_CLOSE:
+  case S_KEY_CLOSE:
+  case S_KEY:
+  case S_COLON:
+  case S_NEXT:
+  case S_END:
+    if (*p == ' ' || *p == '\t')
+      keep_raw(j, p);
+    else if (*p == '\r' || *p == '\n')
+      white_line(j, p);
+    else
+      structure_step(j, p);
+    break;
+  case S_DEAD:
+    break;
+  }
+  return p + 1;
+}
+
+/* Returns the first byte not taken: `end`, or the newline of a line. */
+static const uint8_t *push(csn_json *j, const uint8_t *p, const uint8_t *end, bool line) {
+  while (p < end) {
+    if (j->state <= S_NEXT && (j->outer == NONE || !j->copying)) {
+      const uint8_t *q = csn_json_fast(j, p, end);
+      if (q != p) {
+        p = q;
+        continue;
+      }
+    }
+    if (line && *p == '\n') return p;
+    if (j->state == S_DEAD) return line ? csn_find_newline(p, end) : end;
+    p = step(j, p, end, line);
+  }
+  return p;
 }
 
 void csn_json_push(csn_json *j, csn_span in) {
-  uint32_t i = 0;
-  while (i < in.len && j->state != S_DEAD) {
-    const uint8_t *p = in.ptr + i;
-    switch ((enum state)j->state) {
-    case S_STRING:
-      i += string_run(j, p, in.len - i);
-      continue;
-    case S_UTF8:
-      utf8_step(j, p);
-      break;
-    case S_ESCAPE:
-      escape_step(j, p);
-      break;
-    case S_HEX:
-      hex_step(j, p);
-      break;
-    case S_LITERAL:
-      literal_step(j, p);
-      break;
-    case S_NUMBER:
-      if (number_step(j, *p)) {
-        keep(j, p, 1);
-        break;
-      }
-      if (!number_done(j)) {
-        fail(j, CSN_JSON_INVALID);
-        break;
-      }
-      end_value(j);
-      continue; /* the byte belongs to what follows */
-    case S_VALUE:
-    case S_VALUE_CLOSE:
-    case S_KEY_CLOSE:
-    case S_KEY:
-    case S_COLON:
-    case S_NEXT:
-    case S_END:
-      if (*p == ' ' || *p == '\t')
-        keep_raw(j, p);
-      else if (*p == '\r' || *p == '\n')
-        white_line(j, *p);
-      else
-        structure_step(j, p);
-      break;
-    case S_DEAD:
-      break;
-    }
-    i++;
+  if (in.len == 0) return;
+  push(j, in.ptr, in.ptr + in.len, false);
+  keep_open(j, in.ptr + in.len);
+}
+
+uint32_t csn_json_push_line(csn_json *j, csn_span in, bool *ended) {
+  *ended = false;
+  if (in.len == 0) return 0;
+  const uint8_t *end = in.ptr + in.len, *p = push(j, in.ptr, end, true);
+  if (p == end) {
+    keep_open(j, p);
+    return in.len;
   }
+  *ended = true;
+  if (j->state == S_NUMBER && j->depth == 0 && number_done(j)) end_value(j, p);
+  if (j->outer != NONE) keep_open(j, p);
+  return (uint32_t)(p - in.ptr);
+}
+
+void csn_json_keep(csn_json *j) {
+  CSN_INVARIANT(j->outer == NONE || j->copying);
+  keep_open(j, NULL);
 }
 
 csn_json_verdict csn_json_end(csn_json *j) {
   if (j->state == S_DEAD) return (csn_json_verdict)j->verdict;
-  if (j->state == S_NUMBER && j->depth == 0 && number_done(j)) end_value(j);
+  if (j->state == S_NUMBER && j->depth == 0 && number_done(j)) end_value(j, NULL);
   if (j->state == S_END) return CSN_JSON_OK;
   if (j->state == S_VALUE && j->depth == 0) return CSN_JSON_EMPTY;
   return CSN_JSON_PARTIAL;
@@ -592,20 +702,21 @@ csn_json_verdict csn_json_end(csn_json *j) {
 
 const csn_json_item *csn_json_get(const csn_json *j, uint32_t field, uint32_t index) {
   static const csn_json_item none = {0};
-  for (uint32_t i = j->item_count; i > 0; i--)
-    if (j->items[i - 1].field == field && j->items[i - 1].index == index) return &j->items[i - 1];
+  CSN_INVARIANT(field < sizeof j->latest / sizeof j->latest[0]);
+  for (uint32_t at = j->latest[field]; at != 0; at = j->items[at - 1].earlier)
+    if (j->items[at - 1].index == index) return &j->items[at - 1];
   return &none;
 }
 
 csn_span csn_json_text(const csn_json *j, const csn_json_item *item) {
-  return csn_span_of(j->pool + item->off, item->len);
+  return csn_span_of(item->len > 0 ? item->text : j->pool, item->len);
 }
 
 uint32_t csn_json_index_end(const csn_json *j, uint32_t first, uint32_t last) {
   uint32_t end = 0;
-  for (uint32_t i = 0; i < j->item_count; i++)
-    if (j->items[i].field >= first && j->items[i].field <= last && j->items[i].index >= end)
-      end = j->items[i].index + 1;
+  for (uint32_t field = first; field <= last; field++)
+    for (uint32_t at = j->latest[field]; at != 0; at = j->items[at - 1].earlier)
+      if (j->items[at - 1].index >= end) end = j->items[at - 1].index + 1;
   return end;
 }
 

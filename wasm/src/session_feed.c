@@ -33,8 +33,8 @@ static csn_emit emitter(csn_session *s, csn_fx *fx) {
 }
 
 /* The line before s->fed[OUT] is complete, or the stream has ended after it. */
-static void end_line(csn_session *s, csn_emit *e, csn_json_verdict verdict, bool ended) {
-  csn_line line = {&s->line, verdict, ended, csn_span_of(s->head, s->head_len), &s->prices};
+static void end_line(csn_session *s, csn_emit *e, csn_json_verdict verdict, csn_span head, bool ended) {
+  csn_line line = {&s->line, verdict, ended, head, &s->prices};
   e->line_off = s->cursor[OUT];
   e->line_len = (uint32_t)(s->fed[OUT] - s->cursor[OUT]);
   e->line_flags = CSN_LINE_FIRST;
@@ -47,28 +47,38 @@ static void end_line(csn_session *s, csn_emit *e, csn_json_verdict verdict, bool
   next_line(s);
 }
 
+/* Keeps the first bytes of a line that goes on behind the chunk. */
+static void keep_head(csn_session *s, csn_span piece) {
+  uint32_t n = CSN_RAW_TEXT_CAP - s->head_len;
+  if (n > piece.len) n = piece.len;
+  if (n > 0) memcpy(s->head + s->head_len, piece.ptr, n);
+  s->head_len += n;
+}
+
 static uint32_t feed_events(csn_session *s, csn_span in, csn_fx *fx) {
   uint32_t used = 0;
   while (used < in.len) {
+    bool ended;
     const uint8_t *p = in.ptr + used;
-    uint32_t n = 0, rest = in.len - used;
-    while (n < rest && p[n] != '\n')
-      n++;
-    uint32_t keep = CSN_RAW_TEXT_CAP - s->head_len;
-    if (keep > n) keep = n;
-    memcpy(s->head + s->head_len, p, keep);
-    s->head_len += keep;
-    csn_json_push(&s->line, csn_span_of(p, n));
+    uint32_t n = csn_json_push_line(&s->line, csn_span_of(p, in.len - used), &ended);
     if (n > 0) s->last_byte = p[n - 1];
     s->fed[OUT] += n;
     used += n;
-    if (n == rest) break;
+    if (!ended || csn_fx_room(fx) - CSN_CURSOR_FX < csn_agent_need(&s->line)) {
+      keep_head(s, csn_span_of(p, n));
+      csn_json_keep(&s->line);
+      break;
+    }
     csn_json_verdict verdict = csn_json_end(&s->line);
-    if (csn_fx_room(fx) - CSN_CURSOR_FX < csn_agent_need(&s->line)) break;
+    csn_span head = csn_span_of(p, n < CSN_RAW_TEXT_CAP ? n : CSN_RAW_TEXT_CAP);
+    if (s->head_len > 0) {
+      keep_head(s, csn_span_of(p, n));
+      head = csn_span_of(s->head, s->head_len);
+    }
     csn_emit e = emitter(s, fx);
     /* A newline inside a value ends the line all the same: JSONL has none. */
     if (verdict == CSN_JSON_PARTIAL) verdict = CSN_JSON_INVALID;
-    end_line(s, &e, verdict, true);
+    end_line(s, &e, verdict, head, true);
     s->fed[OUT] += 1;
     s->cursor[OUT] = s->fed[OUT];
     used += 1;
@@ -122,7 +132,7 @@ void csn_streams_flush(csn_session *s, csn_emit *e) {
   if (is_events(s, OUT)) {
     if (s->fed[OUT] > s->cursor[OUT]) {
       csn_json_verdict verdict = csn_json_end(&s->line);
-      end_line(s, e, verdict, false);
+      end_line(s, e, verdict, csn_span_of(s->head, s->head_len), false);
       s->cursor[OUT] = s->fed[OUT];
     }
   } else {

@@ -2,9 +2,10 @@
  *
  * Input:  the bytes of one JSON text, in any chunking (the result does not depend on chunk boundaries).
  * Output: a verdict, and captured fields: escaped bytes verbatim, each with a cap, a cut flag and its true
- * length. Memory: csn_json is caller-owned, fixed size, no pointers but the one to the static table. No
- * whole-text buffer. Errors: the first violation decides the verdict; the rest of the text is skipped at the
- * cost of a loop. */
+ * length. Memory: csn_json is caller-owned, fixed size; nothing to free. A capture stands in the input as
+ * long as that is there and is copied into the pool when the input goes before the text has ended, so what
+ * lies within one chunk is never copied. No whole-text buffer. Errors: the first violation decides the
+ * verdict; the rest of the text is skipped at the speed of a search. */
 #ifndef CSN_JSON_H
 #define CSN_JSON_H
 
@@ -15,6 +16,8 @@
 #define CSN_JSON_ITEM_MAX  512u    /* items: captures of one text */
 #define CSN_JSON_KEY_CAP   40u     /* bytes: longest key that a table can name */
 #define CSN_JSON_NODE_MAX  128u    /* items: nodes of a table */
+#define CSN_JSON_HASH      256u    /* items: twice the nodes, so that a chain of probes ends soon */
+#define CSN_JSON_NODE_NONE 0xffu   /* no node of the table */
 
 typedef enum csn_json_verdict {
   CSN_JSON_OK = 0,   /* one complete value */
@@ -35,6 +38,9 @@ typedef enum csn_json_kind {
   CSN_JK_ARRAY,
 } csn_json_kind;
 
+/* How a node is captured. */
+typedef enum csn_json_want { CSN_JW_NOTHING = 0, CSN_JW_INSIDE, CSN_JW_VERBATIM } csn_json_want;
+
 /* Static table of paths: a tree. Node 0 is the root value. A node's parent stands before it. */
 typedef enum csn_json_step { CSN_JS_KEY = 0, CSN_JS_ANY_KEY, CSN_JS_ANY_INDEX } csn_json_step;
 typedef struct csn_json_node {
@@ -52,14 +58,29 @@ typedef struct csn_json_table {
 } csn_json_table;
 
 typedef struct csn_json_item {
-  uint8_t field;     /* of the node */
-  uint8_t kind;      /* csn_json_kind of the value */
-  uint8_t cut;       /* 1: fewer bytes than true_len were kept */
-  uint8_t unused;    /* node of the table while the value is being read, then 0 */
-  uint32_t index;    /* position in the outermost array that the path goes through, 0 when there is none */
-  uint32_t off, len; /* bytes; where they stand is csn_json_text's business */
-  uint32_t true_len; /* bytes of the value in the text (string: without quotes) */
+  uint8_t field;       /* of the node */
+  uint8_t kind;        /* csn_json_kind of the value */
+  uint8_t cut;         /* 1: fewer bytes than true_len were kept */
+  uint8_t node;        /* of the table */
+  uint16_t earlier;    /* the item of this field before this one, its position plus 1; 0 for none */
+  uint32_t index;      /* position in the outermost array that the path goes through, 0 when there is none */
+  uint32_t off, len;   /* bytes; where they stand is csn_json_text's business */
+  uint32_t true_len;   /* bytes of the value in the text (string: without quotes) */
+  const uint8_t *text; /* in the input, or at pool + off */
 } csn_json_item;
+
+/* A key as it came once, to be known again by comparing bytes: `"key":` and, when it fits, the string behind
+ * it. Found by the first eight bytes, two places each. */
+#define CSN_JSON_KNOWN_TEXT  32u  /* bytes */
+#define CSN_JSON_KNOWN_COUNT 256u /* items: a power of two */
+typedef struct csn_json_known {
+  uint8_t text[CSN_JSON_KNOWN_TEXT];
+  uint8_t key_len;      /* bytes of `"key":`; CSN_JSON_KNOWN_NONE matches nothing */
+  uint8_t all_len;      /* bytes with the string behind it; CSN_JSON_KNOWN_NONE and _NEVER match nothing */
+  uint8_t parent, node; /* of the key */
+} csn_json_known;
+#define CSN_JSON_KNOWN_NONE  255u /* no string has been behind it yet */
+#define CSN_JSON_KNOWN_NEVER 254u /* what was behind it does not fit */
 
 typedef struct csn_json { /* public size, private fields */
   csn_json_table table;
@@ -75,17 +96,28 @@ typedef struct csn_json { /* public size, private fields */
   uint8_t key_over; /* the key cannot match any node */
   uint8_t has_nul;  /* a string holds \u0000 */
   uint8_t lost;     /* a capture found no item */
+  uint8_t copying;  /* the open capture is being copied into the pool, else it stands in the input */
   uint16_t hex;
   uint32_t depth;
   uint32_t key_len;
-  uint32_t node;                            /* node of the value being read, or CSN_JSON_NONE */
-  uint32_t outer, inner;                    /* items being filled, or CSN_JSON_NONE */
-  uint32_t outer_depth;                     /* depth at which the outer item's container stands */
-  uint32_t first_array;                     /* depth of the array that gives `index`, 0 for none */
-  uint32_t index;                           /* position in that array */
-  uint32_t value_count;                     /* values seen, saturating; keys not counted */
-  uint32_t cr_count;                        /* carriage returns between tokens, saturating */
-  uint32_t pool_len, item_count;            /* used parts of the arrays below */
+  uint32_t node;         /* node of the value being read, or CSN_JSON_NONE */
+  uint32_t outer, inner; /* items being filled, or CSN_JSON_NONE */
+  uint32_t outer_depth;  /* depth at which the outer item's container stands */
+  uint32_t first_array;  /* depth of the array that gives `index`, 0 for none */
+  uint32_t index;        /* position in that array */
+  uint32_t value_count;  /* values seen, saturating; keys not counted */
+  uint32_t cr_count;     /* carriage returns between tokens, saturating */
+  uint32_t pool_len;     /* bytes of pool[] that are taken, also by captures that stand in the input */
+  uint32_t item_count;   /* used part of items[] */
+  uint32_t pooled;       /* items before this one stand in pool[] */
+  /* The table, made quick to ask: nodes with a key by hash, what stands under a node. */
+  uint8_t by_key[CSN_JSON_HASH]; /* CSN_JSON_NODE_NONE when empty */
+  uint8_t key_len_of[CSN_JSON_NODE_MAX];
+  uint8_t any_key[CSN_JSON_NODE_MAX], has_keys[CSN_JSON_NODE_MAX];
+  uint8_t any_index[256]; /* also for CSN_JSON_NODE_NONE */
+  uint8_t want[256];      /* by node, also for CSN_JSON_NODE_NONE: csn_json_want */
+  csn_json_known known[CSN_JSON_KNOWN_COUNT];
+  uint16_t latest[256];                     /* by field: its last item's position plus 1 */
   uint8_t is_array[CSN_JSON_DEPTH_MAX + 1]; /* by depth, 1-based */
   uint8_t node_at[CSN_JSON_DEPTH_MAX + 1];  /* node of the container, CSN_JSON_NODE_NONE when off the table */
   char key[CSN_JSON_KEY_CAP];
@@ -97,8 +129,14 @@ typedef struct csn_json { /* public size, private fields */
 void csn_json_init(csn_json *j, csn_json_table table);
 /* Prepares for the next text. */
 void csn_json_reset(csn_json *j);
-/* Takes all of `in`. */
+/* Takes all of `in`, which is not retained. */
 void csn_json_push(csn_json *j, csn_span in);
+/* Takes bytes of a text that ends at a newline. Returns bytes used: up to the first newline outside of which
+ * nothing is looked at, and *ended is true when in.ptr[used] is that newline. Then captures may stand in `in`
+ * until csn_json_reset or csn_json_keep, and csn_json_end gives the verdict. */
+uint32_t csn_json_push_line(csn_json *j, csn_span in, bool *ended);
+/* Copies what stands in the input into the pool, before the input goes away. */
+void csn_json_keep(csn_json *j);
 /* Ends the text. Captures stay readable until the next reset; they are meaningful only for CSN_JSON_OK. */
 csn_json_verdict csn_json_end(csn_json *j);
 
