@@ -34,6 +34,9 @@ build/native/%.o: $(NATIVE_DIR)/%.c $(NATIVE_HDRS) $(NATIVE_DIR)/native.mk | $(C
 	@mkdir -p $(@D)
 	$(NATIVE_CC) $(NATIVE_FLAGS) -c $< -o $@.$$$$ && mv -f $@.$$$$ $@
 
+# The interpreters' drivers are part of the object.
+build/native/guest/interp_scripts.o: $(wildcard $(NATIVE_DIR)/guest/interp/*)
+
 build/native/cjson.o: $(CJSON_DIR)/cJSON.c
 	@mkdir -p $(@D)
 	$(NATIVE_CC) -std=gnu11 -O2 -ffunction-sections -fdata-sections -w -c $< -o $@.$$$$ && mv -f $@.$$$$ $@
@@ -72,10 +75,10 @@ build/native/unit_test: tests/engine/unit_test.c $(NATIVE_UNITS) $(NATIVE_HDRS) 
 	@mkdir -p $(@D)
 	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_test.c $(NATIVE_UNITS) $(CJSON_DIR)/cJSON.c -lm
 
-NATIVE_GUEST_UNITS := $(addprefix $(NATIVE_DIR)/,common/buf.c guest/backup_names.c guest/git_url.c)
-build/native/unit_guest_test: tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNITS) $(NATIVE_HDRS) | $(CJSON_DIR)/cJSON.c
+NATIVE_GUEST_UNITS := $(addprefix $(NATIVE_DIR)/,common/buf.c guest/backup_names.c guest/git_url.c guest/interp_event.c)
+build/native/unit_guest_test: tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNITS) $(NATIVE_HDRS) build/native/cjson.o
 	@mkdir -p $(@D)
-	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNITS)
+	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNITS) build/native/cjson.o
 
 build/native/unit_pump_test: tests/engine/unit_pump_test.c $(NATIVE_DIR)/engine/pump.c $(NATIVE_HDRS) | $(CJSON_DIR)/cJSON.c
 	@mkdir -p $(@D)

@@ -66,6 +66,8 @@ job *job_start(const job_spec *spec);
 /* Ends the whole tree: SIGTERM, after grace_ms SIGKILL, also for what left its session. */
 void job_kill(job *j, int grace_ms);
 void job_pause(job *j);
+/* Delivers what the command has written so far, unless it is paused. */
+void job_poll(job *j);
 void job_resume(job *j);
 /* From the SIGCHLD handler; false if pid is no job. */
 bool job_reaped(pid_t pid, int wait_status);

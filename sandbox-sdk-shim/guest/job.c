@@ -201,6 +201,14 @@ static void on_readable(evutil_socket_t fd, short what, void *arg) {
   read_once(j, w);
 }
 
+void job_poll(job *j) {
+  for (int w = 0; w < 2; w++) {
+    size_t n, of_one = 0;
+    while (!j->paused && of_one <= PIPE_BYTES && (n = read_once(j, w)) > 0)
+      of_one += n;
+  }
+}
+
 static void add_events(job *j) {
   for (int w = 0; w < 2; w++)
     if (j->ev[w] != NULL) event_add(j->ev[w], NULL);

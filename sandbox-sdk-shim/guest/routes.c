@@ -2,4 +2,4 @@
 #include "guest.h"
 
 const route *const route_groups[] = {misc_routes, exec_routes,   process_routes, file_routes, session_routes,
-                                     git_routes,  backup_routes, ws_routes,      NULL};
+                                     git_routes,  backup_routes, interp_routes,  ws_routes,   NULL};

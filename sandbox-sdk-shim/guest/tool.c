@@ -92,8 +92,11 @@ bool tool_run(const tool_spec *spec, tool_done *done, void *arg) {
 }
 
 const char *tool_find(const char *name) {
-  static char room[512];
-  const char *at = GUEST_PATH_ENV;
+  return tool_find_in(GUEST_PATH_ENV, name);
+}
+
+const char *tool_find_in(const char *at, const char *name) {
+  static char room[GUEST_PATH_MAX];
   while (*at != '\0') {
     size_t n = strcspn(at, ":");
     snprintf(room, sizeof room, "%.*s/%s", (int)n, at, name);

@@ -34,6 +34,8 @@ bool tool_run(const tool_spec *spec, tool_done *done, void *arg);
 /* The path of an executable of the sandbox, found along GUEST_PATH_ENV, or NULL. Static text, valid until the
  * next call. */
 const char *tool_find(const char *name);
+/* The same along another PATH. */
+const char *tool_find_in(const char *path, const char *name);
 /* A descriptor (close-on-exec) from which `text` is read: a secret that reaches a program so is in no process
  * list and no file. -1 with errno. */
 int tool_text_fd(const char *text, size_t len);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "../../sandbox-sdk-shim/guest/backup_names.h"
 #include "../../sandbox-sdk-shim/guest/git_url.h"
+#include "../../sandbox-sdk-shim/guest/interp_event.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -225,7 +226,114 @@ static void test_backup_losses(void) {
         "a file that vanished");
 }
 
+static interp_kind kind_of(const char *text, uint64_t run) {
+  size_t len = strlen(text);
+  char *line = malloc(len == 0 ? 1 : len);
+  if (line == NULL) abort();
+  memcpy(line, text, len);
+  interp_line got = interp_read(line, len, run);
+  free(line);
+  return got.kind;
+}
+
+static void test_interp_lines(void) {
+  check(kind_of("H {}", 0) == INTERP_HELLO && kind_of("H {\"version\":\"x\"}", 7) == INTERP_HELLO, "hello");
+  check(kind_of("R 7 {\"text\":\"1\"}", 7) == INTERP_RESULT, "result");
+  check(kind_of("D 7", 7) == INTERP_DONE && kind_of("E 7 {}", 7) == INTERP_ERROR, "ends");
+  check(kind_of("R 6 {}", 7) == INTERP_STALE && kind_of("D 8", 7) == INTERP_STALE &&
+            kind_of("D 0", 0) == INTERP_STALE,
+        "other runs");
+  static const char *const bad[] = {"",
+                                    "D",
+                                    "D ",
+                                    "D x",
+                                    "D 7 ",
+                                    "D 7x",
+                                    "X 7 {}",
+                                    "H",
+                                    "H x",
+                                    "H []",
+                                    "H {} x",
+                                    "R 7",
+                                    "R 7 ",
+                                    "R 7 [1]",
+                                    "R 7 {",
+                                    "R 7 {}x",
+                                    "R 7{}",
+                                    "R7 {}",
+                                    "R -7 {}",
+                                    "E 7 \"s\"",
+                                    "R 7 {\"a\":}",
+                                    "R 7 \xff",
+                                    "R 7 {\"a\":\"\\ud800\"}"};
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    if (kind_of(bad[i], 7) != INTERP_BAD) printf("# accepted: %s\n", bad[i]);
+    check(kind_of(bad[i], 7) == INTERP_BAD, "a line that is refused");
+  }
+}
+
+static bool event_is(csn_buf *out, const char *want) {
+  bool ok = strcmp(csn_buf_cstr(out), want) == 0;
+  if (!ok) printf("# got %s\n", out->p);
+  csn_buf_free(out);
+  return ok;
+}
+
+static bool ascii_is(const char *in, size_t len, const char *want) {
+  csn_buf out = {0};
+  char *copy = malloc(len == 0 ? 1 : len);
+  if (copy == NULL) abort();
+  memcpy(copy, in, len);
+  interp_ascii(&out, copy, len);
+  free(copy);
+  return event_is(&out, want);
+}
+
+static void test_interp_events(void) {
+  check(ascii_is("", 0, "") && ascii_is("{\"a\"}", 5, "{\"a\"}"), "ASCII stays");
+  check(ascii_is("\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", 9, "\\u00e9\\u20ac\\ud83d\\ude00"),
+        "two, three, four bytes");
+  check(ascii_is("\xff\xc3", 2, "\\ufffd\\ufffd") && ascii_is("\xf0\x9f", 2, "\\ufffd\\ufffd"),
+        "broken and cut sequences");
+  check(ascii_is("\xed\xa0\x80", 3, "\\ufffd\\ufffd\\ufffd"), "a surrogate");
+  check(ascii_is("a\nb\x01", 4, "a b "), "control characters");
+  csn_buf out = {0};
+  interp_add_text(&out, 1, "h\xc3\xa9\n\xff", 5, 12);
+  check(event_is(&out, "data: {\"type\":\"stderr\",\"text\":\"h\\u00e9\\n\\ufffd\",\"timestamp\":12}\n\n"),
+        "output");
+  static const char result[] = "R 1 {\"text\":\"x\",\"type\":\"stdout\"}";
+  interp_line line = interp_read(result, sizeof result - 1, 1);
+  interp_add_result(&out, &line);
+  check(event_is(&out, "data: {\"text\":\"x\",\"type\":\"stdout\",\"metadata\":{},\"type\":\"result\"}\n\n"),
+        "a result cannot name another type");
+  line = interp_read("R 1 {}", 6, 1);
+  interp_add_result(&out, &line);
+  check(event_is(&out, "data: {\"metadata\":{},\"type\":\"result\"}\n\n"), "an empty result");
+  line = interp_read("R 1 {  }", 8, 1);
+  interp_add_result(&out, &line);
+  check(event_is(&out, "data: {  \"metadata\":{},\"type\":\"result\"}\n\n"), "an empty result with space");
+  interp_add_done(&out, 3);
+  check(event_is(&out, "data: {\"type\":\"execution_complete\",\"execution_count\":3}\n\n"), "the end");
+  static const char error[] = "E 1 {\"ename\":\"A\",\"evalue\":5,\"traceback\":[\"x\",1,\"y\"]}";
+  line = interp_read(error, sizeof error - 1, 1);
+  interp_add_error(&out, &line, NULL, NULL);
+  check(
+      event_is(&out,
+               "data: {\"type\":\"error\",\"ename\":\"A\",\"evalue\":\"\",\"traceback\":[\"x\",\"y\"]}\n\n"),
+      "an error");
+  interp_add_error(&out, &line, "T", "t");
+  check(
+      event_is(&out,
+               "data: {\"type\":\"error\",\"ename\":\"T\",\"evalue\":\"t\",\"traceback\":[\"x\",\"y\"]}\n\n"),
+      "another name");
+  interp_add_error(&out, NULL, "T", "t");
+  check(event_is(&out, "data: {\"type\":\"error\",\"ename\":\"T\",\"evalue\":\"t\",\"traceback\":[]}\n\n"),
+        "without a line");
+}
+
 int main(void) {
+  test_interp_lines();
+  test_interp_events();
   test_backup_paths();
   test_backup_excludes();
   test_backup_losses();
