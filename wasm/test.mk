@@ -1,5 +1,5 @@
 # Tests of the core. Each program prints TAP; tests/unit/tally.mjs adds them up.
-CORE_UNIT := base scan json request price session feed host policy
+CORE_UNIT := base scan json request price session feed host policy identity
 CORE_TEST_DIR := $(BUILD)/test-results/core
 
 # The string scanner without SIMD, under names of its own, for the tests to hold against the one with it.
@@ -22,7 +22,7 @@ CORE_SETS := san-gcc san-clang san-memory
 
 # --- fuzzers --------------------------------------------------------------------------------------------------------
 
-CORE_FUZZ := json agent event load policy
+CORE_FUZZ := json agent event load policy token
 FUZZ_SECONDS ?= 12
 $(BUILD)/fuzz/scan_scalar.o: wasm/src/json_scan.c $(CORE_HEADERS)
 	@mkdir -p $(@D)
@@ -45,9 +45,9 @@ fuzz-smoke: $(CORE_FUZZ:%=$(BUILD)/fuzz/fuzz_%)
 # --- all of it ------------------------------------------------------------------------------------------------------
 
 CORE_UNIT_BIN := $(foreach c,$(CORE_SETS),$(CORE_UNIT:%=$(BUILD)/$(c)/%_test))
-CORE_TAP := $(foreach c,$(CORE_SETS),$(foreach t,$(CORE_UNIT),$(c)-$(t))) table outcomes golden policy diff smoke abi symbols abi-check
+CORE_TAP := $(foreach c,$(CORE_SETS),$(foreach t,$(CORE_UNIT),$(c)-$(t))) table outcomes golden policy identity diff smoke abi symbols abi-check
 
-test-core: core $(BUILD)/scalar/caisson-events $(CORE_UNIT_BIN) $(BUILD)/san-gcc/caisson-events $(BUILD)/san-clang/caisson-events $(BUILD)/gen_abi_ts $(BUILD)/san-gcc/caisson-policy
+test-core: core $(BUILD)/scalar/caisson-events $(CORE_UNIT_BIN) $(BUILD)/san-gcc/caisson-events $(BUILD)/san-clang/caisson-events $(BUILD)/gen_abi_ts $(BUILD)/san-gcc/caisson-policy $(BUILD)/san-gcc/caisson-token $(BUILD)/san-gcc/caisson-audit
 	@rm -rf $(CORE_TEST_DIR) && mkdir -p $(CORE_TEST_DIR)
 	@for c in $(CORE_SETS); do for t in $(CORE_UNIT); do \
 	  $(BUILD)/$$c/$${t}_test >$(CORE_TEST_DIR)/$$c-$$t.tap 2>&1 || true; done; done
@@ -58,6 +58,7 @@ test-core: core $(BUILD)/scalar/caisson-events $(CORE_UNIT_BIN) $(BUILD)/san-gcc
 	@$(CORE_NODE) tests/golden/outcomes.mjs $(BUILD)/san-clang/caisson-events >$(CORE_TEST_DIR)/outcomes.tap 2>&1 || true
 	@$(CORE_NODE) tests/golden/golden.mjs $(BUILD)/san-gcc/caisson-events $(BUILD)/core.wasm >$(CORE_TEST_DIR)/golden.tap 2>&1 || true
 	@$(CORE_NODE) tests/golden/policy.mjs $(BUILD)/san-gcc/caisson-policy >$(CORE_TEST_DIR)/policy.tap 2>&1 || true
+	@$(CORE_NODE) tests/golden/identity.mjs $(BUILD)/san-gcc/caisson-token $(BUILD)/san-gcc/caisson-audit >$(CORE_TEST_DIR)/identity.tap 2>&1 || true
 	@$(CORE_NODE) tests/diff/diff.mjs $(BUILD)/caisson-events $(BUILD)/core.wasm $(BUILD)/scalar/caisson-events >$(CORE_TEST_DIR)/diff.tap 2>&1 || true
 	@$(CORE_NODE) tests/diff/smoke.mjs $(BUILD)/core.wasm >$(CORE_TEST_DIR)/smoke.tap 2>&1 || true
 	@$(CORE_NODE) tests/abi/abi.mjs $(BUILD)/core.wasm >$(CORE_TEST_DIR)/abi.tap 2>&1 || true

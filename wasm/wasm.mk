@@ -18,7 +18,7 @@ CORE_CJSON := -Dmalloc=csn_cjson_malloc -Drealloc=csn_cjson_realloc -Dfree=csn_c
 CORE_INC := -Iwasm/include -Iwasm/data -isystem $(BUILD)/deps/cjson -isystem $(BUILD)/deps/bearssl/inc -I$(BUILD)
 CORE_NAMES := $(basename $(notdir $(wildcard wasm/src/*.c)))
 CORE_HEADERS := $(wildcard wasm/include/csn/*.h wasm/data/*.h wasm/src/*.h)
-CORE_BEARSSL := hash/sha2small codec/dec32be codec/enc32be
+CORE_BEARSSL := hash/sha2small codec/dec32be codec/enc32be mac/hmac kdf/hkdf symcipher/chacha20_ct symcipher/poly1305_ctmul
 CORE_DEPS := $(BUILD)/deps/.stamp
 
 $(CORE_DEPS): scripts/fetch-deps.sh
@@ -54,10 +54,10 @@ $(BUILD)/$(1)/%.o: wasm/src/%.c $$(CORE_HEADERS) $$(CORE_DEPS) wasm/wasm.mk
 $(BUILD)/$(1)/cJSON.o: $$(CORE_DEPS)
 	@mkdir -p $$(@D)
 	$(2) -std=c11 $(3) -w $$(CORE_CJSON) -c -o $$@ $(BUILD)/deps/cjson/cJSON.c
-$(BUILD)/$(1)/sha2small.o $(BUILD)/$(1)/dec32be.o $(BUILD)/$(1)/enc32be.o: $$(CORE_DEPS)
+$$(addprefix $(BUILD)/$(1)/,$$(addsuffix .o,$$(notdir $$(CORE_BEARSSL)))): $$(CORE_DEPS)
 	@mkdir -p $$(@D)
-	$(2) -std=c11 $(3) -w -I$(BUILD)/deps/bearssl/inc -I$(BUILD)/deps/bearssl/src -c -o $$@ \
-	  $$(firstword $$(wildcard $(BUILD)/deps/bearssl/src/*/$$(basename $$(notdir $$@)).c) $(BUILD)/deps/bearssl/src/$$(if $$(findstring sha2,$$@),hash,codec)/$$(basename $$(notdir $$@)).c)
+	$(2) -std=c11 $(3) -w -I$(BUILD)/deps/bearssl/inc -I$(BUILD)/deps/bearssl/src -DBR_LE_UNALIGNED=0 -DBR_BE_UNALIGNED=0 -c -o $$@ \
+	  $(BUILD)/deps/bearssl/src/$$(filter %/$$(basename $$(notdir $$@)),$$(CORE_BEARSSL)).c
 endef
 
 # Redzones make every frame large.
@@ -89,12 +89,10 @@ $(BUILD)/bench.wasm: wasm/tools/bench_core.c $(wasm_OBJ) $(CORE_HEADERS)
 	$(CLANG) -std=c11 $(WASM_FLAGS) -Wall -Wextra -Werror $(CORE_INC) -c -o $(BUILD)/wasm/bench_core.o $<
 	$(CLANG) $(WASM_LINK) -o $@ $(BUILD)/wasm/bench_core.o $(wasm_OBJ)
 
-$(BUILD)/caisson-events: wasm/tools/caisson_events.c $(native_OBJ) $(CORE_HEADERS)
+CORE_TOOLS := $(patsubst caisson_%,$(BUILD)/caisson-%,$(basename $(notdir $(wildcard wasm/tools/caisson_*.c))))
+$(CORE_TOOLS): $(BUILD)/caisson-%: wasm/tools/caisson_%.c $(native_OBJ) $(CORE_HEADERS)
 	$(CC) -std=c11 -O2 -g -Wall -Wextra -Werror $(CORE_INC) -o $@ $< $(native_OBJ)
 
-$(BUILD)/caisson-policy: wasm/tools/caisson_policy.c $(native_OBJ) $(CORE_HEADERS)
-	$(CC) -std=c11 -O2 -g -Wall -Wextra -Werror $(CORE_INC) -o $@ $< $(native_OBJ)
-
-core: $(BUILD)/core.wasm $(BUILD)/bench.wasm $(BUILD)/caisson-events $(BUILD)/caisson-policy
+core: $(BUILD)/core.wasm $(BUILD)/bench.wasm $(CORE_TOOLS)
 
 include wasm/test.mk

@@ -56,7 +56,15 @@
   X(TOO_LONG, -305, "field is longer than its bound")                                                        \
   X(OUT_OF_RANGE, -306, "number is out of range")                                                            \
   X(UNKNOWN_AGENT, -307, "no such agent")                                                                    \
-  X(NO_MEMORY, -308, "document is too large for the arena")
+  X(NO_MEMORY, -308, "document is too large for the arena")                                                  \
+  X(BAD_TOKEN, -400, "not a token that is verified here")                                                    \
+  X(BAD_SIGNATURE, -401, "the token's signature, or the key, is not right")                                  \
+  X(UNKNOWN_KEY, -402, "the token names a key that is not in use")                                           \
+  X(TOKEN_EXPIRED, -403, "the token has expired")                                                            \
+  X(TOKEN_NOT_YET, -404, "the token is not valid yet")                                                       \
+  X(WRONG_ISSUER, -405, "the token is from another issuer")                                                  \
+  X(WRONG_AUDIENCE, -406, "the token is for another audience")                                               \
+  X(BAD_SEAL, -407, "the sealed value was changed, or is not from here")
 
 /* --- events, host to core -------------------------------------------------------------------------- */
 #define CSN_EV_TABLE(X)                                                                                      \

@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 374457003,
+  digest: 356495545,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -115,6 +115,22 @@ export const ERR = {
   UNKNOWN_AGENT: -307,
   /** document is too large for the arena */
   NO_MEMORY: -308,
+  /** not a token that is verified here */
+  BAD_TOKEN: -400,
+  /** the token's signature, or the key, is not right */
+  BAD_SIGNATURE: -401,
+  /** the token names a key that is not in use */
+  UNKNOWN_KEY: -402,
+  /** the token has expired */
+  TOKEN_EXPIRED: -403,
+  /** the token is not valid yet */
+  TOKEN_NOT_YET: -404,
+  /** the token is from another issuer */
+  WRONG_ISSUER: -405,
+  /** the token is for another audience */
+  WRONG_AUDIENCE: -406,
+  /** the sealed value was changed, or is not from here */
+  BAD_SEAL: -407,
 } as const;
 
 export const ERR_TEXT = {
@@ -137,6 +153,14 @@ export const ERR_TEXT = {
   OUT_OF_RANGE: "number is out of range",
   UNKNOWN_AGENT: "no such agent",
   NO_MEMORY: "document is too large for the arena",
+  BAD_TOKEN: "not a token that is verified here",
+  BAD_SIGNATURE: "the token's signature, or the key, is not right",
+  UNKNOWN_KEY: "the token names a key that is not in use",
+  TOKEN_EXPIRED: "the token has expired",
+  TOKEN_NOT_YET: "the token is not valid yet",
+  WRONG_ISSUER: "the token is from another issuer",
+  WRONG_AUDIENCE: "the token is for another audience",
+  BAD_SEAL: "the sealed value was changed, or is not from here",
 } as const satisfies Record<keyof typeof ERR, string>;
 
 /** Streams of csn_feed. */
