@@ -38,6 +38,7 @@ test: build ## every test; the last line is "N passed, N failed"
 check: build lint abi-check ## lint, formatting, types, generated files; no network
 
 bench: build ## measures, prints, and writes build/bench.json
+	@$(MAKE) --no-print-directory build/policy_bench
 	@node tests/bench/bench.mjs
 
 clean: ## removes what was built; keeps downloads (build/agents, build/deps, build/.setup)

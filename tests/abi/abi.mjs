@@ -26,6 +26,13 @@ ok(
   JSON.stringify(imports) === JSON.stringify(lines("wasm/abi/imports.txt")),
   `imports: ${imports.join(", ") || "none"}`,
 );
+const guard = new WebAssembly.Module(readFileSync(wasm.replace("core.wasm", "guard.wasm")));
+const guardExports = WebAssembly.Module.exports(guard).map((e) => `${e.name} ${e.kind}`);
+ok(
+  guardExports.sort().join() === "_initialize function,csn_abi function,csn_ask function,memory memory",
+  `exports of the guard: ${guardExports.join(", ")}`,
+);
+ok(WebAssembly.Module.imports(guard).length === 0, "the guard imports nothing");
 ok(statSync(wasm).size <= 150 * 1024, `${statSync(wasm).size} bytes`);
 
 const ts = readFileSync("worker/src/core/abi.gen.ts", "utf8");

@@ -63,6 +63,9 @@ static void print_all(void) {
   open_table("Effects, core to host, carried out strictly in order.", "FX");
   CSN_FX_TABLE(ROW)
   close_table();
+  open_table("Questions to the guard.", "ASK");
+  CSN_ASK_TABLE(ROW)
+  close_table();
   open_table("Errors.", "ERR");
   CSN_ERR_TABLE(ROW)
   close_table();
@@ -119,6 +122,7 @@ static void print_all(void) {
   close_table();
 
   put("\nexport type EvName = keyof typeof EV;\n");
+  put("export type AskName = keyof typeof ASK;\n");
   put("export type FxName = keyof typeof FX;\n");
   put("export type ErrName = keyof typeof ERR;\n");
   put("export type StreamName = keyof typeof STREAM;\n");

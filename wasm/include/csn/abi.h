@@ -107,7 +107,32 @@
   X(WAKE_AT, 8, "time_ms: when to send TIMER, 0 for never; replaces the one before")                         \
   X(CURSOR, 9, "stream; id: run; payload: u64 offset in that stream from which a new instance is fed")       \
   X(DIGEST, 10, "id; payload: 32 bytes of SHA-256")                                                          \
-  X(BAD_FIELD, 11, "with an error of the -300 band; payload: JSON pointer (RFC 6901) of the field")
+  X(BAD_FIELD, 11, "with an error of the -300 band; payload: JSON pointer (RFC 6901) of the field")          \
+  X(ANSWER, 12, "only from the guard: the answer to a question")
+
+/* --- questions to the guard (guard.wasm): name, value, payload and answer ---------------------------- */
+/* Each is answered by one FX_ANSWER, or by an error and, in the -300 band, FX_BAD_FIELD. A verdict's answer
+ * has the action in `code` (0 deny, 1 allow, 2 ask) and the payload {"verdict","rule","pattern","reason"},
+ * for a network question also "inject":[{"header"?,"secret","format"?,"body"?}]. */
+#define CSN_ASK_TABLE(X)                                                                                     \
+  X(POLICY, 1,                                                                                               \
+    "payload: policy document; code: csn_policy_dialect; id 1: laid over the present one; answer: "          \
+    "{dialect, unmapped}")                                                                                   \
+  X(POLICY_PRINT, 2, "answer: the policy as a canonical document")                                           \
+  X(NET, 3, "payload: host:port or host:port@address; answer: a verdict")                                    \
+  X(TOOL, 4, "payload: tool NUL arg NUL cwd NUL home; code 1: arg is cut; answer: a verdict")                \
+  X(ARTIFACT, 5, "payload: path in the workspace; answer: code 1 when it is kept")                           \
+  X(KEYS, 6, "payload: keys document (csn/token.h); answer: empty")                                          \
+  X(TOKEN, 7, "payload: bearer token; answer: claims {sub, tenant, quota, jti, kid, scope, exp}")            \
+  X(API_KEY, 8, "payload: static key; answer: claims")                                                       \
+  X(MINT, 9, "payload: claims {sub?, tenant?, quota?, jti?, scopes, expires_in_s}; answer: the token")       \
+  X(SCOPE, 10, "payload: scopes NUL wanted NUL id; answer: code 1 when allowed")                             \
+  X(SEAL_KEYS, 11, "payload: 1 to 4 times version byte and 32 bytes of key, newest first; answer: empty")    \
+  X(SEAL, 12, "payload: 12 random bytes, session NUL name NUL secret; answer: the sealed bytes")             \
+  X(UNSEAL, 13, "payload: session NUL name NUL sealed bytes; answer: the secret")                            \
+  X(AUDIT_BEGIN, 14, "payload: id of the log; answer: head (32 bytes) and count (u64)")                      \
+  X(AUDIT_PUSH, 15,                                                                                          \
+    "payload: head and count as answered, then entries, each ended by a newline; answer: head and count")
 
 /* --- event types: name, value, text in "type", may the host report it with EV_NOTE ------------------ */
 #define CSN_TYPE_TABLE(X)                                                                                    \
@@ -161,6 +186,9 @@ typedef enum csn_fx_kind { CSN_FX_TABLE(CSN_X_FX) CSN_FX_END } csn_fx_kind;
 #define CSN_X_STREAM(name, value, text) CSN_STREAM_##name = value,
 typedef enum csn_stream { CSN_STREAM_TABLE(CSN_X_STREAM) CSN_STREAM_END } csn_stream;
 #undef CSN_X_STREAM
+#define CSN_X_ASK(name, value, text) CSN_ASK_##name = value,
+typedef enum csn_ask { CSN_ASK_TABLE(CSN_X_ASK) CSN_ASK_END } csn_ask;
+#undef CSN_X_ASK
 #define CSN_X_TYPE(name, value, text, note) CSN_T_##name = value,
 typedef enum csn_type { CSN_TYPE_TABLE(CSN_X_TYPE) CSN_T_END } csn_type;
 #undef CSN_X_TYPE

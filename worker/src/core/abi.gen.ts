@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 356495545,
+  digest: 3933179132,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -73,6 +73,42 @@ export const FX = {
   DIGEST: 10,
   /** with an error of the -300 band; payload: JSON pointer (RFC 6901) of the field */
   BAD_FIELD: 11,
+  /** only from the guard: the answer to a question */
+  ANSWER: 12,
+} as const;
+
+/** Questions to the guard. */
+export const ASK = {
+  /** payload: policy document; code: csn_policy_dialect; id 1: laid over the present one; answer: {dialect, unmapped} */
+  POLICY: 1,
+  /** answer: the policy as a canonical document */
+  POLICY_PRINT: 2,
+  /** payload: host:port or host:port@address; answer: a verdict */
+  NET: 3,
+  /** payload: tool NUL arg NUL cwd NUL home; code 1: arg is cut; answer: a verdict */
+  TOOL: 4,
+  /** payload: path in the workspace; answer: code 1 when it is kept */
+  ARTIFACT: 5,
+  /** payload: keys document (csn/token.h); answer: empty */
+  KEYS: 6,
+  /** payload: bearer token; answer: claims {sub, tenant, quota, jti, kid, scope, exp} */
+  TOKEN: 7,
+  /** payload: static key; answer: claims */
+  API_KEY: 8,
+  /** payload: claims {sub?, tenant?, quota?, jti?, scopes, expires_in_s}; answer: the token */
+  MINT: 9,
+  /** payload: scopes NUL wanted NUL id; answer: code 1 when allowed */
+  SCOPE: 10,
+  /** payload: 1 to 4 times version byte and 32 bytes of key, newest first; answer: empty */
+  SEAL_KEYS: 11,
+  /** payload: 12 random bytes, session NUL name NUL secret; answer: the sealed bytes */
+  SEAL: 12,
+  /** payload: session NUL name NUL sealed bytes; answer: the secret */
+  UNSEAL: 13,
+  /** payload: id of the log; answer: head (32 bytes) and count (u64) */
+  AUDIT_BEGIN: 14,
+  /** payload: head and count as answered, then entries, each ended by a newline; answer: head and count */
+  AUDIT_PUSH: 15,
 } as const;
 
 /** Errors. */
@@ -347,6 +383,7 @@ export const DESC = {
 } as const;
 
 export type EvName = keyof typeof EV;
+export type AskName = keyof typeof ASK;
 export type FxName = keyof typeof FX;
 export type ErrName = keyof typeof ERR;
 export type StreamName = keyof typeof STREAM;

@@ -235,30 +235,14 @@ export class Core {
       if (kind === FX.BAD_FIELD) badField.push(this.#text(payload, payloadLen));
       else
         effects.push(
-          this.#effect(
-            kind as Exclude<FxKind, typeof FX.BAD_FIELD>,
-            id,
-            code,
-            v.getUint32(at + REC.stream, true),
-            timeMs,
-            payload,
-            payloadLen,
-          ),
+          this.#effect(kind as EffectKind, id, code, v.getUint32(at + REC.stream, true), timeMs, payload, payloadLen),
         );
       at += size;
     }
     return [effects, badField];
   }
 
-  #effect(
-    kind: Exclude<FxKind, typeof FX.BAD_FIELD>,
-    id: number,
-    code: number,
-    stream: number,
-    timeMs: number,
-    at: number,
-    len: number,
-  ): Effect {
+  #effect(kind: EffectKind, id: number, code: number, stream: number, timeMs: number, at: number, len: number): Effect {
     switch (kind) {
       case FX.EVENT:
         return this.#logEvent(timeMs, at, len);
@@ -322,7 +306,8 @@ export class Core {
   }
 }
 
-type FxKind = (typeof FX)[keyof typeof FX];
+/** Kinds that become an `Effect`; ANSWER is the guard's. */
+type EffectKind = Exclude<(typeof FX)[keyof typeof FX], typeof FX.BAD_FIELD | typeof FX.ANSWER>;
 
 function hex(value: number | undefined): string {
   return (value ?? 0).toString(16).padStart(8, "0");

@@ -24,6 +24,14 @@ const STATUS = {
   OUT_OF_RANGE: 400,
   UNKNOWN_AGENT: 400,
   NO_MEMORY: 413,
+  BAD_TOKEN: 401,
+  BAD_SIGNATURE: 401,
+  UNKNOWN_KEY: 401,
+  TOKEN_EXPIRED: 401,
+  TOKEN_NOT_YET: 401,
+  WRONG_ISSUER: 401,
+  WRONG_AUDIENCE: 401,
+  BAD_SEAL: 500,
 } as const satisfies Record<ErrName, number>;
 
 /** Stable codes of the API where they differ from the lower-case name of the core's error. */
