@@ -14,6 +14,7 @@ export default defineConfig(async () => ({
         durableObjects: {
           SESSION: { className: "Session", useSQLite: true },
           SANDBOX: { className: "FakeSandbox", useSQLite: true },
+          TENANT: { className: "Tenant", useSQLite: true },
           SCRATCH: { className: "Scratch", useSQLite: true },
         },
         r2Buckets: ["ARTIFACTS"],

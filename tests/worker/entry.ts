@@ -12,3 +12,4 @@ export default {
     return new Response("tests\n");
   },
 } satisfies ExportedHandler;
+export { Tenant } from "../../worker/src/identity/tenant.js";

@@ -1,5 +1,6 @@
 /** Bindings and variables of the Worker; wrangler.toml gives the bindings, scripts/dev.mjs the local variables. */
 import type { Sandbox } from "../../sandbox-sdk-shim/src/sandbox.js";
+import type { Tenant } from "./identity/tenant.js";
 import type { Session } from "./session/session.js";
 
 export interface Env {
@@ -7,6 +8,8 @@ export interface Env {
   readonly SESSION: DurableObjectNamespace<Session>;
   /** One object per sandbox: the SDK's class. */
   readonly SANDBOX: DurableObjectNamespace<Sandbox>;
+  /** One object per tenant: quotas, administrative acts. */
+  readonly TENANT: DurableObjectNamespace<Tenant>;
   /** `sessions/<id>/…`: artifacts, diffs, archived logs. */
   readonly ARTIFACTS: R2Bucket;
   /** Table `sessions`: see worker/migrations. */
@@ -21,6 +24,12 @@ export interface Env {
   readonly ANTHROPIC_API_KEY?: string;
   /** Where model requests go; https://api.anthropic.com when absent. */
   readonly ANTHROPIC_UPSTREAM?: string;
-  /** When set, the API asks for it as a bearer token. */
+  /** When set, the API asks for it as a bearer token; its holder is the operator. */
   readonly CAISSON_API_KEY?: string;
+  /** Signing keys of tokens and static keys: a document that `caisson-token keygen` begins (csn/token.h). */
+  readonly CAISSON_KEYS?: string;
+  /** Class → limits of a tenant, JSON (identity/quotas.ts). */
+  readonly CAISSON_QUOTAS?: string;
+  /** Origins whose pages may call, separated by commas; `*` for any. None when absent. */
+  readonly CAISSON_CORS_ORIGINS?: string;
 }

@@ -4,6 +4,7 @@ import type { Env } from "./env.js";
 import { createApp, finish, requestId } from "./routes/app.js";
 
 export { ContainerProxy, Sandbox } from "../../sandbox-sdk-shim/src/sandbox.js";
+export { Tenant } from "./identity/tenant.js";
 export { Session } from "./session/session.js";
 
 const app = createApp();
@@ -13,6 +14,6 @@ export default {
     // Sandboxes come in here with tokens of their own; nothing of the API's rules applies to them.
     const egress = await handleEgress(request, env);
     if (egress !== null) return egress;
-    return finish(await app.fetch(request, env, ctx), requestId(request));
+    return finish(await app.fetch(request, env, ctx), requestId(request), request, env);
   },
 } satisfies ExportedHandler<Env>;

@@ -51,4 +51,12 @@ export const LIMITS = {
   ENGINE_HEALTH_MS: 1_500,
   /** bytes of UTF-8: question of POST /execute. routes/schemas.ts */
   QUESTION_MAX: 65_536,
+  /** milliseconds: after which a session counts as over for its tenant's quota whatever became of it (TIMEOUT_S_MAX and an hour). Enforced in identity/tenant.ts. */
+  SESSION_ALIVE_MS_MAX: 90_000_000,
+  /** milliseconds: the same for a one-shot. */
+  ONESHOT_ALIVE_MS_MAX: 3_600_000,
+  /** seconds: life of a token minted by POST /v1/tokens; the guard has the same bound. */
+  TOKEN_LIFE_S_MAX: 31_622_400,
+  /** seconds: life of a share link. */
+  SHARE_LIFE_S_MAX: 31_622_400,
 } as const;

@@ -79,7 +79,7 @@ describe("the list of sessions", () => {
   beforeAll(async () => {
     await INDEX.prepare("DELETE FROM sessions").run();
     const insert = INDEX.prepare(
-      "INSERT INTO sessions VALUES (?, 'shell', ?, ?, NULL, NULL, NULL, 60, '{\"n\":\"1\"}', 0, 3, ?)",
+      "INSERT INTO sessions VALUES (?, 'shell', ?, ?, NULL, NULL, NULL, 60, '{\"n\":\"1\"}', 0, 3, ?, '')",
     );
     const rows = Array.from({ length: 7 }, (_, n) => {
       // Rows 3 and 4 share their time: the id decides.

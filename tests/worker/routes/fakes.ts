@@ -13,6 +13,7 @@ import type {
   Result,
   RunView,
   SessionView,
+  ShareView,
 } from "../../../worker/src/session/api.js";
 
 function refusal(status: number, code: string, detail: string): Failure {
@@ -39,6 +40,8 @@ export class FakeSession {
   /** How many times `run` is asked before a run has succeeded. */
   pollsToEnd = Number.POSITIVE_INFINITY;
   touched = 0;
+
+  readonly shareList: ShareView[] = [];
 
   async create(id: string, body: CreateSessionBody): Promise<Result<SessionView>> {
     this.touched += 1;
@@ -68,6 +71,27 @@ export class FakeSession {
     return this.session === null
       ? refusal(404, "session_not_found", "there is no session with this id")
       : { ok: true, value: this.session };
+  }
+  async addShare(id: string, expiresMs: number): Promise<Result<ShareView>> {
+    const now = new Date().toISOString();
+    const share = { id, created_at: now, expires_at: new Date(expiresMs).toISOString(), revoked_at: null };
+    this.shareList.push(share);
+    return { ok: true, value: share };
+  }
+  async shares(): Promise<Result<ShareView[]>> {
+    const view = await this.view();
+    if (!view.ok) return view;
+    return { ok: true, value: this.shareList };
+  }
+  async revokeShare(id: string): Promise<Result<ShareView>> {
+    const share = this.shareList.find((one) => one.id === id);
+    if (share === undefined) return refusal(404, "share_not_found", "there is no such share link");
+    share.revoked_at = new Date().toISOString();
+    return { ok: true, value: share };
+  }
+  async checkShare(id: string): Promise<Result<true>> {
+    const live = this.shareList.some((one) => one.id === id && one.revoked_at === null);
+    return live ? { ok: true, value: true } : refusal(401, "share_revoked", "the share link is revoked or has expired");
   }
   async setTimeout(timeoutS: number): Promise<Result<SessionView>> {
     const view = await this.view();
@@ -340,7 +364,7 @@ export function rig(vars: Partial<Env> = {}): Rig {
   const left: Promise<unknown>[] = [];
   const made: Rig = {
     env: {
-      ...(bindings as unknown as Pick<Env, "ARTIFACTS" | "INDEX">),
+      ...(bindings as unknown as Pick<Env, "ARTIFACTS" | "INDEX" | "TENANT">),
       SESSION: namespaceOf(sessions, () => new FakeSession()) as unknown as Env["SESSION"],
       SANDBOX: namespaceOf(sandboxes, () => {
         const sandbox = new FakeSandbox();
@@ -366,7 +390,12 @@ export function rig(vars: Partial<Env> = {}): Rig {
         ...(body === undefined ? {} : { body: raw ? (body as BodyInit) : JSON.stringify(body) }),
       });
       const ctx = { waitUntil: (work: Promise<unknown>) => left.push(work), passThroughOnException() {}, props: {} };
-      return finish(await app.fetch(request, made.env, ctx as unknown as ExecutionContext), requestId(request));
+      return finish(
+        await app.fetch(request, made.env, ctx as unknown as ExecutionContext),
+        requestId(request),
+        request,
+        made.env,
+      );
     },
     async session(body = { agent: "shell" }) {
       const response = await made.call("POST", "/v1/sessions", body);

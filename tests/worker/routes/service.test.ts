@@ -151,9 +151,10 @@ describe("session ids", () => {
     const last = id.at(-1) === "a" ? "b" : "a";
     expect(isSessionId(id.slice(0, -1) + last)).toBe(false);
     expect(isSessionId(id.toUpperCase())).toBe(false);
-    expect(sessionIdForKey("a")).toBe(sessionIdForKey("a"));
-    expect(sessionIdForKey("a")).not.toBe(sessionIdForKey("b"));
-    expect(isSessionId(sessionIdForKey("a"))).toBe(true);
+    expect(sessionIdForKey("a", "")).toBe(sessionIdForKey("a", ""));
+    expect(sessionIdForKey("a", "")).not.toBe(sessionIdForKey("b", ""));
+    expect(isSessionId(sessionIdForKey("a", ""))).toBe(true);
+    expect(sessionIdForKey("a", "acme")).not.toBe(sessionIdForKey("a", ""));
   });
 });
 
@@ -187,6 +188,12 @@ describe("openapi.json", () => {
     "/v1/sessions/{id}/artifacts": ["get"],
     "/v1/sessions/{id}/artifacts.tar.gz": ["get"],
     "/v1/sessions/{id}/artifacts/{path}": ["get"],
+    "/v1/sessions/{id}/audit": ["get"],
+    "/v1/sessions/{id}/share": ["post"],
+    "/v1/sessions/{id}/shares": ["get"],
+    "/v1/sessions/{id}/shares/{share}": ["delete"],
+    "/v1/audit": ["get"],
+    "/v1/tokens": ["post"],
     "/v1/execute": ["post"],
     "/execute": ["post"],
   };
@@ -204,7 +211,11 @@ describe("openapi.json", () => {
     );
     const app = createApp();
     for (const [path, methods] of Object.entries(EXPECTED)) {
-      const real = path.replace("{id}", "ses_x").replace("{run}", "run_1").replace("{path}", "a/b");
+      const real = path
+        .replace("{id}", "ses_x")
+        .replace("{run}", "run_1")
+        .replace("{path}", "a/b")
+        .replace("{share}", "shr_x");
       const routed = allowedMethods(app, real).filter((method) => method !== "HEAD");
       expect(routed.map((method) => method.toLowerCase()).sort(), path).toEqual(methods);
     }

@@ -154,10 +154,10 @@ export class Guard {
 
   mintToken(
     claims: {
-      sub?: string;
-      tenant?: string;
-      quota?: string;
-      jti?: string;
+      sub?: string | undefined;
+      tenant?: string | undefined;
+      quota?: string | undefined;
+      jti?: string | undefined;
       scopes: readonly string[];
       expires_in_s: number;
     },

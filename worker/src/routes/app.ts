@@ -1,13 +1,16 @@
 /** The HTTP application: every endpoint, and what holds for all of them. */
 import { OpenAPIHono } from "@hono/zod-openapi";
-import { refuse } from "../auth.js";
 import { EngineUnavailable } from "../effects/engine.js";
+import type { Env } from "../env.js";
 import { Problem, problem, problemResponse } from "../errors.js";
+import { authenticate } from "../identity/authenticate.js";
+import { allowOrigin, preflight } from "../identity/origin.js";
 import { registerArtifacts } from "./artifacts.js";
 import { type App, type AppEnv, allowedMethods } from "./endpoint.js";
 import { registerExec } from "./exec.js";
 import { registerExecute } from "./execute.js";
 import { registerFiles } from "./files.js";
+import { registerIdentity } from "./identity.js";
 import { registerMeta } from "./meta.js";
 import { registerRuns } from "./runs.js";
 import { registerSessions } from "./sessions.js";
@@ -18,9 +21,12 @@ export function createApp(): App {
 
   app.use("*", async (c, next) => {
     c.set("requestId", requestId(c.req.raw));
-    const refusal = await refuse(c.req.raw, c.env.CAISSON_API_KEY);
-    if (refusal !== null) throw refusal;
-    await next();
+    const asked = preflight(c.req.raw, c.env.CAISSON_CORS_ORIGINS);
+    if (asked !== null) return asked;
+    const { caller, guard } = await authenticate(c.req.raw, c.env);
+    c.set("caller", caller);
+    c.set("guard", guard);
+    return next();
   });
   registerMeta(app);
   registerSessions(app);
@@ -29,6 +35,7 @@ export function createApp(): App {
   registerFiles(app);
   registerArtifacts(app);
   registerExecute(app);
+  registerIdentity(app);
 
   app.notFound((c) => {
     const { pathname } = new URL(c.req.url);
@@ -56,7 +63,7 @@ export function createApp(): App {
 }
 
 /** Adds what every answer of the API carries. */
-export function finish(response: Response, requestId: string): Response {
+export function finish(response: Response, requestId: string, request?: Request, env?: Env): Response {
   // A WebSocket handshake must be passed on as the object it is.
   if (response.status === 101) return response;
   const answer = new Response(response.body, response);
@@ -64,6 +71,8 @@ export function finish(response: Response, requestId: string): Response {
   answer.headers.set("x-content-type-options", "nosniff");
   if (!answer.headers.has("cache-control")) answer.headers.set("cache-control", "no-store");
   answer.headers.set("referrer-policy", "no-referrer");
+  answer.headers.set("cross-origin-resource-policy", "same-origin");
+  if (request !== undefined) allowOrigin(request, answer.headers, env?.CAISSON_CORS_ORIGINS);
   return answer;
 }
 

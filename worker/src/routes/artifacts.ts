@@ -9,7 +9,7 @@ import { type App, endpoint } from "./endpoint.js";
 import { disposition } from "./files.js";
 import { json } from "./json.js";
 import { ArtifactSchema } from "./schemas.js";
-import { sessionObject, unwrap } from "./session-object.js";
+import { type SessionRef, sessionObject, unwrap } from "./session-object.js";
 
 const runQuery = z.strictObject({
   run: z
@@ -37,8 +37,8 @@ export function registerArtifacts(app: App): void {
       },
     },
     problems: [409, 503],
-    async handler({ env, params, query }) {
-      const diff = unwrap(await sessionObject(env, params.id).diff(query.run));
+    async handler({ env, session, query }) {
+      const diff = unwrap(await sessionObject(env, session).diff(query.run));
       return new Response(diff, { headers: { "content-type": "text/x-diff; charset=utf-8" } });
     },
   });
@@ -55,9 +55,9 @@ export function registerArtifacts(app: App): void {
         content: { "application/json": z.object({ artifacts: z.array(ArtifactSchema) }) },
       },
     },
-    async handler({ env, params, query }) {
+    async handler({ env, session, params, query }) {
       const id = params.id;
-      const artifacts = (await artifactsOf(env, id, query.run)).map(({ key: _, ...view }) => ({
+      const artifacts = (await artifactsOf(env, session, query.run)).map(({ key: _, ...view }) => ({
         ...view,
         url: `/v1/sessions/${id}/artifacts/${view.path.split("/").map(encodeURIComponent).join("/")}?run=${view.run_id}`,
       }));
@@ -73,9 +73,9 @@ export function registerArtifacts(app: App): void {
     description: "Of each path its newest version, or with `run` what that run stored.",
     query: runQuery,
     answers: { 200: { description: "A gzipped tar", content: { "application/gzip": null } } },
-    async handler({ c, env, params, query }) {
+    async handler({ c, env, session, params, query }) {
       const id = params.id;
-      const artifacts = newestOfEachPath(await artifactsOf(env, id, query.run));
+      const artifacts = newestOfEachPath(await artifactsOf(env, session, query.run));
       const { readable, controller } = createTarPacker();
       c.executionCtx.waitUntil(pack(env, artifacts, controller));
       return new Response(readable.pipeThrough(new CompressionStream("gzip")), {
@@ -99,9 +99,9 @@ export function registerArtifacts(app: App): void {
       },
       304: { description: "Not changed" },
     },
-    async handler({ env, request, params, query }) {
+    async handler({ env, session, request, params, query }) {
       const path = params.path.replace(/^\/workspace\//, "");
-      const artifact = (await artifactsOf(env, params.id, query.run)).findLast((one) => one.path === path);
+      const artifact = (await artifactsOf(env, session, query.run)).findLast((one) => one.path === path);
       if (artifact === undefined)
         throw problem("artifact_not_found", `There is no artifact "${path.slice(0, 200)}".`, { field: "path" });
       const headers = {
@@ -124,8 +124,8 @@ export function registerArtifacts(app: App): void {
 }
 
 /** Oldest first, so that the last of a path is its newest version. */
-async function artifactsOf(env: Env, sessionId: string, run: string | undefined): Promise<ArtifactView[]> {
-  const session = sessionObject(env, sessionId);
+async function artifactsOf(env: Env, ref: SessionRef, run: string | undefined): Promise<ArtifactView[]> {
+  const session = sessionObject(env, ref);
   const all = unwrap(await session.artifacts());
   if (run === undefined) return all;
   const ofRun = all.filter((artifact) => artifact.run_id === run);

@@ -6,16 +6,20 @@
  */
 import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
+import type { Guard } from "../core/guard.js";
 import type { Env } from "../env.js";
 import { problem, validationProblem } from "../errors.js";
+import { type Caller, requireScope, type Scope, SHARE_PREFIX } from "../identity/caller.js";
+import { admit } from "../identity/quotas.js";
 import { LIMITS } from "../limits.js";
 import { readJSON } from "./body.js";
 import { isSessionId } from "./ids.js";
 import { ProblemSchema } from "./schemas.js";
+import { type SessionRef, sessionObject, sessionRef, unwrap } from "./session-object.js";
 
 export interface AppEnv {
   Bindings: Env;
-  Variables: { requestId: string };
+  Variables: { requestId: string; caller: Caller; guard: Guard };
 }
 export type App = OpenAPIHono<AppEnv>;
 export type AppContext = Context<AppEnv>;
@@ -36,6 +40,8 @@ export interface EndpointSpec<Q extends z.ZodType, B extends z.ZodType> {
   readonly tag: string;
   readonly summary: string;
   readonly description?: string;
+  /** What the caller's token must allow; by the method when absent: reading or writing sessions. */
+  readonly scope?: Scope | null;
   readonly query?: Q;
   /** Validated body. */
   readonly body?: B;
@@ -55,7 +61,10 @@ export interface Call<Q, B> {
   readonly c: AppContext;
   readonly env: Env;
   readonly request: Request;
+  readonly caller: Caller;
   readonly params: PathParams;
+  /** The session that the address names, of the caller's tenant. */
+  readonly session: SessionRef;
   readonly query: Q;
   readonly body: B;
 }
@@ -64,6 +73,7 @@ export interface Call<Q, B> {
 export interface PathParams {
   readonly id: string;
   readonly run: string;
+  readonly share: string;
   readonly path: string;
 }
 
@@ -87,9 +97,28 @@ export function endpoint<Q extends z.ZodType, B extends z.ZodType>(app: App, spe
     if (spec.path.startsWith("/v1/sessions/{id}") && !isSessionId(id)) {
       throw problem("session_not_found", `There is no session "${id.slice(0, 64)}".`);
     }
-    const query = parseQuery(spec.query, new URL(c.req.url).searchParams);
+    const caller = c.get("caller");
+    const session = sessionRef(caller.tenant, id);
+    const scope = scopeOf(spec);
+    if (scope !== null) {
+      requireScope(c.get("guard"), caller, scope, id);
+      await admit(c.env, caller);
+    }
+    if (caller.tokenId.startsWith(SHARE_PREFIX)) unwrap(await sessionObject(c.env, session).checkShare(caller.tokenId));
+    const search = new URL(c.req.url).searchParams;
+    if (caller.tokenId !== "" || caller.scopes !== "admin") search.delete("share");
+    const query = parseQuery(spec.query, search);
     const body = spec.body === undefined ? undefined : await parseBody(spec.body, c.req.raw, spec.bodyMax);
-    return spec.handler({ c, env: c.env, request: c.req.raw, params, query, body: body as z.output<B> });
+    return spec.handler({
+      c,
+      env: c.env,
+      request: c.req.raw,
+      caller,
+      params,
+      session,
+      query,
+      body: body as z.output<B>,
+    });
   });
 }
 
@@ -99,6 +128,11 @@ export function allowedMethods(app: App, pathname: string): string[] {
     .filter((known) => known.pattern.test(pathname))
     .map((known) => known.method);
   return [...new Set(methods.flatMap((method) => (method === "GET" ? ["GET", "HEAD"] : [method])))];
+}
+
+function scopeOf(spec: { method: Method; path: string; scope?: Scope | null }): Scope | null {
+  if (spec.scope !== undefined) return spec.scope;
+  return spec.method === "get" ? "sessions:read" : "sessions:write";
 }
 
 function pathPattern(path: string): RegExp {
@@ -118,7 +152,7 @@ function pathParams(path: string, pathname: string): PathParams {
       throw problem("invalid_path", "The address has a percent sign that encodes nothing.", { field: name });
     }
   };
-  return { id: decode("id"), run: decode("run"), path: decode("path") };
+  return { id: decode("id"), run: decode("run"), share: decode("share"), path: decode("path") };
 }
 
 function parseQuery<Q extends z.ZodType>(schema: Q | undefined, search: URLSearchParams): z.output<Q> {
@@ -176,7 +210,7 @@ export const boolParam = z.enum(["true", "false", "1", "0"]).transform((text) =>
 
 const PROBLEM_TEXT: Record<number, string> = {
   400: "The request is not valid; `code` and `field` say where",
-  401: "The API key is missing or wrong",
+  401: "The key or token is missing or wrong",
   403: "Not allowed",
   404: "There is no such thing",
   409: "It does not fit the present state",

@@ -30,9 +30,9 @@ export function registerExec(app: App): void {
       },
     },
     problems: [409, 502, 503],
-    async handler({ c, env, request, params, body }) {
+    async handler({ c, env, session, request, body }) {
       const spec = execSpec(body);
-      const sandbox = await sandboxOfSession(env, params.id);
+      const sandbox = await sandboxOfSession(env, session);
       if (!wantsSSE(request)) return json(await kept(c, collect(env, sandbox, spec, request.signal)));
       return streamed(
         (sink, gone) => runCommand(env, sandbox, spec, sink, gone),

@@ -2,6 +2,8 @@
 import { checkEngine } from "../effects/engine.js";
 import { withEphemeralSandbox } from "../effects/oneshot.js";
 import type { Env } from "../env.js";
+import type { Caller } from "../identity/caller.js";
+import { admit, released } from "../identity/quotas.js";
 import { LIMITS } from "../limits.js";
 import { type CommandSpec, runCommand } from "./command.js";
 import { type App, endpoint } from "./endpoint.js";
@@ -45,6 +47,7 @@ export function registerExecute(app: App): void {
     method: "post",
     path: "/v1/execute",
     tag: "One-shots",
+    scope: "execute",
     summary: "Run code in a sandbox of its own",
     description: `The sandbox is destroyed when the code has ended, also after an error or when the client leaves. ${EXEC_SSE_TEXT}`,
     body: ExecuteBodySchema,
@@ -56,12 +59,12 @@ export function registerExecute(app: App): void {
         content: { "application/json": ExecuteResultSchema, "text/event-stream": null },
       },
     },
-    problems: [502, 503],
-    async handler({ c, env, request, body }) {
+    problems: [429, 502, 503],
+    async handler({ c, env, request, caller, body }) {
       const id = newOneshotId();
       const own = { language: body.language, sandbox_id: id };
       if (!wantsSSE(request)) {
-        const work = oneshot(env, id, (sandbox) =>
+        const work = oneshot(env, caller, id, (sandbox) =>
           prepared(env, sandbox, body, (spec) => collect(env, sandbox, spec, request.signal)),
         );
         const result = await kept(c, work);
@@ -70,7 +73,7 @@ export function registerExecute(app: App): void {
       await checkEngine(env);
       return streamed(
         async (sink, gone) => {
-          const end = await oneshot(env, id, (sandbox) =>
+          const end = await oneshot(env, caller, id, (sandbox) =>
             prepared(env, sandbox, body, (spec) => runCommand(env, sandbox, spec, sink, gone)),
           );
           return { ...end, ...own };
@@ -84,14 +87,15 @@ export function registerExecute(app: App): void {
     method: "post",
     path: "/execute",
     tag: "One-shots",
+    scope: "execute",
     summary: "Answer a question with code that a model writes",
     description:
       "The endpoint of the claude-code-templates Cloudflare worker. The model writes the code, a sandbox of its own runs it. " +
       "Problem documents carry the text in `error` as well, where clients of that worker look for it.",
     body: QuestionBodySchema,
     answers: { 200: { description: "The code has run", content: { "application/json": QuestionResultSchema } } },
-    problems: [502, 503],
-    async handler({ c, env, request, body }) {
+    problems: [429, 502, 503],
+    async handler({ c, env, request, caller, body }) {
       const started = Date.now();
       const language = body.language ?? "python";
       requireModel(env);
@@ -99,7 +103,7 @@ export function registerExecute(app: App): void {
       const code = await codeFor(env, body.question, language, body.maxTokens ?? 0);
       const id = newOneshotId();
       const timeoutMs = body.timeout || LIMITS.EXECUTE_TIMEOUT_S_DEFAULT * 1000;
-      const work = oneshot(env, id, (sandbox) =>
+      const work = oneshot(env, caller, id, (sandbox) =>
         prepared(env, sandbox, { language, code }, (spec) =>
           collect(env, sandbox, { ...spec, timeoutMs }, request.signal),
         ),
@@ -119,8 +123,18 @@ export function registerExecute(app: App): void {
   });
 }
 
-async function oneshot<T>(env: Env, id: string, run: (sandbox: SandboxHandle) => Promise<T>): Promise<T> {
-  return withEphemeralSandbox(env, id, run);
+async function oneshot<T>(
+  env: Env,
+  caller: Caller,
+  id: string,
+  run: (sandbox: SandboxHandle) => Promise<T>,
+): Promise<T> {
+  await admit(env, caller, id, LIMITS.ONESHOT_ALIVE_MS_MAX);
+  try {
+    return await withEphemeralSandbox(env, id, run);
+  } finally {
+    await released(env, caller, id);
+  }
 }
 
 /** Lays out the files and the code, then hands on the command that runs it. */

@@ -35,9 +35,9 @@ export function registerFiles(app: App): void {
       },
     },
     problems: [409, 502, 503],
-    async handler({ env, params, query }) {
+    async handler({ env, session, query }) {
       const path = workspacePath(query.path ?? "/workspace");
-      const sandbox = await sandboxOfSession(env, params.id);
+      const sandbox = await sandboxOfSession(env, session);
       const listing = await call(env, path, () =>
         sandbox.listFiles(path, { recursive: query.recursive ?? false, includeHidden: true }),
       );
@@ -66,9 +66,9 @@ export function registerFiles(app: App): void {
       },
     },
     problems: [409, 502, 503],
-    async handler({ env, params }) {
+    async handler({ env, session, params }) {
       const path = workspacePath(params.path);
-      const sandbox = await sandboxOfSession(env, params.id);
+      const sandbox = await sandboxOfSession(env, session);
       const stream = await call(env, path, () => sandbox.readFileStream(path));
       return fileResponse(env, path, stream);
     },
@@ -91,10 +91,10 @@ export function registerFiles(app: App): void {
       },
     },
     problems: [409, 412, 502, 503],
-    async handler({ env, request, params }) {
+    async handler({ env, session, request, params }) {
       const path = workspacePath(params.path);
       const bytes = await readBytes(request, LIMITS.FILE_PUT_MAX);
-      const sandbox = await sandboxOfSession(env, params.id);
+      const sandbox = await sandboxOfSession(env, session);
       if (request.headers.get("if-none-match")?.trim() === "*") {
         const { exists } = await call(env, path, () => sandbox.exists(path));
         if (exists) throw problem("file_exists", `${path} exists already.`, { field: "path" });
@@ -112,10 +112,10 @@ export function registerFiles(app: App): void {
     query: z.strictObject({ recursive: boolParam.optional() }),
     answers: { 204: { description: "Gone" } },
     problems: [409, 502, 503],
-    async handler({ env, params, query }) {
+    async handler({ env, session, params, query }) {
       const path = workspacePath(params.path);
       if (isRoot(path)) throw problem("invalid_path", `${path} itself cannot be deleted.`, { field: "path" });
-      const sandbox = await sandboxOfSession(env, params.id);
+      const sandbox = await sandboxOfSession(env, session);
       if (query.recursive === true) {
         // Asked of the name itself and not of what it may point to: a dangling link is there too.
         const target = shellQuote(path);
@@ -142,7 +142,7 @@ export function registerFiles(app: App): void {
     }),
     answers: { 200: { description: "Done", content: { "application/json": z.object({ path: z.string() }) } } },
     problems: [409, 502, 503],
-    async handler({ env, params, query }) {
+    async handler({ env, session, params, query }) {
       const path = workspacePath(params.path);
       if (query.op === "rename" && query.to === undefined) {
         throw problem("missing_field", "op=rename needs `to`.", { field: "to" });
@@ -151,7 +151,7 @@ export function registerFiles(app: App): void {
       if (query.op === "rename" && (isRoot(path) || isRoot(to))) {
         throw problem("invalid_path", "/workspace and /tmp themselves cannot be renamed.", { field: "path" });
       }
-      const sandbox = await sandboxOfSession(env, params.id);
+      const sandbox = await sandboxOfSession(env, session);
       if (query.op === "mkdir") await call(env, path, () => sandbox.mkdir(path, { recursive: true }));
       else await call(env, path, () => move(sandbox, path, to));
       return json({ path: to });

@@ -2,7 +2,7 @@
  * Session ids: `ses_`, 16 characters of base32 (80 bits), 4 characters that check them.
  *
  * The check lets a wrong id be refused without waking, and so without creating, a Durable Object. It is no secret and keeps
- * nobody out: that is what the API key is for.
+ * nobody out: that is what keys and tokens are for.
  */
 import { createHash } from "node:crypto";
 
@@ -13,9 +13,10 @@ export function newSessionId(): string {
   return formatId(crypto.getRandomValues(new Uint8Array(10)));
 }
 
-/** The id that an Idempotency-Key stands for: the same key always names the same session. */
-export function sessionIdForKey(key: string): string {
-  return formatId(createHash("sha256").update(`caisson session key\0${key}`).digest().subarray(0, 10));
+/** The id that an Idempotency-Key stands for: the same key of one tenant always names the same session. */
+export function sessionIdForKey(key: string, tenant: string): string {
+  const owner = tenant === "" ? "" : `${tenant}\0`;
+  return formatId(createHash("sha256").update(`caisson session key\0${owner}${key}`).digest().subarray(0, 10));
 }
 
 export function isSessionId(text: string): boolean {

@@ -15,6 +15,7 @@ export function registerMeta(app: App): void {
     method: "get",
     path: "/health",
     tag: "Service",
+    scope: null,
     summary: "Does it work?",
     answers: {
       200: { description: "Yes", content: { "application/json": HealthSchema } },
@@ -34,6 +35,7 @@ export function registerMeta(app: App): void {
     method: "get",
     path: "/openapi.json",
     tag: "Service",
+    scope: null,
     summary: "This document",
     answers: {
       200: { description: "OpenAPI 3.1", content: { "application/json": z.looseObject({ openapi: z.string() }) } },
@@ -47,6 +49,7 @@ export function registerMeta(app: App): void {
     method: "get",
     path: "/",
     tag: "Service",
+    scope: null,
     summary: "Where to look",
     answers: {
       200: {
@@ -101,8 +104,9 @@ const DESCRIPTION =
   "Runs coding agents and untrusted code in isolated sandboxes.\n\n" +
   "Errors are problem documents (RFC 9457, `application/problem+json`) with a stable `code`. Unknown fields and parameters are " +
   "refused with a 400 that names them. Times are RFC 3339; durations carry their unit in the name. Every answer has " +
-  "`x-request-id`. When CAISSON_API_KEY is set every call but `/`, `/health` and `/openapi.json` sends it as " +
-  "`Authorization: Bearer`; when it is not, only requests from the machine itself are served.";
+  "`x-request-id`. When CAISSON_API_KEY or CAISSON_KEYS is set every call but `/`, `/health` and `/openapi.json` sends that key, a " +
+  "static key or a token as `Authorization: Bearer`; when neither is, only requests from the machine itself are served. A token " +
+  "allows its scopes, for the sessions of its tenant; another tenant's id is not there (404).";
 
 function openapiDocument(app: App, origin: string): object {
   return app.getOpenAPI31Document({
@@ -123,6 +127,7 @@ function openapiDocument(app: App, origin: string): object {
       { name: "Files", description: "The workspace" },
       { name: "Results", description: "Diff and artifacts" },
       { name: "One-shots", description: "A sandbox for one piece of code" },
+      { name: "Identity", description: "Tokens, share links, audit" },
       { name: "Service", description: "About the service itself" },
     ],
   });

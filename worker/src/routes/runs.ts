@@ -8,7 +8,7 @@ import { type App, boolParam, endpoint, intParam } from "./endpoint.js";
 import { idempotencyKey } from "./idempotency.js";
 import { json, wantsSSE } from "./json.js";
 import { CreateRunBodySchema, RunSchema } from "./schemas.js";
-import { sessionObject, unwrap } from "./session-object.js";
+import { type SessionRef, sessionObject, unwrap } from "./session-object.js";
 
 const RUN_ID = /^run_[1-9][0-9]{0,8}$/;
 
@@ -39,12 +39,12 @@ export function registerRuns(app: App): void {
       200: { description: "The run has ended (only when waited for)", content: { "application/json": RunSchema } },
     },
     problems: [409, 429, 503],
-    async handler({ env, request, params, query, body }) {
+    async handler({ env, session, request, params, query, body }) {
       const id = params.id;
       const key = idempotencyKey(request);
       const wait = waitSeconds(request, query.wait);
-      let run = unwrap(await sessionObject(env, id).createRun(body, key));
-      if (wait > 0) run = await waitForRun(env, id, run, wait);
+      let run = unwrap(await sessionObject(env, session).createRun(body, key));
+      if (wait > 0) run = await waitForRun(env, session, run, wait);
       const location = `/v1/sessions/${id}/runs/${run.id}`;
       const headers = { location, ...(wait > 0 ? { "preference-applied": "wait" } : {}) };
       return json(run, OPEN_STATES.has(run.state) ? 202 : wait > 0 ? 200 : 202, headers);
@@ -59,8 +59,8 @@ export function registerRuns(app: App): void {
     answers: {
       200: { description: "The runs", content: { "application/json": z.object({ runs: z.array(RunSchema) }) } },
     },
-    async handler({ env, params }) {
-      return json({ runs: unwrap(await sessionObject(env, params.id).runs()) });
+    async handler({ env, session }) {
+      return json({ runs: unwrap(await sessionObject(env, session).runs()) });
     },
   });
 
@@ -70,8 +70,8 @@ export function registerRuns(app: App): void {
     tag: "Runs",
     summary: "One run",
     answers: { 200: { description: "The run", content: { "application/json": RunSchema } } },
-    async handler({ env, params }) {
-      return json(unwrap(await sessionObject(env, params.id).run(runId(params.run))));
+    async handler({ env, session, params }) {
+      return json(unwrap(await sessionObject(env, session).run(runId(params.run))));
     },
   });
 
@@ -86,8 +86,8 @@ export function registerRuns(app: App): void {
       200: { description: "The run; its end is in the event log", content: { "application/json": RunSchema } },
     },
     problems: [409],
-    async handler({ env, params }) {
-      return json(unwrap(await sessionObject(env, params.id).cancelRun(runId(params.run))));
+    async handler({ env, session, params }) {
+      return json(unwrap(await sessionObject(env, session).cancelRun(runId(params.run))));
     },
   });
 
@@ -132,16 +132,16 @@ export function registerRuns(app: App): void {
         },
       },
     },
-    async handler({ env, request, params, query }) {
-      const session = sessionObject(env, params.id);
+    async handler({ env, session, request, query }) {
+      const object = sessionObject(env, session);
       if (request.headers.get("upgrade")?.toLowerCase() === "websocket" || wantsSSE(request)) {
         // The id's check characters can be right by chance or by intent; asking first keeps such an object empty.
-        unwrap(await session.view());
-        return live(await session.fetch(forwarded(request)));
+        unwrap(await object.view());
+        return live(await object.fetch(forwarded(request)));
       }
       const after = query.after ?? 0;
       const limit = query.limit ?? LIMITS.EVENT_PAGE_DEFAULT;
-      const page = unwrap(await session.events(after, limit, query.raw ?? true, query.run));
+      const page = unwrap(await object.events(after, limit, query.raw ?? true, query.run));
       const nextAfter = page.events.at(-1)?.seq ?? after;
       const events = page.events.map((event) => event.json).join(",");
       return new Response(
@@ -180,14 +180,14 @@ function waitSeconds(request: Request, wait: boolean | undefined): number {
   return Math.min(prefer[1] === undefined ? LIMITS.WAIT_S_MAX : Number(prefer[1]), LIMITS.WAIT_S_MAX);
 }
 
-async function waitForRun(env: Env, sessionId: string, run: RunView, seconds: number): Promise<RunView> {
+async function waitForRun(env: Env, session: SessionRef, run: RunView, seconds: number): Promise<RunView> {
   const deadline = Date.now() + seconds * 1000;
   let current = run;
   let pauseMs = 50;
   while (OPEN_STATES.has(current.state) && Date.now() < deadline) {
     await scheduler.wait(Math.min(pauseMs, Math.max(1, deadline - Date.now())));
     pauseMs = Math.min(pauseMs * 1.5, 1_000);
-    current = unwrap(await sessionObject(env, sessionId).run(run.id));
+    current = unwrap(await sessionObject(env, session).run(run.id));
   }
   return current;
 }

@@ -4,7 +4,7 @@ import { sessionSandbox } from "../effects/sandbox.js";
 import type { Env } from "../env.js";
 import { engineUnavailable, Problem, type ProblemCode, problem } from "../errors.js";
 import { engineHealth } from "./engine.js";
-import { sessionObject, unwrap } from "./session-object.js";
+import { type SessionRef, sessionObject, unwrap } from "./session-object.js";
 
 /** What the routes call of the SDK. */
 export type SandboxHandle = Pick<
@@ -22,8 +22,8 @@ export type SandboxHandle = Pick<
 >;
 
 /** The sandbox of a session; throws the Session's own refusal when there is none to use. */
-export async function sandboxOfSession(env: Env, sessionId: string): Promise<SandboxHandle> {
-  const sandboxId = unwrap(await sessionObject(env, sessionId).sandboxId());
+export async function sandboxOfSession(env: Env, session: SessionRef): Promise<SandboxHandle> {
+  const sandboxId = unwrap(await sessionObject(env, session).sandboxId());
   return sessionSandbox(env, sandboxId);
 }
 

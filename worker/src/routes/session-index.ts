@@ -13,12 +13,13 @@ export interface SessionPage {
 /** One page, newest first. The cursor names the last row of the page before, so pages stay right while sessions come. */
 export async function listSessions(
   env: Env,
+  tenant: string,
   limit: number,
   cursor: string | undefined,
   state: string | undefined,
 ): Promise<SessionPage> {
-  const conditions: string[] = [];
-  const values: (string | number)[] = [];
+  const conditions = ["tenant = ?"];
+  const values: (string | number)[] = [tenant];
   if (state !== undefined) {
     conditions.push("state = ?");
     values.push(state);
@@ -27,10 +28,9 @@ export async function listSessions(
     conditions.push("(created_at, id) < (?, ?)");
     values.push(...decodeCursor(cursor));
   }
-  const where = conditions.length === 0 ? "" : `WHERE ${conditions.join(" AND ")}`;
   const sql =
     "SELECT id, agent, state, created_at, expires_at, ended_at, ended_reason, timeout_s, metadata, runs, last_seq " +
-    `FROM sessions ${where} ORDER BY created_at DESC, id DESC LIMIT ?`;
+    `FROM sessions WHERE ${conditions.join(" AND ")} ORDER BY created_at DESC, id DESC LIMIT ?`;
   const { results } = await env.INDEX.prepare(sql)
     .bind(...values, limit + 1)
     .all<Row>();

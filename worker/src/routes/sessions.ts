@@ -1,5 +1,6 @@
 /** Sessions: create, list, look at, extend, end. */
 import { z } from "@hono/zod-openapi";
+import { admit } from "../identity/quotas.js";
 import { LIMITS } from "../limits.js";
 import { type App, endpoint, intParam } from "./endpoint.js";
 import { idempotencyKey } from "./idempotency.js";
@@ -13,7 +14,7 @@ import {
   SessionSummarySchema,
 } from "./schemas.js";
 import { listSessions } from "./session-index.js";
-import { sessionObject, unwrap } from "./session-object.js";
+import { sessionObject, sessionRef, unwrap } from "./session-object.js";
 
 export function registerSessions(app: App): void {
   endpoint(app, {
@@ -33,11 +34,12 @@ export function registerSessions(app: App): void {
         headers: { Location: "Address of the session" },
       },
     },
-    problems: [409, 503],
-    async handler({ env, request, body }) {
+    problems: [409, 429, 503],
+    async handler({ env, request, caller, body }) {
       const key = idempotencyKey(request);
-      const id = key === undefined ? newSessionId() : sessionIdForKey(key);
-      const session = unwrap(await sessionObject(env, id).create(id, body));
+      const id = key === undefined ? newSessionId() : sessionIdForKey(key, caller.tenant);
+      await admit(env, caller, id, LIMITS.SESSION_ALIVE_MS_MAX);
+      const session = unwrap(await sessionObject(env, sessionRef(caller.tenant, id)).create(id, body, caller.tenant));
       return json(session, 201, { location: `/v1/sessions/${id}` });
     },
   });
@@ -62,8 +64,10 @@ export function registerSessions(app: App): void {
         },
       },
     },
-    async handler({ env, query }) {
-      return json(await listSessions(env, query.limit ?? LIMITS.SESSION_PAGE_DEFAULT, query.cursor, query.state));
+    async handler({ env, caller, query }) {
+      return json(
+        await listSessions(env, caller.tenant, query.limit ?? LIMITS.SESSION_PAGE_DEFAULT, query.cursor, query.state),
+      );
     },
   });
 
@@ -73,8 +77,8 @@ export function registerSessions(app: App): void {
     tag: "Sessions",
     summary: "One session",
     answers: { 200: { description: "The session", content: { "application/json": SessionSchema } } },
-    async handler({ env, params }) {
-      return json(unwrap(await sessionObject(env, params.id).view()));
+    async handler({ env, session }) {
+      return json(unwrap(await sessionObject(env, session).view()));
     },
   });
 
@@ -86,8 +90,8 @@ export function registerSessions(app: App): void {
     body: PatchSessionBodySchema,
     answers: { 200: { description: "The session", content: { "application/json": SessionSchema } } },
     problems: [409],
-    async handler({ env, params, body }) {
-      return json(unwrap(await sessionObject(env, params.id).setTimeout(body.timeout_s)));
+    async handler({ env, session, body }) {
+      return json(unwrap(await sessionObject(env, session).setTimeout(body.timeout_s)));
     },
   });
 
@@ -100,8 +104,8 @@ export function registerSessions(app: App): void {
       "Cancels its runs and destroys its sandbox. The event log, the runs and the artifacts stay. Ending twice is harmless.",
     answers: { 200: { description: "The session as it ended", content: { "application/json": SessionSchema } } },
     problems: [503, 504],
-    async handler({ env, params }) {
-      return json(unwrap(await sessionObject(env, params.id).end()));
+    async handler({ env, session }) {
+      return json(unwrap(await sessionObject(env, session).end()));
     },
   });
 }

@@ -72,6 +72,14 @@ export interface RunView {
   usage: Usage | null;
 }
 
+/** A link that lets others read the session. */
+export interface ShareView {
+  id: string;
+  created_at: string;
+  expires_at: string;
+  revoked_at: string | null;
+}
+
 export interface ArtifactView {
   run_id: string;
   path: string;
@@ -94,7 +102,7 @@ export interface SessionRpc {
    * Creates the session; `id` is the object's own name, chosen by the route. Created again with the same body it answers the
    * session, with another body `idempotency_mismatch`. 503 `engine_unavailable`: nothing was created.
    */
-  create(id: string, body: CreateSessionBody): Promise<Result<SessionView>>;
+  create(id: string, body: CreateSessionBody, tenant?: string): Promise<Result<SessionView>>;
   view(): Promise<Result<SessionView>>;
   setTimeout(timeoutS: number): Promise<Result<SessionView>>;
   /** Ends the session; answers when the sandbox is destroyed. The log and the artifacts stay. */
@@ -128,4 +136,12 @@ export interface SessionRpc {
    * (one event a text frame, the same parameters). Both end after `session.ended`.
    */
   fetch(request: Request): Promise<Response>;
+  /** Records a link. 409 `too_many_shares`. */
+  addShare(shareId: string, expiresMs: number): Promise<Result<ShareView>>;
+  shares(): Promise<Result<ShareView[]>>;
+  revokeShare(shareId: string): Promise<Result<ShareView>>;
+  /** 401 `share_revoked` unless the link is live. */
+  checkShare(shareId: string): Promise<Result<true>>;
+  /** The log as `caisson-audit verify` reads it, from event `after` on: lines in order, then the head they lead to. */
+  audit(after: number): Promise<Result<{ lines: string[]; next: number; head: string | null }>>;
 }

@@ -1,5 +1,8 @@
 /** The session's row in D1, which follows the session. */
 import { writeIndex } from "../effects/index-d1.js";
+import type { Env } from "../env.js";
+import { tenantObject } from "../identity/quotas.js";
+import type { SessionView } from "./api.js";
 import type { Store } from "./store.js";
 import { sessionView } from "./views.js";
 
@@ -8,15 +11,15 @@ const RETRY_MS = 5_000;
 
 export class IndexRow {
   readonly #ctx: DurableObjectState;
-  readonly #db: D1Database;
+  readonly #env: Env;
   readonly #store: Store;
   #writing: Promise<void> | null = null;
   /** The row is older than the session. */
   #due = false;
 
-  constructor(ctx: DurableObjectState, db: D1Database, store: Store) {
+  constructor(ctx: DurableObjectState, env: Env, store: Store) {
     this.#ctx = ctx;
-    this.#db = db;
+    this.#env = env;
     this.#store = store;
   }
 
@@ -39,12 +42,22 @@ export class IndexRow {
     return this.#writing;
   }
 
+  /** What the tenant's quotas are counted from. */
+  async #tellTenant(tenant: string, view: SessionView): Promise<void> {
+    if (!this.#env.CAISSON_QUOTAS) return;
+    const object = tenantObject(this.#env, tenant);
+    if (view.usage.cost_usd > 0) await object.spent(view.id, Math.round(view.usage.cost_usd * 1e6));
+    if (view.state === "ended") await object.ended(view.id);
+  }
+
   async #writeNow(): Promise<void> {
     try {
       while (this.#due) {
         this.#due = false;
         const view = sessionView(this.#store);
-        await writeIndex(this.#db, view, new Date().toISOString());
+        const tenant = this.#store.text("tenant") ?? "";
+        await writeIndex(this.#env.INDEX, tenant, view, new Date().toISOString());
+        await this.#tellTenant(tenant, view);
         this.#store.set("index_seq", view.last_seq);
         this.#store.set("index_state", view.state);
       }

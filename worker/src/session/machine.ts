@@ -5,8 +5,10 @@
  * client has seen, and an effect that was started, is therefore always in storage.
  */
 import module from "../../../build/core.wasm";
+import guardModule from "../../../build/guard.wasm";
 import { STREAM } from "../core/abi.gen.js";
 import { Core, CoreError, type CoreEvent, CoreTrap, type Effect } from "../core/core.js";
+import { Guard } from "../core/guard.js";
 import type { Digest } from "../effects/artifacts.js";
 import { UnreadableOutput } from "../effects/run.js";
 import type { EventLog } from "../transport/log.js";
@@ -14,7 +16,7 @@ import { flushSockets } from "../transport/ws.js";
 import { applyEvent } from "./derive.js";
 import { LineWindow, rawText } from "./lines.js";
 import { Notifier } from "./notifier.js";
-import { pendingOf, type Store } from "./store.js";
+import { eventText, pendingOf, type Store } from "./store.js";
 
 /** milliseconds: how long a caller is held while the sandbox starts or ends. */
 const WAIT_MS = 60_000;
@@ -43,6 +45,7 @@ export class Machine {
   readonly #hooks: MachineHooks;
   readonly #grown = new Notifier();
   #core: Core | null = null;
+  #guard: Guard | null = null;
   /** Bytes of the running run's streams since their current lines began; also where each stream is to be taken up. */
   readonly #windows = new Map<number, LineWindow>();
   #feedTraps = 0;
@@ -191,12 +194,15 @@ export class Machine {
     let alarm = false;
     let logged = false;
     let stateChanged = false;
+    const lines: string[] = [];
     try {
       this.#ctx.storage.transactionSync(() => {
         tx?.(nowMs, effects);
         for (const effect of effects) {
           if (effect.kind === "event") {
-            store.addEvent(effect, this.#rawOf(effect));
+            const raw = this.#rawOf(effect);
+            store.addEvent(effect, raw);
+            lines.push(eventText(effect.json, raw));
             stateChanged = applyEvent(store, effect, nowMs) || stateChanged;
             logged = true;
           } else if (effect.kind === "cursor") {
@@ -216,6 +222,7 @@ export class Machine {
             }
           }
         }
+        if (lines.length > 0) this.#chain(lines);
         if (effects.length > 0 || tx !== undefined) store.set("snapshot", this.#requireCore().save());
       });
     } catch (error) {
@@ -231,6 +238,14 @@ export class Machine {
     }
     if (stateChanged) this.#hooks.changed();
     this.#hooks.committed();
+  }
+
+  /** Chains the events as they are exported, in the transaction that stores them. */
+  #chain(lines: readonly string[]): void {
+    this.#guard ??= new Guard(guardModule);
+    const state = this.#store.bytes("audit") ?? this.#guard.auditBegin(this.#store.text("id") ?? "");
+    const bytes = new TextEncoder().encode(`${lines.join("\n")}\n`);
+    this.#store.set("audit", this.#guard.auditPush(state, bytes));
   }
 
   /** The agent's line for the event that carries it, as JSON text. */

@@ -6,11 +6,12 @@ import { DurableObject } from "cloudflare:workers";
 import { BOUND } from "../core/abi.gen.js";
 import { checkEngine, EngineUnavailable } from "../effects/engine.js";
 import type { Env } from "../env.js";
+import { auditHead } from "../identity/audit.js";
 import type { CreateRunBody, CreateSessionBody } from "../routes/schemas.js";
 import { readOptions } from "../transport/log.js";
 import { serveSSE } from "../transport/sse.js";
 import { acceptSocket } from "../transport/ws.js";
-import type { ArtifactView, EventText, Result, RunView, SessionRpc, SessionView } from "./api.js";
+import type { ArtifactView, EventText, Result, RunView, SessionRpc, SessionView, ShareView } from "./api.js";
 import { Effects } from "./effects.js";
 import { fail, failureOf, NOT_FOUND } from "./failures.js";
 import { Follower } from "./follower.js";
@@ -18,8 +19,12 @@ import { IndexRow } from "./index-row.js";
 import { Machine } from "./machine.js";
 import { OwnSandbox } from "./own-sandbox.js";
 import { coreRequest, workspaceFiles } from "./request.js";
+import { SHARES_MAX, Shares } from "./shares.js";
 import { Store } from "./store.js";
 import { runNumber, runView, sandboxName, sessionView } from "./views.js";
+
+/** items: events of one page of the audit export. */
+const AUDIT_PAGE = 1_000;
 
 export class Session extends DurableObject<Env> implements SessionRpc {
   readonly #store: Store;
@@ -28,6 +33,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   readonly #follower: Follower;
   readonly #effects: Effects;
   readonly #index: IndexRow;
+  readonly #shares: Shares;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -39,7 +45,8 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     this.#sandbox = new OwnSandbox(ctx, env, this.#store, this.#machine, () => this.#follower.stop());
     this.#follower = new Follower(ctx, this.#store, this.#machine, this.#sandbox);
     this.#effects = new Effects(ctx, env, this.#store, this.#machine, this.#sandbox, this.#follower);
-    this.#index = new IndexRow(ctx, env.INDEX, this.#store);
+    this.#index = new IndexRow(ctx, env, this.#store);
+    this.#shares = new Shares(ctx.storage.sql);
     ctx.setWebSocketAutoResponse(new WebSocketRequestResponsePair("ping", "pong"));
     void ctx.blockConcurrencyWhile(async () => {
       if (!this.#store.exists) return;
@@ -50,7 +57,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
 
   /* --- RPC (api.ts) --- */
 
-  async create(id: string, body: CreateSessionBody): Promise<Result<SessionView>> {
+  async create(id: string, body: CreateSessionBody, tenant = ""): Promise<Result<SessionView>> {
     try {
       const request = coreRequest(body);
       const whole = JSON.stringify(body);
@@ -65,6 +72,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       this.#machine.step({ kind: "CREATE", payload: JSON.stringify(request) }, (nowMs) => {
         this.#store.createTables();
         this.#store.set("id", id);
+        this.#store.set("tenant", tenant);
         this.#store.set("agent", body.agent);
         this.#store.set("metadata", JSON.stringify(body.metadata ?? {}));
         this.#store.set("body_digest", bodyDigest);
@@ -167,6 +175,48 @@ export class Session extends DurableObject<Env> implements SessionRpc {
 
   async diff(runId?: string): Promise<Result<Uint8Array>> {
     return this.#try(() => this.#sandbox.diff(runId));
+  }
+
+  async addShare(shareId: string, expiresMs: number): Promise<Result<ShareView>> {
+    return this.#try(() => {
+      const added = this.#shares.add(shareId, Date.now(), expiresMs);
+      if (!added)
+        return fail(409, "too_many_shares", `a session has at most ${SHARES_MAX} links that have not expired`);
+      return this.#share(shareId);
+    });
+  }
+
+  async shares(): Promise<Result<ShareView[]>> {
+    return this.#try(() => ({ ok: true, value: this.#shares.list() }));
+  }
+
+  async revokeShare(shareId: string): Promise<Result<ShareView>> {
+    return this.#try(() => {
+      this.#shares.revoke(shareId, Date.now());
+      return this.#share(shareId);
+    });
+  }
+
+  async checkShare(shareId: string): Promise<Result<true>> {
+    return this.#try(() =>
+      this.#shares.isLive(shareId, Date.now())
+        ? { ok: true, value: true }
+        : fail(401, "share_revoked", "the share link is revoked or has expired"),
+    );
+  }
+
+  #share(shareId: string): Result<ShareView> {
+    const value = this.#shares.list().find((share) => share.id === shareId);
+    return value === undefined ? fail(404, "share_not_found", "there is no such share link") : { ok: true, value };
+  }
+
+  async audit(after: number): Promise<Result<{ lines: string[]; next: number; head: string | null }>> {
+    return this.#try(() => {
+      const { events, next } = this.#store.page(after, AUDIT_PAGE, true, null);
+      const head = next >= this.#store.lastSeq ? this.#store.bytes("audit") : null;
+      const lines = events.map((event) => event.json);
+      return { ok: true, value: { lines, next, head: head === null ? null : auditHead(head) } };
+    });
   }
 
   override async fetch(request: Request): Promise<Response> {

@@ -149,7 +149,7 @@ export class Store {
     let next = after;
     let bytes = 0;
     for (const row of rows) {
-      const json = withRaw && row.raw !== null ? `${row.json.slice(0, -1)},"raw":${row.raw}}` : row.json;
+      const json = eventText(row.json, withRaw ? row.raw : null);
       events.push({ seq: row.seq, type: row.type, json });
       next = row.seq;
       bytes += json.length;
@@ -314,6 +314,11 @@ export class Store {
   dropPending(id: number): void {
     this.#sql.exec("DELETE FROM pending WHERE id = ?", id);
   }
+}
+
+/** An event as clients and the audit log see it: with the agent's line, when there is one. */
+export function eventText(json: string, raw: string | null): string {
+  return raw === null ? json : `${json.slice(0, -1)},"raw":${raw}}`;
 }
 
 /** The state in a run's outcome type, or null: `run.timed_out` → `timed_out`. */

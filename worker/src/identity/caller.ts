@@ -1,0 +1,34 @@
+/** Who a request comes from, and what that caller may do. */
+
+import type { Guard } from "../core/guard.js";
+import { problem } from "../errors.js";
+
+export interface Caller {
+  /** The tenant whose objects are served; "" is the operator's own. Another tenant's ids are not there. */
+  readonly tenant: string;
+  readonly subject: string;
+  /** Separated by spaces. */
+  readonly scopes: string;
+  /** Class of quotas; "" for the default one. */
+  readonly quota: string;
+  /** Token id; a share link's begins with `shr_`. */
+  readonly tokenId: string;
+}
+
+/** What an endpoint asks of its caller. `sessions:write` includes `sessions:read`, `admin` everything. */
+export type Scope = "admin" | "execute" | "sessions:read" | "sessions:write" | "preview" | "terminal";
+
+/** Whoever may call when no key is configured, and the holder of CAISSON_API_KEY. */
+export const OPERATOR: Caller = { tenant: "", subject: "operator", scopes: "admin", quota: "", tokenId: "" };
+export const NOBODY: Caller = { tenant: "", subject: "", scopes: "", quota: "", tokenId: "" };
+
+export const SHARE_PREFIX = "shr_";
+
+/** Throws unless the caller has the scope, for this session or for all. */
+export function requireScope(guard: Guard, caller: Caller, scope: Scope, sessionId: string): void {
+  if (guard.allows(caller.scopes, scope, sessionId)) return;
+  const detail = `This needs the scope ${scope}; the token has ${caller.scopes === "" ? "none" : caller.scopes}.`;
+  throw problem("insufficient_scope", detail, {
+    headers: { "www-authenticate": `Bearer realm="caisson", error="insufficient_scope", scope="${scope}"` },
+  });
+}

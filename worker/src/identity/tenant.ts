@@ -1,0 +1,131 @@
+/**
+ * One object per tenant: what its sessions use together, counted where two requests cannot race, and its audit log of
+ * administrative acts.
+ */
+import { DurableObject } from "cloudflare:workers";
+import module from "../../../build/guard.wasm";
+import { Guard } from "../core/guard.js";
+import type { Env } from "../env.js";
+import { type AuditExport, auditHead } from "./audit.js";
+import type { Quota } from "./quotas.js";
+
+const MINUTE_MS = 60_000;
+const DAY_MS = 86_400_000;
+
+export interface Refused {
+  readonly limit: keyof Quota;
+  readonly max: number;
+  readonly retryAfterS: number;
+}
+
+export interface TenantRpc {
+  /** Counts a request and, with an id, a start that is alive for at most `aliveMs`. Null: go on. Nothing is counted when refused. */
+  admit(quota: Quota, startId: string | null, aliveMs: number): Promise<Refused | null>;
+  ended(startId: string): Promise<void>;
+  /** What a session has cost in all so far; told again it counts once. */
+  spent(sessionId: string, microUsd: number): Promise<void>;
+  /** Adds an administrative act to the audit log. */
+  act(fields: Record<string, unknown>): Promise<void>;
+  audit(): Promise<AuditExport>;
+}
+
+export class Tenant extends DurableObject<Env> implements TenantRpc {
+  readonly #sql: SqlStorage;
+  /** Requests of the running second; a new instance begins with none. */
+  #second = { start: 0, count: 0 };
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    this.#sql = ctx.storage.sql;
+    this.#sql.exec(`
+      CREATE TABLE IF NOT EXISTS alive (id TEXT PRIMARY KEY, until_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+      CREATE TABLE IF NOT EXISTS starts (at_ms INTEGER NOT NULL) STRICT;
+      CREATE TABLE IF NOT EXISTS spend (session TEXT PRIMARY KEY, day INTEGER NOT NULL, before_micro INTEGER NOT NULL, micro INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+      CREATE TABLE IF NOT EXISTS acts (n INTEGER PRIMARY KEY, line TEXT NOT NULL) STRICT;
+      CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    `);
+  }
+
+  async admit(quota: Quota, startId: string | null, aliveMs: number): Promise<Refused | null> {
+    const now = Date.now();
+    const second = now - (now % 1_000);
+    if (this.#second.start !== second) this.#second = { start: second, count: 0 };
+    if (quota.requests_per_second !== undefined && this.#second.count >= quota.requests_per_second)
+      return { limit: "requests_per_second", max: quota.requests_per_second, retryAfterS: 1 };
+    const refused = startId === null ? null : this.#refuseStart(quota, startId, now);
+    if (refused !== null) return refused;
+    this.#second.count += 1;
+    if (startId !== null) {
+      this.#sql.exec("INSERT OR REPLACE INTO alive (id, until_ms) VALUES (?, ?)", startId, now + aliveMs);
+      this.#sql.exec("INSERT INTO starts (at_ms) VALUES (?)", now);
+    }
+    return null;
+  }
+
+  #refuseStart(quota: Quota, startId: string, now: number): Refused | null {
+    const count = (query: string, ...values: (string | number)[]): number =>
+      [...this.#sql.exec<{ n: number }>(query, ...values)][0]?.n ?? 0;
+    this.#sql.exec("DELETE FROM alive WHERE until_ms <= ?", now);
+    this.#sql.exec("DELETE FROM starts WHERE at_ms <= ?", now - MINUTE_MS);
+    // A creation that is repeated with its Idempotency-Key is no second session.
+    if (count("SELECT count(*) AS n FROM alive WHERE id = ?", startId) > 0) return null;
+    if (quota.sessions_alive !== undefined && count("SELECT count(*) AS n FROM alive") >= quota.sessions_alive)
+      return { limit: "sessions_alive", max: quota.sessions_alive, retryAfterS: 30 };
+    if (quota.starts_per_minute !== undefined && count("SELECT count(*) AS n FROM starts") >= quota.starts_per_minute) {
+      const oldest = count("SELECT min(at_ms) AS n FROM starts") || now;
+      const retryAfterS = Math.max(1, Math.ceil((oldest + MINUTE_MS - now) / 1_000));
+      return { limit: "starts_per_minute", max: quota.starts_per_minute, retryAfterS };
+    }
+    if (quota.spend_usd_per_day !== undefined) {
+      const day = Math.floor(now / DAY_MS);
+      const micro = count("SELECT total(micro - before_micro) AS n FROM spend WHERE day = ?", day);
+      if (micro >= quota.spend_usd_per_day * 1e6) {
+        const retryAfterS = Math.ceil(((day + 1) * DAY_MS - now) / 1_000);
+        return { limit: "spend_usd_per_day", max: quota.spend_usd_per_day, retryAfterS };
+      }
+    }
+    return null;
+  }
+
+  async ended(startId: string): Promise<void> {
+    this.#sql.exec("DELETE FROM alive WHERE id = ?", startId);
+  }
+
+  async spent(sessionId: string, microUsd: number): Promise<void> {
+    const day = Math.floor(Date.now() / DAY_MS);
+    // A session over midnight counts for each day what it cost on that day.
+    this.#sql.exec(
+      `INSERT INTO spend (session, day, before_micro, micro) VALUES (?1, ?2, 0, ?3)
+       ON CONFLICT (session) DO UPDATE SET before_micro = CASE WHEN day = ?2 THEN before_micro ELSE micro END, day = ?2, micro = max(micro, ?3)`,
+      sessionId,
+      day,
+      microUsd,
+    );
+    this.#sql.exec("DELETE FROM spend WHERE day < ?", day - 1);
+  }
+
+  async act(fields: Record<string, unknown>): Promise<void> {
+    const guard = new Guard(module);
+    this.ctx.storage.transactionSync(() => {
+      const n = ([...this.#sql.exec<{ n: number | null }>("SELECT max(n) AS n FROM acts")][0]?.n ?? 0) + 1;
+      const line = JSON.stringify({ n, time: new Date().toISOString(), ...fields });
+      const head = guard.auditPush(this.#head(guard), new TextEncoder().encode(`${line}\n`));
+      this.#sql.exec("INSERT INTO acts (n, line) VALUES (?, ?)", n, line);
+      this.#sql.exec("INSERT OR REPLACE INTO meta (key, value) VALUES ('audit', ?)", head);
+    });
+  }
+
+  async audit(): Promise<AuditExport> {
+    const lines = [...this.#sql.exec<{ line: string }>("SELECT line FROM acts ORDER BY n")].map((row) => row.line);
+    return { id: this.#auditId(), lines, head: auditHead(this.#head(new Guard(module))) };
+  }
+
+  #auditId(): string {
+    return `tenant ${this.ctx.id.toString()}`;
+  }
+
+  #head(guard: Guard): Uint8Array {
+    const row = [...this.#sql.exec<{ value: ArrayBuffer }>("SELECT value FROM meta WHERE key = 'audit'")][0];
+    return row === undefined ? guard.auditBegin(this.#auditId()) : new Uint8Array(row.value);
+  }
+}

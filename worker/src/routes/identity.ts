@@ -1,0 +1,196 @@
+/** Tokens, share links and the audit logs. */
+import { z } from "@hono/zod-openapi";
+import { CoreError } from "../core/core.js";
+import type { Guard } from "../core/guard.js";
+import { problem } from "../errors.js";
+import { auditFirst } from "../identity/audit.js";
+import { SHARE_PREFIX } from "../identity/caller.js";
+import { tenantObject } from "../identity/quotas.js";
+import { LIMITS } from "../limits.js";
+import { type App, type AppContext, endpoint } from "./endpoint.js";
+import { json } from "./json.js";
+import { sessionObject, unwrap } from "./session-object.js";
+
+const ScopeSchema = z
+  .string()
+  .regex(/^(admin|execute|(sessions:(read|write)|preview|terminal)(:ses_[a-z2-7]{20})?)$/)
+  .openapi({
+    description:
+      "`admin`, `execute`, or `sessions:read`, `sessions:write`, `preview`, `terminal`, each also `:<session id>`",
+  });
+const NameSchema = z.string().min(1).max(128);
+
+const MintBodySchema = z
+  .strictObject({
+    sub: NameSchema.optional(),
+    tenant: NameSchema.regex(/^[\w.-]+$/).optional(),
+    quota: NameSchema.optional(),
+    scopes: z.array(ScopeSchema).min(1).max(32),
+    expires_in_s: z.int().min(1).max(LIMITS.TOKEN_LIFE_S_MAX).optional(),
+  })
+  .openapi("CreateToken");
+const TokenSchema = z.object({ token: z.string(), expires_at: z.string() }).openapi("Token");
+const ShareBodySchema = z
+  .strictObject({ expires_in_s: z.int().min(60).max(LIMITS.SHARE_LIFE_S_MAX).optional() })
+  .openapi("CreateShare");
+const ShareSchema = z
+  .object({ id: z.string(), created_at: z.string(), expires_at: z.string(), revoked_at: z.string().nullable() })
+  .openapi("Share");
+
+const TOKEN_LIFE_S = 3_600;
+const SHARE_LIFE_S = 7 * 86_400;
+
+export function registerIdentity(app: App): void {
+  endpoint(app, {
+    method: "post",
+    path: "/v1/tokens",
+    tag: "Identity",
+    scope: "admin",
+    summary: "Mint a token",
+    description:
+      "Signed with the first key of CAISSON_KEYS. Tokens are not stored; they end when they expire or their key is taken out.",
+    body: MintBodySchema,
+    answers: { 201: { description: "The token", content: { "application/json": TokenSchema } } },
+    problems: [409],
+    async handler({ c, env, caller, body }) {
+      const { expires_in_s = TOKEN_LIFE_S, ...claims } = body;
+      const jti = `tok_${crypto.randomUUID()}`;
+      const minted = mint(c, { ...claims, jti }, expires_in_s);
+      await tenantObject(env, "").act({
+        act: "token.minted",
+        by: caller.subject,
+        jti,
+        ...claims,
+        expires_at: minted.expires_at,
+      });
+      return json(minted, 201);
+    },
+  });
+
+  endpoint(app, {
+    method: "post",
+    path: "/v1/sessions/{id}/share",
+    tag: "Identity",
+    summary: "Make a link that lets others read the session",
+    description: "Read only, for this session alone: events, runs, diff, artifacts, with `?share=` instead of a token.",
+    body: ShareBodySchema,
+    answers: {
+      201: {
+        description: "The link. Its token is in this answer and nowhere else",
+        content: { "application/json": ShareSchema.extend({ token: z.string(), url: z.string() }) },
+      },
+    },
+    problems: [409],
+    async handler({ c, env, request, caller, session, body }) {
+      const lifeS = body.expires_in_s ?? SHARE_LIFE_S;
+      const id = `${SHARE_PREFIX}${crypto.randomUUID()}`;
+      unwrap(await sessionObject(env, session).view());
+      const tenant = caller.tenant === "" ? {} : { tenant: caller.tenant };
+      const claims = { ...tenant, sub: "share", jti: id, scopes: [`sessions:read:${session.id}`] };
+      const { token, expires_at } = mint(c, claims, lifeS);
+      const share = unwrap(await sessionObject(env, session).addShare(id, Date.parse(expires_at)));
+      await tenantObject(env, caller.tenant).act({
+        act: "share.created",
+        by: caller.subject,
+        session: session.id,
+        share: id,
+        expires_at,
+      });
+      const url = `${new URL(request.url).origin}/v1/sessions/${session.id}/events?share=${token}`;
+      return json({ ...share, token, url }, 201);
+    },
+  });
+
+  endpoint(app, {
+    method: "get",
+    path: "/v1/sessions/{id}/shares",
+    tag: "Identity",
+    scope: "sessions:write",
+    summary: "List the share links of a session",
+    answers: {
+      200: { description: "The links", content: { "application/json": z.object({ shares: z.array(ShareSchema) }) } },
+    },
+    async handler({ env, session }) {
+      return json({ shares: unwrap(await sessionObject(env, session).shares()) });
+    },
+  });
+
+  endpoint(app, {
+    method: "delete",
+    path: "/v1/sessions/{id}/shares/{share}",
+    tag: "Identity",
+    summary: "Revoke a share link",
+    answers: { 200: { description: "The link as revoked", content: { "application/json": ShareSchema } } },
+    async handler({ env, caller, session, params }) {
+      const share = unwrap(await sessionObject(env, session).revokeShare(params.share));
+      await tenantObject(env, caller.tenant).act({
+        act: "share.revoked",
+        by: caller.subject,
+        session: session.id,
+        share: share.id,
+      });
+      return json(share);
+    },
+  });
+
+  endpoint(app, {
+    method: "get",
+    path: "/v1/sessions/{id}/audit",
+    tag: "Identity",
+    summary: "The session's log with its audit chain",
+    description: "NDJSON; `build/caisson-audit verify` checks it offline.",
+    answers: { 200: { description: "Events, then the head", content: { "application/x-ndjson": null } } },
+    async handler({ env, session }) {
+      const object = sessionObject(env, session);
+      const begun = unwrap(await object.audit(0));
+      let page: typeof begun | null = begun;
+      const encoder = new TextEncoder();
+      const body = new ReadableStream<Uint8Array>({
+        start: (controller) => controller.enqueue(encoder.encode(`${auditFirst(session.id)}\n`)),
+        async pull(controller) {
+          if (page === null) return controller.close();
+          const { lines, next, head } = page;
+          controller.enqueue(encoder.encode([...lines, ...(head === null ? [] : [head]), ""].join("\n")));
+          page = head === null ? unwrap(await object.audit(next)) : null;
+        },
+      });
+      return new Response(body, { headers: { "content-type": "application/x-ndjson" } });
+    },
+  });
+
+  endpoint(app, {
+    method: "get",
+    path: "/v1/audit",
+    tag: "Identity",
+    scope: "admin",
+    summary: "The log of administrative acts",
+    description: "NDJSON, chained like a session's log.",
+    answers: { 200: { description: "Acts, then the head", content: { "application/x-ndjson": null } } },
+    async handler({ env, caller }) {
+      const { id, lines, head } = await tenantObject(env, caller.tenant).audit();
+      return new Response([auditFirst(id), ...lines, head, ""].join("\n"), {
+        headers: { "content-type": "application/x-ndjson" },
+      });
+    },
+  });
+}
+
+/** Signs claims for `lifeS` seconds. */
+function mint(
+  c: AppContext,
+  claims: Omit<Parameters<Guard["mintToken"]>[0], "expires_in_s">,
+  lifeS: number,
+): { token: string; expires_at: string } {
+  const nowMs = Date.now();
+  try {
+    const token = c.get("guard").mintToken({ ...claims, expires_in_s: lifeS }, nowMs);
+    return { token, expires_at: new Date((Math.floor(nowMs / 1_000) + lifeS) * 1_000).toISOString() };
+  } catch (error) {
+    if (error instanceof CoreError && error.errName === "UNKNOWN_KEY")
+      throw problem(
+        "no_signing_key",
+        "Set CAISSON_KEYS to a document with a signing key: `build/caisson-token keygen` prints one.",
+      );
+    throw error;
+  }
+}
