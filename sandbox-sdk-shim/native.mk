@@ -25,12 +25,12 @@ native_objs    = $(patsubst $(NATIVE_DIR)/%.c,build/native/%.o,$(1))
 .PHONY: engine test-engine
 engine: build/caisson-engine build/caisson-guest build/caisson-run
 
-$(CJSON_DIR)/cJSON.c $(HTTP_PARSER_DIR)/http_parser.c &:
+$(CJSON_DIR)/cJSON.c $(HTTP_PARSER_DIR)/http_parser.c $(BEARSSL_DIR)/inc/bearssl.h &:
 	sh scripts/fetch-deps.sh
 
 # Everything is written under a name of its own and then moved: two makes in one tree do no harm, and
 # another program may be running the old file.
-build/native/%.o: $(NATIVE_DIR)/%.c $(NATIVE_HDRS) $(NATIVE_DIR)/native.mk | $(CJSON_DIR)/cJSON.c $(HTTP_PARSER_DIR)/http_parser.c
+build/native/%.o: $(NATIVE_DIR)/%.c $(NATIVE_HDRS) $(NATIVE_DIR)/native.mk | $(CJSON_DIR)/cJSON.c $(HTTP_PARSER_DIR)/http_parser.c $(BEARSSL_DIR)/inc/bearssl.h
 	@mkdir -p $(@D)
 	$(NATIVE_CC) $(NATIVE_FLAGS) -c $< -o $@.$$$$ && mv -f $@.$$$$ $@
 
@@ -46,25 +46,25 @@ build/native/http_parser.o: $(HTTP_PARSER_DIR)/http_parser.c
 	@mkdir -p $(@D)
 	$(NATIVE_CC) -std=gnu11 -O2 -ffunction-sections -fdata-sections -w -c $< -o $@.$$$$ && mv -f $@.$$$$ $@
 
-# SHA-1 for the WebSocket handshake.
-NATIVE_SHA1 := $(addprefix build/native/bearssl/,hash/sha1.o codec/dec32be.o codec/enc32be.o)
-$(NATIVE_SHA1): build/native/bearssl/%.o: $(BEARSSL_DIR)/src/%.c
-	@mkdir -p $(@D)
-	$(NATIVE_CC) -std=gnu11 -O2 -ffunction-sections -fdata-sections -w -I$(BEARSSL_DIR)/inc -I$(BEARSSL_DIR)/src -c $< -o $@.$$$$ && mv -f $@.$$$$ $@
-$(BEARSSL_DIR)/src/%.c: | $(CJSON_DIR)/cJSON.c ;
+# All of BearSSL; the linker takes what is used.
+build/native/bearssl.a: $(BEARSSL_DIR)/inc/bearssl.h
+	rm -rf $@.$$$$ && mkdir -p $@.$$$$ && cd $@.$$$$ && \
+	  ls $(CURDIR)/$(BEARSSL_DIR)/src/*.c $(CURDIR)/$(BEARSSL_DIR)/src/*/*.c | xargs -P 2 -n 16 $(NATIVE_CC) -O2 -w -ffunction-sections \
+	  -fdata-sections -I$(CURDIR)/$(BEARSSL_DIR)/inc -I$(CURDIR)/$(BEARSSL_DIR)/src -c && ar rcs bearssl.a *.o && mv -f bearssl.a ../$(@F) && \
+	  cd .. && rm -rf $(@F).$$$$
 
 # The linker warns of look-ups in libevent that a static program cannot do. The guest does none, so its words are shown only when
 # the link fails.
-build/caisson-guest: $(call native_objs,$(NATIVE_GUEST) $(NATIVE_COMMON)) build/native/cjson.o build/native/http_parser.o $(NATIVE_SHA1)
+build/caisson-guest: $(call native_objs,$(NATIVE_GUEST) $(NATIVE_COMMON)) build/native/cjson.o build/native/http_parser.o build/native/bearssl.a
 	{ $(NATIVE_CC) $(NATIVE_STATIC) -o $@.$$$$ $^ -levent_core -lm 2>$@.ld || { cat $@.ld >&2; exit 1; }; } && rm -f $@.ld && \
 	  $(NATIVE_STRIP) $@.$$$$ && mv -f $@.$$$$ $@
 
 build/caisson-run: $(call native_objs,$(NATIVE_RUNNER) $(NATIVE_COMMON)) build/native/cjson.o
 	$(NATIVE_CC) $(NATIVE_STATIC) -o $@.$$$$ $^ -lm && $(NATIVE_STRIP) $@.$$$$ && mv -f $@.$$$$ $@
 
-build/caisson-engine: $(call native_objs,$(NATIVE_ENGINE) $(NATIVE_COMMON)) build/native/cjson.o
+build/caisson-engine: $(call native_objs,$(NATIVE_ENGINE) $(NATIVE_COMMON)) build/native/cjson.o build/native/bearssl.a
 	$(NATIVE_CC) -Wl,--gc-sections -Wl,-z,relro,-z,now -o $@.$$$$ $^ -l:libevent_extra.a -l:libevent_core.a \
-	  -lseccomp -lm && mv -f $@.$$$$ $@
+	  -lseccomp -lm -lpthread && mv -f $@.$$$$ $@
 
 # ---- tests ----
 NATIVE_NODE  = $(firstword $(wildcard node_modules/.bin/node) node)

@@ -16,7 +16,9 @@ enum {
   CSN_LINK_CONNECT,   /* engine -> guest: connect to loopback `port`, answer with `id` */
   CSN_LINK_CONNECTED, /* guest -> engine: code 0 and the socket, or code errno */
   CSN_LINK_SIGNAL,    /* engine -> guest: as if signal `code` had come */
-  CSN_LINK_EGRESS,    /* launcher -> engine, first of all: a listening socket in the sandbox's network */
+  CSN_LINK_EGRESS,  /* launcher -> engine, before the guest is up: a listening socket in the sandbox's network
+                     */
+  CSN_LINK_PACKETS, /* launcher -> engine, before that: the packet socket there */
 };
 
 typedef struct csn_link_msg {

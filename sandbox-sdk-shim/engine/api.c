@@ -121,8 +121,27 @@ static void put_egress(api_call *c) {
     api_error(c->req, 400, "BAD_REQUEST", "%s", wrong);
     return;
   }
-  egress_write_hosts(c->sb);
   get_sandbox(c);
+}
+
+static void get_egress_log(api_call *c) {
+  const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(c->req));
+  struct evkeyvalq params;
+  unsigned long long after = 0;
+  if (query != NULL && evhttp_parse_query_str(query, &params) == 0) {
+    const char *text = evhttp_find_header(&params, "after");
+    if (text != NULL) after = strtoull(text, NULL, 10);
+    evhttp_clear_headers(&params);
+  }
+  csn_buf b = {0};
+  egress_log_print(c->sb, after, &b);
+  struct evbuffer *body = evbuffer_new();
+  if (body == NULL) abort();
+  evbuffer_add(body, b.p, b.len);
+  csn_buf_free(&b);
+  evhttp_add_header(evhttp_request_get_output_headers(c->req), "Content-Type", "application/x-ndjson");
+  evhttp_send_reply(c->req, 200, NULL, body);
+  evbuffer_free(body);
 }
 
 static void post_signal(api_call *c) {
@@ -168,6 +187,7 @@ static const struct api_route {
     {"/v1/sandboxes/%", EVHTTP_REQ_DELETE, false, false, delete_sandbox},
     {"/v1/sandboxes/%/wait", EVHTTP_REQ_GET, true, false, get_wait},
     {"/v1/sandboxes/%/egress", EVHTTP_REQ_PUT, true, true, put_egress},
+    {"/v1/sandboxes/%/egress/log", EVHTTP_REQ_GET, true, false, get_egress_log},
     {"/v1/sandboxes/%/signal", EVHTTP_REQ_POST, true, true, post_signal},
     {"/v1/sandboxes/%/ports/#", EVHTTP_REQ_GET, true, false, get_port},
 };

@@ -7,27 +7,21 @@
 #define _GNU_SOURCE
 #include "engine.h"
 
-#include "../common/link.h"
 #include "cgroup.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/close_range.h>
-#include <net/if.h>
-#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -266,29 +260,6 @@ static void build_root(const plan *p, bool root) {
   }
 }
 
-/* Loopback up, and the socket where intercepted requests arrive. */
-static void make_network(int link) {
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  struct ifreq ifr = {.ifr_flags = IFF_UP};
-  strcpy(ifr.ifr_name, "lo");
-  if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) != 0) die("loopback");
-  int one = 1;
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(80)};
-  inet_pton(AF_INET, EGRESS_ADDRESS, &a.sin_addr);
-  if (bind(fd, (struct sockaddr *)&a, sizeof a) != 0 || listen(fd, 128) != 0)
-    die("listen on " EGRESS_ADDRESS);
-  if (csn_link_send(link, CSN_LINK_EGRESS, 0, 80, 0, fd) != 0) die("link");
-  close(fd);
-  /* Programs in a sandbox expect to be able to use the small ports, as in a container. */
-  int ctl = open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_WRONLY | O_CLOEXEC);
-  if (ctl >= 0) {
-    ssize_t n = write(ctl, "0", 1);
-    (void)n;
-    close(ctl);
-  }
-}
-
 static void set_limit(int what, rlim_t value) {
   struct rlimit have, want = {value, value};
   if (getrlimit(what, &have) == 0 && have.rlim_max < value) want.rlim_cur = want.rlim_max = have.rlim_max;
@@ -375,7 +346,8 @@ void apply_and_exec(const plan *p, const launch_fds *fds, pid_t engine) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   int filter = open_filter();
   build_root(p, cfg.root);
-  make_network(fds->link);
+  const char *wrong = netns_make(fds->link);
+  if (wrong != NULL) die("network: %s", wrong);
   set_limits(&p->limits, cfg.root);
   if (cfg.root) {
     /* Groups before the ids: afterwards there is no right to drop them. */

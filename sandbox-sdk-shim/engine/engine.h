@@ -7,6 +7,7 @@
 #define CAISSON_ENGINE_H
 
 #include "../common/buf.h"
+#include "addr.h"
 #include "limits.h"
 
 #include <cJSON.h>
@@ -28,13 +29,11 @@
 #define ENGINE_LABEL_MAX   256u                 /* a label's name or value, bytes */
 #define ENGINE_HOSTS_MAX   256u                 /* intercepted hosts of one sandbox */
 #define ENGINE_HOST_MAX    253u                 /* a DNS name, bytes */
-#define ENGINE_EGRESS_BODY (128u * 1024 * 1024) /* request body of one outbound request, bytes */
 #define ENGINE_HEAD_MAX    16384u               /* first request head of a port connection, bytes */
 #define ENGINE_HEAD_MS     10000                /* until that head must be complete */
 #define ENGINE_START_MS    20000                /* until the guest must say that it is ready */
 #define ENGINE_DETAIL_MAX  4096u                /* kept of what a launcher says on stderr, bytes */
 #define ENGINE_TOKEN_CHARS 43                   /* 32 random bytes, base64 */
-#define EGRESS_ADDRESS     "127.77.0.1"         /* inside; /etc/hosts sends intercepted hosts there */
 
 typedef struct bind_ro {
   const char *src, *dst;
@@ -66,9 +65,9 @@ void log_line(int level, const char *fmt, ...) __attribute__((format(printf, 2, 
 bool name_ok(const char *name);
 bool port_ok(const char *text, unsigned *port);
 /* A host with optional port as it stands in a Host header. On success `out` holds the host in
- * lower case without port, brackets kept; *port is 80 when absent. */
+ * lower case without port, brackets kept; *port is 0 when absent. */
 bool host_split(const char *text, char out[ENGINE_HOST_MAX + 1], unsigned *port);
-/* `pattern`: exact, or *.suffix for any depth below it. */
+/* `pattern`: a star in it stands for any characters, dots and none included. */
 bool host_matches(const char *pattern, const char *host);
 
 /* ---- plan.c, apply.c: from configuration to a root file system ---- */
@@ -129,15 +128,27 @@ typedef struct request_list {
   size_t count;
 } request_list;
 
+/* Which host, on which port, is intercepted. */
+typedef struct egress_rule {
+  char *glob; /* in lower case; NULL: `net` counts */
+  ip_net net;
+  unsigned port;
+} egress_rule;
+
+typedef struct egress_rules {
+  egress_rule *list;
+  size_t count;
+} egress_rules;
+
 typedef struct egress_set {
   char *url_host;  /* loopback address to connect to */
   char *authority; /* host:port for the Host header */
   char *path;      /* with query */
   char *token;
   unsigned port;
-  char **hosts;
-  size_t host_count;
-  bool all, v6;
+  egress_rules http, https;
+  ip_net *addresses; /* that may be connected to though they are not on the internet */
+  size_t address_count;
 } egress_set;
 
 /* What watch.c knows of a sandbox. Times: csn_now_ms. */
@@ -152,8 +163,7 @@ typedef struct sandbox_watch {
 
 typedef struct port_listener port_listener;
 typedef struct port_conn port_conn;
-typedef struct forward forward;
-typedef struct gate gate;
+typedef struct netns netns;
 
 struct sandbox {
   char name[ENGINE_NAME_MAX + 1];
@@ -181,9 +191,12 @@ struct sandbox {
   const char *reason; /* exited, signalled, destroyed, start_failed, memory_limit, disk_limit */
   request_list starters, waiters, deleters;
   egress_set egress;
-  struct evhttp *egress_http;
-  gate *egress_gate;
-  forward *forwards;
+  bool internet; /* what is not intercepted may leave */
+  netns *net;
+  struct namemap *names;
+  struct conn *outbound;
+  unsigned outbound_count;
+  struct egress_log *egress_log;
   port_listener *ports;
   port_conn *conns;
   sandbox *next;
@@ -232,20 +245,29 @@ void watch_remove_cgroup(const char *dir);
 /* Reads the "egress" object. NULL, or the text of what is wrong; *set is complete or untouched. */
 const char *egress_parse(const cJSON *v, egress_set *set);
 void egress_free(egress_set *set);
-/* Rewrites the sandbox's hosts file. */
+/* Writes the sandbox's hosts file. */
 void egress_write_hosts(const sandbox *sb);
-/* Takes the listening socket that the launcher made in the sandbox's network. */
-bool egress_listen(sandbox *sb, int fd);
 void egress_close(sandbox *sb);
+/* Records of what left and what was refused, after the one numbered `after`; one JSON object a line. */
+void egress_log_print(const sandbox *sb, uint64_t after, csn_buf *out);
+void egress_log_free(sandbox *sb);
 
-/* ---- gate.c ---- */
-/* Bounds what the connections of one sandbox's outbound requests hold of the engine: past the bound new ones
- * wait, and requests that are too large together are cut off. `name` is for the log and stays the caller's.
- * Free it after `http`, whose connections point to it. */
-gate *gate_new(const char *name, struct evhttp *http, struct evhttp_bound_socket *bound);
-/* The request on `conn` is over: its bytes are held no more. */
-void gate_answered(gate *g, struct evhttp_connection *conn);
-void gate_free(gate *g);
+/* ---- netns.c, in the launcher ---- */
+/* Sets up the new network namespace and sends its two sockets over `link`. Returns NULL, or what failed, with
+ * errno. */
+const char *netns_make(int link);
+
+/* ---- net.c ---- */
+/* Take the packet socket and the listening socket that the launcher made; false: not as expected, still the
+ * caller's. */
+bool net_open(sandbox *sb, int fd);
+bool net_listen(sandbox *sb, int fd);
+void net_close(sandbox *sb);
+
+/* ---- ca.c, reach.c ---- */
+const char *ca_open(const char *state_dir);
+/* --resolve NAME:ADDRESS; false: it is not. */
+bool reach_override(const char *text);
 
 /* ---- ports.c, pump.c ---- */
 /* The host port that leads to `port` of the sandbox; 0 with errno. */

@@ -33,6 +33,7 @@ static const char usage[] =
     "  --bind-ro SRC:DST   read-only bind mount in every sandbox; repeatable\n"
     "  --limit KEY=NUMBER  what a sandbox gets unless its start says otherwise; repeatable:\n"
     "                      memory_mb, cpus, processes, disk_mb, inodes, file_size_mb, open_files\n"
+    "  --resolve NAME:ADDR address of a host for sandboxes, instead of the resolver's; repeatable\n"
     "  --log-level LEVEL   error, warn, info (default) or debug\n"
     "  --dry-run NAME      print the plan of a sandbox and leave\n"
     "\n"
@@ -71,6 +72,7 @@ static void parse_options(int argc, char **argv) {
                                           {"bind-ro", 1, NULL, 'b'},   {"log-level", 1, NULL, 'l'},
                                           {"dry-run", 1, NULL, 'd'},   {"limit", 1, NULL, 'm'},
                                           {"help", 0, NULL, 'h'},      {"version", 0, NULL, 'v'},
+                                          {"resolve", 1, NULL, 'r'},
                                           {NULL, 0, NULL, 0}};
   for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
     unsigned port = 0;
@@ -93,6 +95,9 @@ static void parse_options(int argc, char **argv) {
       break;
     case 'l':
       log_level(optarg);
+      break;
+    case 'r':
+      if (!reach_override(optarg)) fail("--resolve %s: not NAME:ADDRESS", optarg);
       break;
     case 'd':
       cfg.dry_run = optarg;
@@ -256,6 +261,8 @@ int main(int argc, char **argv) {
   base = event_base_new_with_config(ec);
   event_config_free(ec);
   if (base == NULL) fail("no event loop");
+  const char *wrong = ca_open(cfg.state_dir);
+  if (wrong != NULL) fail("%s/ca: %s", cfg.state_dir, wrong);
   add_signal(SIGTERM, on_terminate);
   add_signal(SIGINT, on_terminate);
   sandboxes_init();

@@ -51,12 +51,28 @@ bool host_split(const char *text, char out[ENGINE_HOST_MAX + 1], unsigned *port)
   /* A name with a final dot is the same host. */
   if (n > 1 && out[n - 1] == '.') n--;
   out[n] = '\0';
-  *port = 80;
+  *port = 0;
   return *end == '\0' || (*end == ':' && port_ok(end + 1, port));
 }
 
 bool host_matches(const char *pattern, const char *host) {
-  if (pattern[0] != '*' || pattern[1] != '.') return strcmp(pattern, host) == 0;
-  size_t n = strlen(host), m = strlen(pattern + 1);
-  return n > m && strcmp(host + n - m, pattern + 1) == 0;
+  const char *star = NULL, *again = NULL;
+  while (*host != '\0') {
+    if (*pattern == '*') {
+      star = pattern++;
+      again = host;
+    } else if (*pattern == *host) {
+      pattern++;
+      host++;
+    } else if (star != NULL) {
+      /* The last star takes one more. Earlier ones never need to: no more than length times length. */
+      pattern = star + 1;
+      host = ++again;
+    } else {
+      return false;
+    }
+  }
+  while (*pattern == '*')
+    pattern++;
+  return *pattern == '\0';
 }

@@ -1,11 +1,13 @@
 /* engine/plan.c - what a sandbox is made of, as data. No effects here. */
 #define _GNU_SOURCE
+#include "ca.h"
 #include "engine.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define STAGE      "/tmp" /* a private tmpfs covers it in the launcher's mount namespace */
 #define ROOT       STAGE "/root"
@@ -90,8 +92,26 @@ static void bwrap_args(plan *p, const sandbox *sb, const cJSON *env) {
   ARGS(p, "--clearenv");
   /* In a file, not in argv: the host's process list is readable by everyone. */
   const cJSON *v;
+  static const char *const trust[][2] = {{"SSL_CERT_FILE", CA_BUNDLE},
+                                         {"CURL_CA_BUNDLE", CA_BUNDLE},
+                                         {"REQUESTS_CA_BUNDLE", CA_BUNDLE},
+                                         {"GIT_SSL_CAINFO", CA_BUNDLE},
+                                         {"NODE_EXTRA_CA_CERTS", CA_INSIDE}};
+  for (size_t i = 0; i < sizeof trust / sizeof trust[0]; i++)
+    if (cJSON_GetObjectItemCaseSensitive(env, trust[i][0]) == NULL)
+      ARGS(p, "--setenv", trust[i][0], trust[i][1]);
   cJSON_ArrayForEach(v, env) if (cJSON_IsString(v)) ARGS(p, "--setenv", v->string, v->valuestring);
   if (cfg.seccomp_fd >= 0) ARGS(p, "--seccomp", "7");
+}
+
+/* The machine's own authority, where the platform puts it and among what the host trusts. */
+static void add_trust(plan *p) {
+  char *ca = format("%s/ca/public.crt", cfg.state_dir), *bundle = format("%s/ca/bundle.crt", cfg.state_dir);
+  add_bind(p, ca, CA_INSIDE, true);
+  /* Over the host's file, which therefore must be there: below a read-only mount none can be made. */
+  if (access(CA_BUNDLE, F_OK) == 0 || access("/etc/ssl", F_OK) != 0) add_bind(p, bundle, CA_BUNDLE, true);
+  free(ca);
+  free(bundle);
 }
 
 plan *plan_make(const sandbox *sb, const cJSON *env, const cJSON *entrypoint) {
@@ -138,6 +158,7 @@ plan *plan_make(const sandbox *sb, const cJSON *env, const cJSON *entrypoint) {
   for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
     add_dir(p, owned[i].path, owned[i].mode, true);
   add_bind(p, "/etc/ssl", "/etc/ssl", true);
+  add_trust(p);
   add_bind(p, "/etc/alternatives", "/etc/alternatives", true);
   add_bind(p, hosts, "/etc/hosts", false);
   for (size_t i = 0; i < cfg.bind_count; i++)

@@ -224,6 +224,7 @@ static void free_sandbox(sandbox *sb) {
   csn_buf_free(&sb->detail);
   egress_free(&sb->egress);
   cJSON_Delete(sb->labels);
+  egress_log_free(sb);
   free(sb);
 }
 
@@ -427,7 +428,10 @@ static void on_link(evutil_socket_t fd, short what, void *arg) {
   switch (msg.kind) {
   case CSN_LINK_EGRESS:
     /* Once, and before the guest is up: only the launcher can have sent it. */
-    if (sb->state == SB_STARTING && got >= 0 && egress_listen(sb, got)) got = -1;
+    if (sb->state == SB_STARTING && got >= 0 && net_listen(sb, got)) got = -1;
+    break;
+  case CSN_LINK_PACKETS:
+    if (sb->state == SB_STARTING && got >= 0 && net_open(sb, got)) got = -1;
     break;
   case CSN_LINK_READY:
     became_ready(sb, peer);
@@ -557,7 +561,6 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
       /* A Worker that was restarted has another URL and token. */
       egress_free(&sb->egress);
       sb->egress = egress;
-      egress_write_hosts(sb);
     } else {
       egress_free(&egress);
     }
@@ -591,6 +594,7 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
   sb->limits = lim;
   sb->labels = cJSON_IsObject(labels) ? cJSON_Duplicate(labels, 1) : NULL;
   sb->started_ms = csn_wall_ms();
+  sb->internet = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(body, "enable_internet"));
   sb->next = sandboxes;
   sandboxes = sb;
   random_token(sb->port_token);

@@ -13,6 +13,8 @@
 
 static const char *const directories[] = {"etc",
                                           "etc/ssl",
+                                          "etc/cloudflare",
+                                          "etc/cloudflare/certs",
                                           "etc/alternatives",
                                           "etc/fonts",
                                           "etc/ld.so.conf.d",
@@ -42,9 +44,9 @@ static const struct {
                    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"},
     {"etc/group", "root:x:0:\ntty:x:5:\nuser:x:1000:\nnogroup:x:65534:\n"},
     {"etc/hosts", "127.0.0.1 localhost\n"},
-    {"etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files\nnetworks: files\n"
+    {"etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n"
                           "protocols: files\nservices: files\n"},
-    {"etc/resolv.conf", "# No resolver: names come from /etc/hosts.\n"},
+    {"etc/resolv.conf", "nameserver 198.18.0.1\noptions timeout:5 attempts:2\n"}, /* NET_RESOLVER */
     {"etc/hostname", "sandbox\n"},
     {"etc/shells", "/bin/sh\n/bin/bash\n"},
     {"etc/profile", "PS1='\\u@\\h:\\w\\$ '\n[ -f /etc/bash.bashrc ] && . /etc/bash.bashrc\n"},
