@@ -261,7 +261,7 @@ int main(int argc, char **argv) {
   base = event_base_new_with_config(ec);
   event_config_free(ec);
   if (base == NULL) fail("no event loop");
-  const char *wrong = ca_open(cfg.state_dir);
+  wrong = ca_open(cfg.state_dir);
   if (wrong != NULL) fail("%s/ca: %s", cfg.state_dir, wrong);
   add_signal(SIGTERM, on_terminate);
   add_signal(SIGINT, on_terminate);

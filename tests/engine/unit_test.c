@@ -134,7 +134,7 @@ static void test_names(void) {
   check(host_split("API.Example.com:8080", host, &port) && strcmp(host, "api.example.com") == 0 &&
             port == 8080,
         "host: lower case, port");
-  check(host_split("a.b.", host, &port) && strcmp(host, "a.b") == 0 && port == 80, "host: final dot");
+  check(host_split("a.b.", host, &port) && strcmp(host, "a.b") == 0 && port == 0, "host: final dot");
   check(host_split("[::1]:81", host, &port) && strcmp(host, "[::1]") == 0 && port == 81, "host: IPv6");
   check(!host_split("", host, &port) && !host_split("a@b", host, &port) && !host_split("a:b", host, &port) &&
             !host_split("a b", host, &port) && !host_split("a\r\nx", host, &port) &&
@@ -142,7 +142,9 @@ static void test_names(void) {
             !host_split("a:0", host, &port) && !host_split(":80", host, &port),
         "host: bad ones");
   check(host_matches("a.b", "a.b") && !host_matches("a.b", "x.a.b") && host_matches("*.a.b", "x.y.a.b") &&
-            !host_matches("*.a.b", "a.b") && !host_matches("*.a.b", "xa.b") && !host_matches("*", "a"),
+            !host_matches("*.a.b", "a.b") && !host_matches("*.a.b", "xa.b") && host_matches("*", "a") &&
+            host_matches("a*b*c", "axxbybc") && !host_matches("a*b*c", "axxbyb") && host_matches("a*", "a") &&
+            !host_matches("", "a") && host_matches("**", "") && !host_matches("a", ""),
         "host: patterns");
 }
 
