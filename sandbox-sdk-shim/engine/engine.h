@@ -21,19 +21,19 @@
 #include <sys/types.h>
 
 #define ENGINE_VERSION     "0.1.0"
-#define ENGINE_NAME_MAX    64u                  /* of a sandbox, bytes */
-#define ENGINE_SANDBOX_MAX 900u                 /* at once; below the uid range of one engine */
-#define ENGINE_BODY_MAX    (1024u * 1024)       /* of an API request, bytes */
-#define ENGINE_ENV_MAX     512u                 /* variables of one sandbox */
-#define ENGINE_LABELS_MAX  64u                  /* labels of one sandbox */
-#define ENGINE_LABEL_MAX   256u                 /* a label's name or value, bytes */
-#define ENGINE_HOSTS_MAX   256u                 /* intercepted hosts of one sandbox */
-#define ENGINE_HOST_MAX    253u                 /* a DNS name, bytes */
-#define ENGINE_HEAD_MAX    16384u               /* first request head of a port connection, bytes */
-#define ENGINE_HEAD_MS     10000                /* until that head must be complete */
-#define ENGINE_START_MS    20000                /* until the guest must say that it is ready */
-#define ENGINE_DETAIL_MAX  4096u                /* kept of what a launcher says on stderr, bytes */
-#define ENGINE_TOKEN_CHARS 43                   /* 32 random bytes, base64 */
+#define ENGINE_NAME_MAX    64u            /* of a sandbox, bytes */
+#define ENGINE_SANDBOX_MAX 900u           /* at once; below the uid range of one engine */
+#define ENGINE_BODY_MAX    (1024u * 1024) /* of an API request, bytes */
+#define ENGINE_ENV_MAX     512u           /* variables of one sandbox */
+#define ENGINE_LABELS_MAX  64u            /* labels of one sandbox */
+#define ENGINE_LABEL_MAX   256u           /* a label's name or value, bytes */
+#define ENGINE_HOSTS_MAX   256u           /* intercepted hosts of one sandbox */
+#define ENGINE_HOST_MAX    253u           /* a DNS name, bytes */
+#define ENGINE_HEAD_MAX    16384u         /* first request head of a port connection, bytes */
+#define ENGINE_HEAD_MS     10000          /* until that head must be complete */
+#define ENGINE_START_MS    20000          /* until the guest must say that it is ready */
+#define ENGINE_DETAIL_MAX  4096u          /* kept of what a launcher says on stderr, bytes */
+#define ENGINE_TOKEN_CHARS 43             /* 32 random bytes, base64 */
 
 typedef struct bind_ro {
   const char *src, *dst;

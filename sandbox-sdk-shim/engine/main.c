@@ -67,13 +67,11 @@ static char *absolute(const char *path) {
 }
 
 static void parse_options(int argc, char **argv) {
-  static const struct option options[] = {{"port", 1, NULL, 'p'},      {"token-file", 1, NULL, 't'},
-                                          {"state-dir", 1, NULL, 's'}, {"guest", 1, NULL, 'g'},
-                                          {"bind-ro", 1, NULL, 'b'},   {"log-level", 1, NULL, 'l'},
-                                          {"dry-run", 1, NULL, 'd'},   {"limit", 1, NULL, 'm'},
-                                          {"help", 0, NULL, 'h'},      {"version", 0, NULL, 'v'},
-                                          {"resolve", 1, NULL, 'r'},
-                                          {NULL, 0, NULL, 0}};
+  static const struct option options[] = {
+      {"port", 1, NULL, 'p'},    {"token-file", 1, NULL, 't'}, {"state-dir", 1, NULL, 's'},
+      {"guest", 1, NULL, 'g'},   {"bind-ro", 1, NULL, 'b'},    {"log-level", 1, NULL, 'l'},
+      {"dry-run", 1, NULL, 'd'}, {"limit", 1, NULL, 'm'},      {"help", 0, NULL, 'h'},
+      {"version", 0, NULL, 'v'}, {"resolve", 1, NULL, 'r'},    {NULL, 0, NULL, 0}};
   for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
     unsigned port = 0;
     switch (c) {

@@ -4,8 +4,7 @@ import net from "node:net";
 
 export const TOKEN = "secret-egress-token";
 
-const listening = (server) =>
-  new Promise((done) => server.listen(0, "127.0.0.1", () => done(server.address().port)));
+const listening = (server) => new Promise((done) => server.listen(0, "127.0.0.1", () => done(server.address().port)));
 
 /**
  * The Worker as the engine sees it. `answer(req, res, body)` may be replaced through `on`: a table from the path of the URL
@@ -54,7 +53,11 @@ export async function startTcp(onSocket) {
     onSocket(socket);
   });
   const port = await listening(server);
-  return { port, sockets, stop: () => new Promise((done) => server.close(done) && sockets.forEach((s) => s.destroy())) };
+  return {
+    port,
+    sockets,
+    stop: () => new Promise((done) => server.close(done) && sockets.forEach((s) => s.destroy())),
+  };
 }
 
 export async function startHttp(handler) {

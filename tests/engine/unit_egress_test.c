@@ -38,20 +38,49 @@ static bool is_public(const char *text) {
 }
 
 static void test_addresses(void) {
-  static const char *const inside[] = {
-      "0.0.0.0",      "10.1.2.3",        "100.64.0.1",          "100.127.255.255",  "127.0.0.1",
-      "127.255.0.1",  "169.254.169.254", "172.16.0.1",          "172.31.255.255",   "192.0.0.1",
-      "192.168.1.1",  "198.18.0.1",      "198.19.255.255",      "203.0.113.9",      "224.0.0.1",
-      "239.1.2.3",    "240.0.0.1",       "255.255.255.255",     "::",               "::1",
-      "::ffff:10.0.0.1", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1",
-      "64:ff9b::a00:1", "64:ff9b:1::1",  "fc00::1",             "fd12:3456::1",     "fe80::1",
-      "fec0::1",      "ff02::1",         "2001:db8::1",         "2001::1",          "2002:7f00:1::",
-      "2002:a00:1::", "3fff::1",         "100::1"};
-  static const char *const outside[] = {"1.1.1.1",      "8.8.8.8",      "9.255.255.255", "11.0.0.0",
-                                        "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0",
-                                        "172.15.255.255", "172.32.0.0", "192.169.0.0",   "198.17.255.255",
-                                        "198.20.0.0",   "223.255.255.255", "::ffff:8.8.8.8", "64:ff9b::808:808",
-                                        "2606:4700::1111", "2a00:1450::1", "2002:808:808::"};
+  static const char *const inside[] = {"0.0.0.0",
+                                       "10.1.2.3",
+                                       "100.64.0.1",
+                                       "100.127.255.255",
+                                       "127.0.0.1",
+                                       "127.255.0.1",
+                                       "169.254.169.254",
+                                       "172.16.0.1",
+                                       "172.31.255.255",
+                                       "192.0.0.1",
+                                       "192.168.1.1",
+                                       "198.18.0.1",
+                                       "198.19.255.255",
+                                       "203.0.113.9",
+                                       "224.0.0.1",
+                                       "239.1.2.3",
+                                       "240.0.0.1",
+                                       "255.255.255.255",
+                                       "::",
+                                       "::1",
+                                       "::ffff:10.0.0.1",
+                                       "::ffff:127.0.0.1",
+                                       "::ffff:169.254.169.254",
+                                       "::127.0.0.1",
+                                       "64:ff9b::7f00:1",
+                                       "64:ff9b::a00:1",
+                                       "64:ff9b:1::1",
+                                       "fc00::1",
+                                       "fd12:3456::1",
+                                       "fe80::1",
+                                       "fec0::1",
+                                       "ff02::1",
+                                       "2001:db8::1",
+                                       "2001::1",
+                                       "2002:7f00:1::",
+                                       "2002:a00:1::",
+                                       "3fff::1",
+                                       "100::1"};
+  static const char *const outside[] = {
+      "1.1.1.1",          "8.8.8.8",         "9.255.255.255", "11.0.0.0",        "100.63.255.255",
+      "100.128.0.0",      "126.255.255.255", "128.0.0.0",     "172.15.255.255",  "172.32.0.0",
+      "192.169.0.0",      "198.17.255.255",  "198.20.0.0",    "223.255.255.255", "::ffff:8.8.8.8",
+      "64:ff9b::808:808", "2606:4700::1111", "2a00:1450::1",  "2002:808:808::"};
   bool good = true;
   for (size_t i = 0; i < sizeof inside / sizeof inside[0]; i++)
     if (is_public(inside[i])) good = (printf("# %s is taken for public\n", inside[i]), false);
@@ -60,9 +89,9 @@ static void test_addresses(void) {
   for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++)
     if (!is_public(outside[i])) good = (printf("# %s is taken for private\n", outside[i]), false);
   check(good, "the internet is, up to its borders");
-  static const char *const bad[] = {"",        "1.2.3",    "1.2.3.4.5", "0x7f.0.0.1", "2130706433", "010.0.0.1",
-                                    "1.2.3.256", "1.2.3.4 ", "[::1",      ":::",        "1::2::3",    "a.b.c.d",
-                                    "fe80::1%lo", "[1.2.3.4]", "127.1"};
+  static const char *const bad[] = {
+      "",     "1.2.3", "1.2.3.4.5", "0x7f.0.0.1", "2130706433", "010.0.0.1", "1.2.3.256", "1.2.3.4 ",
+      "[::1", ":::",   "1::2::3",   "a.b.c.d",    "fe80::1%lo", "[1.2.3.4]", "127.1"};
   good = true;
   ip_addr a;
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
@@ -71,7 +100,8 @@ static void test_addresses(void) {
   ip_net n;
   char text[IP_TEXT_MAX];
   check(ip_parse("[2606:4700::1111]", &a) && (ip_format(&a, text), strcmp(text, "2606:4700::1111") == 0) &&
-            ip_parse("::ffff:1.2.3.4", &a) && ip_is_v4(&a) && (ip_format(&a, text), strcmp(text, "1.2.3.4") == 0),
+            ip_parse("::ffff:1.2.3.4", &a) && ip_is_v4(&a) &&
+            (ip_format(&a, text), strcmp(text, "1.2.3.4") == 0),
         "text and back");
   ip_addr b;
   if (!ip_parse("10.255.0.1", &a) || !ip_parse("11.0.0.1", &b)) abort();
@@ -85,8 +115,9 @@ static void test_addresses(void) {
             ip_net_parse("[fd00::1]:443", &n) && ip_net_has(&n, &a, 443) && !ip_net_has(&n, &a, 80) &&
             ip_net_parse("[fd00::]/16", &n) && ip_net_parse("0.0.0.0/0", &n) && !ip_net_has(&n, &a, 1),
         "IPv6 networks");
-  check(!ip_net_parse("10.0.0.1/8", &n) && !ip_net_parse("10.0.0.0/33", &n) && !ip_net_parse("10.0.0.0/", &n) &&
-            !ip_net_parse("10.0.0.0/-1", &n) && !ip_net_parse("1.2.3.4:0", &n) && !ip_net_parse("fd00::1/8", &n) &&
+  check(!ip_net_parse("10.0.0.1/8", &n) && !ip_net_parse("10.0.0.0/33", &n) &&
+            !ip_net_parse("10.0.0.0/", &n) && !ip_net_parse("10.0.0.0/-1", &n) &&
+            !ip_net_parse("1.2.3.4:0", &n) && !ip_net_parse("fd00::1/8", &n) &&
             !ip_net_parse("example.com", &n) && !ip_net_parse("*", &n),
         "no networks");
 }
@@ -120,7 +151,8 @@ static size_t make_tcp(uint8_t *frame, unsigned flags, size_t extra, bool partia
   memset(frame, 0, PACKET_FRONT + len);
   frame[0] = partial ? 1 : 0;
   uint8_t *ip = frame + PACKET_FRONT, *tcp = ip + 20;
-  const uint8_t head[20] = {0x45, 0, (uint8_t)(len >> 8), (uint8_t)len, 0, 1, 0x40, 0, 64, 6, 0, 0, 198, 18, 0, 2, 1, 2, 3, 4};
+  const uint8_t head[20] = {
+      0x45, 0, (uint8_t)(len >> 8), (uint8_t)len, 0, 1, 0x40, 0, 64, 6, 0, 0, 198, 18, 0, 2, 1, 2, 3, 4};
   memcpy(ip, head, 20);
   unsigned s = ~sum(ip, 20, 0);
   ip[10] = (uint8_t)(s >> 8);
@@ -197,14 +229,17 @@ static void test_packets(void) {
   check(good && !packet_parse(frame, len - 1, &r), "cut packets are refused, odd headers bounded");
   frame[PACKET_FRONT + 6] = 0x20;
   check(!packet_parse(frame, len, &r), "a fragment is refused");
-  const uint8_t udp[] = {0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 198, 18, 0, 2, 9, 9, 9, 9, 4, 0, 0, 53, 0, 12, 0, 0, 'a', 'b', 'c', 'd'};
+  const uint8_t udp[] = {0x45, 0, 0, 32, 0, 0, 0, 0,  64, 17, 0, 0, 198, 18,  0,   2,
+                         9,    9, 9, 9,  4, 0, 0, 53, 0,  12, 0, 0, 'a', 'b', 'c', 'd'};
   memset(frame, 0, PACKET_FRONT);
   memcpy(frame + PACKET_FRONT, udp, sizeof udp);
   uint8_t answer[PACKET_FRONT + 28 + 4];
   check(packet_parse(frame, PACKET_FRONT + sizeof udp, &p) && p.dport == 53 && p.payload_len == 4 &&
-            memcmp(p.payload, "abcd", 4) == 0 && packet_udp_answer(&p, "1234", 4, answer, sizeof answer) == sizeof answer &&
-            packet_parse(answer, sizeof answer, &r) && r.src == 0x09090909u && r.sport == 53 && r.dport == 1024 &&
-            memcmp(r.payload, "1234", 4) == 0 && packet_udp_answer(&p, "12345", 5, answer, sizeof answer) == 0,
+            memcmp(p.payload, "abcd", 4) == 0 &&
+            packet_udp_answer(&p, "1234", 4, answer, sizeof answer) == sizeof answer &&
+            packet_parse(answer, sizeof answer, &r) && r.src == 0x09090909u && r.sport == 53 &&
+            r.dport == 1024 && memcmp(r.payload, "1234", 4) == 0 &&
+            packet_udp_answer(&p, "12345", 5, answer, sizeof answer) == 0,
         "a UDP answer, and one that does not fit");
   frame[PACKET_FRONT + 25] = 13;
   check(!packet_parse(frame, PACKET_FRONT + sizeof udp, &p), "a UDP length beyond the packet is refused");
@@ -236,8 +271,8 @@ static void test_dns(void) {
   uint8_t msg[600], out[DNS_ANSWER_MAX];
   dns_query q;
   size_t len = make_query(msg, "API.Example.com", DNS_A, true);
-  check(dns_parse(msg, len, &q) && strcmp(q.name, "api.example.com") == 0 && q.type == DNS_A && q.internet && q.text &&
-            q.recursion && q.edns && q.id == 0x1234 && q.opcode == 0,
+  check(dns_parse(msg, len, &q) && strcmp(q.name, "api.example.com") == 0 && q.type == DNS_A && q.internet &&
+            q.text && q.recursion && q.edns && q.id == 0x1234 && q.opcode == 0,
         "a question is read");
   size_t n = dns_answer_a(&q, 0x01020304u, 60, out);
   /* Header, question as it came, pointer, A, IN, 60, 4 bytes; OPT. */
@@ -249,7 +284,8 @@ static void test_dns(void) {
   n = dns_answer_empty(&q, DNS_NXDOMAIN, out);
   check(n == 12 + q.question_len + 11 && out[3] == 0x83 && out[7] == 0, "an empty answer");
   n = dns_answer_ptr(&q, "a.bc", 9, out);
-  check(n > 0 && memcmp(out + 12 + q.question_len + 12, "\1a\2bc\0", 6) == 0 && out[12 + q.question_len + 11] == 6,
+  check(n > 0 && memcmp(out + 12 + q.question_len + 12, "\1a\2bc\0", 6) == 0 &&
+            out[12 + q.question_len + 11] == 6,
         "a name is answered");
   bool good = true;
   for (size_t cut = 0; cut < len - 11; cut++) {
@@ -262,7 +298,8 @@ static void test_dns(void) {
   for (int i = 0; i < 127; i++)
     strcat(name, i < 126 ? "a." : "a");
   len = make_query(msg, name, DNS_A, true);
-  good = dns_parse(msg, len, &q) && strlen(q.name) == DNS_NAME_MAX && dns_answer_ptr(&q, name, 1, out) <= DNS_ANSWER_MAX;
+  good = dns_parse(msg, len, &q) && strlen(q.name) == DNS_NAME_MAX &&
+         dns_answer_ptr(&q, name, 1, out) <= DNS_ANSWER_MAX;
   strcat(name, ".a");
   len = make_query(msg, name, DNS_A, false);
   check(good && !dns_parse(msg, len, &q), "the longest name, and one that is longer");
@@ -281,9 +318,10 @@ static void test_dns(void) {
   msg[5] = 2;
   check(good && !dns_parse(msg, len, &q), "pointers, odd labels, odd bytes, answers and two questions");
   uint32_t a;
-  check(dns_reverse_name("4.3.2.1.in-addr.arpa", &a) && a == 0x01020304u && !dns_reverse_name("4.3.2.256.in-addr.arpa", &a) &&
-            !dns_reverse_name("3.2.1.in-addr.arpa", &a) && !dns_reverse_name("4.3.2.1.in-addr.arpa.x", &a) &&
-            !dns_reverse_name("", &a) && !dns_reverse_name("4444.3.2.1.in-addr.arpa", &a),
+  check(dns_reverse_name("4.3.2.1.in-addr.arpa", &a) && a == 0x01020304u &&
+            !dns_reverse_name("4.3.2.256.in-addr.arpa", &a) && !dns_reverse_name("3.2.1.in-addr.arpa", &a) &&
+            !dns_reverse_name("4.3.2.1.in-addr.arpa.x", &a) && !dns_reverse_name("", &a) &&
+            !dns_reverse_name("4444.3.2.1.in-addr.arpa", &a),
         "reverse names");
 }
 
@@ -325,7 +363,15 @@ static size_t make_hello(uint8_t *out, const char *name, size_t split) {
   p += sizeof other;
   if (name != NULL) {
     size_t n = strlen(name);
-    const uint8_t sni[] = {0, 0, (uint8_t)((n + 5) >> 8), (uint8_t)(n + 5), (uint8_t)((n + 3) >> 8), (uint8_t)(n + 3), 0, (uint8_t)(n >> 8), (uint8_t)n};
+    const uint8_t sni[] = {0,
+                           0,
+                           (uint8_t)((n + 5) >> 8),
+                           (uint8_t)(n + 5),
+                           (uint8_t)((n + 3) >> 8),
+                           (uint8_t)(n + 3),
+                           0,
+                           (uint8_t)(n >> 8),
+                           (uint8_t)n};
     memcpy(p, sni, sizeof sni);
     p += sizeof sni;
     memcpy(p, name, n);
@@ -407,17 +453,24 @@ static http_result request(const char *text, http_head *h) {
 static void test_http_heads(void) {
   http_head h;
   check(request("POST /a?b HTTP/1.1\r\nHost: x.y\r\ncontent-length: 12\r\nX:  v \r\n\r\n", &h) == HTTP1_OK &&
-            http_is(h.method, "POST") && http_is(h.target, "/a?b") && http_is(h.host, "x.y") && h.framing == BODY_LENGTH &&
-            h.length == 12 && h.keep_alive && h.minor == 1 && http_is(http_find(&h, "x")->value, "v") && h.count == 3,
+            http_is(h.method, "POST") && http_is(h.target, "/a?b") && http_is(h.host, "x.y") &&
+            h.framing == BODY_LENGTH && h.length == 12 && h.keep_alive && h.minor == 1 &&
+            http_is(http_find(&h, "x")->value, "v") && h.count == 3,
         "a request");
   check(request("GET / HTTP/1.0\r\n\r\n", &h) == HTTP1_OK && !h.keep_alive && h.host.n == 0 &&
             request("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", &h) == HTTP1_OK && h.keep_alive &&
-            request("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n", &h) == HTTP1_OK && !h.keep_alive,
+            request("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n", &h) == HTTP1_OK &&
+            !h.keep_alive,
         "versions and their connections");
-  check(request("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n", &h) == HTTP1_OK &&
-            h.websocket && request("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", &h) == HTTP1_OK && !h.websocket,
-        "websocket");
-  check(request("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n", &h) == HTTP1_OK && h.expect &&
+  check(
+      request("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n",
+              &h) == HTTP1_OK &&
+          h.websocket && request("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", &h) == HTTP1_OK &&
+          !h.websocket,
+      "websocket");
+  check(request("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n", &h) ==
+                HTTP1_OK &&
+            h.expect &&
             request("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n", &h) == HTTP1_OK && !h.expect,
         "expect");
   static const char *const bad[] = {
@@ -439,7 +492,8 @@ static void test_http_heads(void) {
       "GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
       "GET / HTTP/1.1\nHost: a\n\n",
       "GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n",
-      "GET / HTTP/1.1\r\nHost: a\r\nX: a\x01" "b\r\n\r\n",
+      "GET / HTTP/1.1\r\nHost: a\r\nX: a\x01"
+      "b\r\n\r\n",
       "GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",
       "GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n",
       "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
@@ -487,7 +541,8 @@ static void test_http_heads(void) {
   good = request(many, &h) == HTTP1_OK && h.count == HTTP_FIELDS_MAX;
   strcpy(many + at, "a: b\r\n\r\n");
   check(good && request(many, &h) == HTTP1_BAD, "and so have its fields");
-  const char *answer = "HTTP/1.1 200\r\nConnection: X-Hop\r\nX-Hop: 1\r\nTE: x\r\nKeep-Alive: 5\r\nOther: 1\r\n\r\n";
+  const char *answer =
+      "HTTP/1.1 200\r\nConnection: X-Hop\r\nX-Hop: 1\r\nTE: x\r\nKeep-Alive: 5\r\nOther: 1\r\n\r\n";
   good = http_response(answer, strlen(answer), false, &h, &used, &why) == HTTP1_OK && h.status == 200 &&
          h.framing == BODY_TO_END && used == strlen(answer);
   unsigned hops = 0;
@@ -503,7 +558,8 @@ static void test_http_heads(void) {
 }
 
 /* Reads a body in pieces of `step`; the data, or NULL when it is refused. Static room. */
-static const char *read_body(http_framing framing, uint64_t length, const char *text, size_t step, bool *done) {
+static const char *read_body(http_framing framing, uint64_t length, const char *text, size_t step,
+                             bool *done) {
   static char got[4096];
   size_t have = 0, len = strlen(text), at = 0;
   http_head h = {.framing = framing, .length = length};
@@ -540,12 +596,17 @@ static void test_http_bodies(void) {
     good = good && got != NULL && !done && strcmp(got, "to the end") == 0;
   }
   check(good, "a length, and to the end");
-  static const char *const bad[] = {"\r\nx",      "g\r\n",       "-1\r\n",      "5\nhello\r\n", "5\r\nhelloX\r\n", "5\r\nhello\n0\r\n",
-                                    "5 x\n",      "1000000000000000\r\n", "0\r\nA\n",   "5\rhello", ";\r\n", "0x5\r\nhello"};
+  static const char *const bad[] = {"\r\nx",           "g\r\n",
+                                    "-1\r\n",          "5\nhello\r\n",
+                                    "5\r\nhelloX\r\n", "5\r\nhello\n0\r\n",
+                                    "5 x\n",           "1000000000000000\r\n",
+                                    "0\r\nA\n",        "5\rhello",
+                                    ";\r\n",           "0x5\r\nhello"};
   good = true;
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
     for (size_t step = 1; step < 20; step++)
-      if (read_body(BODY_CHUNKED, 0, bad[i], step, &done) != NULL) good = (printf("# passes: %s\n", bad[i]), false);
+      if (read_body(BODY_CHUNKED, 0, bad[i], step, &done) != NULL)
+        good = (printf("# passes: %s\n", bad[i]), false);
   check(good, "chunks that are none");
   char *endless = malloc(HTTP_TRAIL_MAX + 100);
   if (endless == NULL) abort();
@@ -554,7 +615,8 @@ static void test_http_bodies(void) {
   memcpy(endless, "1;", 2);
   good = read_body(BODY_CHUNKED, 0, endless, 4096, &done) == NULL;
   memcpy(endless, "0\r\n", 3);
-  check(good && read_body(BODY_CHUNKED, 0, endless, 4096, &done) == NULL, "extensions and trailers have an end");
+  check(good && read_body(BODY_CHUNKED, 0, endless, 4096, &done) == NULL,
+        "extensions and trailers have an end");
   free(endless);
 }
 
@@ -577,9 +639,24 @@ static void test_certificates(void) {
   char host[254];
   memset(host, 'a', 253);
   host[253] = '\0';
-  size_t n = x509_write(&(x509_spec){.subject = "", .issuer = "an authority whose name is as long as a common name may be, 64 b.", .subject_key = &leaf, .issuer_key = &ca, .name = host, .from_s = 0, .until_s = 4102444800}, der);
+  size_t n =
+      x509_write(&(x509_spec){.subject = "",
+                              .issuer = "an authority whose name is as long as a common name may be, 64 b.",
+                              .subject_key = &leaf,
+                              .issuer_key = &ca,
+                              .name = host,
+                              .from_s = 0,
+                              .until_s = 4102444800},
+                 der);
   check(n > 0 && readable(der, n), "the largest certificate fits");
-  n = x509_write(&(x509_spec){.subject = "1.2.3.4", .issuer = "i", .subject_key = &leaf, .issuer_key = &ca, .name = "1.2.3.4", .from_s = 1, .until_s = 2}, small);
+  n = x509_write(&(x509_spec){.subject = "1.2.3.4",
+                              .issuer = "i",
+                              .subject_key = &leaf,
+                              .issuer_key = &ca,
+                              .name = "1.2.3.4",
+                              .from_s = 1,
+                              .until_s = 2},
+                 small);
   check(n > 0 && readable(small, n) && memmem(small, n, "\x87\x04\x01\x02\x03\x04", 6) != NULL,
         "an address stands as an address");
   /* Signed by whom it says. */
