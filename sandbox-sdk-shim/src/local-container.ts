@@ -47,8 +47,12 @@ const PERMANENT = "no container application assigned";
 const CONNECT_MS = 2_000;
 /** milliseconds: a sandbox starts in well under a second; killing one may wait for its processes. */
 const START_MS = 20_000;
-/** items: attempts, a second apart, to reach an engine that went away while a sandbox was monitored. */
-const MONITOR_TRIES = 5;
+/** items: attempts to reach an engine that went away while a sandbox was monitored; 3.5 s in all. */
+const MONITOR_TRIES = 8;
+/** milliseconds before the first of them, doubled up to the second: an engine that restarts has forgotten the sandbox, and
+ * until that is known a caller's request goes nowhere. */
+const MONITOR_FIRST_MS = 50;
+const MONITOR_LAST_MS = 1_000;
 
 export class LocalContainer {
   readonly #config: LocalContainerConfig;
@@ -152,7 +156,9 @@ export class LocalContainer {
           if (this.#generation === generation) this.#setState(false);
           throw new Error(`there is no container instance that can be provided to this durable object: ${text(error)}`);
         }
-        await new Promise((resolve) => setTimeout(resolve, 1_000));
+        this.#ports.clear();
+        const delay = Math.min(MONITOR_LAST_MS, MONITOR_FIRST_MS * 2 ** (misses - 1));
+        await new Promise((resolve) => setTimeout(resolve, delay));
         continue;
       }
       if (this.#generation === generation) this.#setState(false);
