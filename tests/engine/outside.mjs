@@ -56,7 +56,11 @@ export async function startTcp(onSocket) {
   return {
     port,
     sockets,
-    stop: () => new Promise((done) => server.close(done) && sockets.forEach((s) => s.destroy())),
+    stop: () =>
+      new Promise((done) => {
+        server.close(done);
+        for (const socket of sockets) socket.destroy();
+      }),
   };
 }
 
