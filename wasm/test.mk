@@ -1,5 +1,5 @@
 # Tests of the core. Each program prints TAP; tests/unit/tally.mjs adds them up.
-CORE_UNIT := base scan json request price session feed host policy identity
+CORE_UNIT := base scan json request price session feed host policy identity wire
 CORE_TEST_DIR := $(BUILD)/test-results/core
 
 # The string scanner without SIMD, under names of its own, for the tests to hold against the one with it.
@@ -22,7 +22,7 @@ CORE_SETS := san-gcc san-clang san-memory
 
 # --- fuzzers --------------------------------------------------------------------------------------------------------
 
-CORE_FUZZ := json agent event load policy token
+CORE_FUZZ := json agent event load policy token wire
 FUZZ_SECONDS ?= 12
 $(BUILD)/fuzz/scan_scalar.o: wasm/src/json_scan.c $(CORE_HEADERS)
 	@mkdir -p $(@D)

@@ -85,8 +85,8 @@ $(BUILD)/wasm/exports/guard_exports.o: wasm/abi/guard_exports.c $(CORE_HEADERS) 
 	@mkdir -p $(@D)
 	$(CLANG) -std=c11 $(WASM_FLAGS) $(CORE_WARN) -Wno-missing-prototypes $(CORE_INC) -c -o $@ $<
 
-# The guard is smaller: its boxes, 448 KiB of scratch memory, 140 KiB of policy and keys.
-GUARD_MEMORY := 1310720
+# The guard is smaller: its boxes, 448 KiB of scratch memory, 140 KiB of policy and keys, 144 KiB for a model's answer.
+GUARD_MEMORY := 1441792
 $(BUILD)/guard.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/guard_exports.o
 	$(CLANG) $(subst $(WASM_MEMORY),$(GUARD_MEMORY),$(WASM_LINK)) -o $@ $^
 

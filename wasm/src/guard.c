@@ -248,6 +248,34 @@ static csn_err ask_identity(csn_guard *g, const csn_rec *rec, csn_span payload, 
   return err;
 }
 
+static void put_wire(const csn_wire *w, csn_fx *fx) {
+  uint32_t at = csn_fx_open(fx, CSN_FX_ANSWER, 0, 0, 0, 0);
+  csn_put_str(fx, "{\"seen\":");
+  csn_put_str(fx, w->seen ? "true" : "false");
+  csn_put_field_text(fx, "model", csn_span_of(w->model, w->model_len));
+  csn_put_field_u64(fx, "input_tokens", w->input_tokens);
+  csn_put_field_u64(fx, "output_tokens", w->output_tokens);
+  csn_put_field_u64(fx, "cache_read_tokens", w->cache_read_tokens);
+  csn_put_field_u64(fx, "cache_write_tokens", w->cache_write_tokens);
+  csn_put_field_u64(fx, "unread", w->unread);
+  csn_put_str(fx, "}");
+  csn_fx_close(fx, at);
+}
+
+static csn_err ask_wire(csn_guard *g, const csn_rec *rec, csn_span payload, csn_fx *fx) {
+  if (rec->kind == CSN_ASK_WIRE_BEGIN) csn_wire_init(&g->wire, rec->code == 1);
+  /* Without a beginning there is no table to read by. */
+  if (g->wire.json.table.count == 0) return CSN_ERR_BAD_STATE;
+  if (rec->kind == CSN_ASK_WIRE_PUSH) csn_wire_push(&g->wire, payload);
+  if (rec->kind == CSN_ASK_WIRE_END) {
+    csn_wire_end(&g->wire);
+    put_wire(&g->wire, fx);
+  } else {
+    answer(fx, 0, csn_span_of(NULL, 0));
+  }
+  return CSN_ERR_OK;
+}
+
 csn_err csn_guard_ask(csn_guard *g, const csn_rec *rec, csn_span payload, csn_arena *a, csn_fx *fx) {
   if (rec->kind == 0 || rec->kind >= CSN_ASK_END) return CSN_ERR_BAD_RECORD;
   a->used = 0;
@@ -279,6 +307,10 @@ csn_err csn_guard_ask(csn_guard *g, const csn_rec *rec, csn_span payload, csn_ar
     return ask_seal(g, payload, a, fx);
   case CSN_ASK_UNSEAL:
     return ask_unseal(g, payload, a, fx);
+  case CSN_ASK_WIRE_BEGIN:
+  case CSN_ASK_WIRE_PUSH:
+  case CSN_ASK_WIRE_END:
+    return ask_wire(g, rec, payload, fx);
   case CSN_ASK_AUDIT_BEGIN:
     return ask_audit(payload, true, fx);
   case CSN_ASK_AUDIT_PUSH:

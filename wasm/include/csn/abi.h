@@ -132,7 +132,11 @@
   X(UNSEAL, 13, "payload: session NUL name NUL sealed bytes; answer: the secret")                            \
   X(AUDIT_BEGIN, 14, "payload: id of the log; answer: head (32 bytes) and count (u64)")                      \
   X(AUDIT_PUSH, 15,                                                                                          \
-    "payload: head and count as answered, then entries, each ended by a newline; answer: head and count")
+    "payload: head and count as answered, then entries, each ended by a newline; answer: head and count")    \
+  X(WIRE_BEGIN, 16, "a model's answer begins; code: 1 for server-sent events, 0 for one JSON text")          \
+  X(WIRE_PUSH, 17, "payload: bytes of the answer; answer: empty")                                            \
+  X(WIRE_END, 18,                                                                                            \
+    "answer: {seen, model, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, unread}")
 
 /* --- event types: name, value, text in "type", may the host report it with EV_NOTE ------------------ */
 #define CSN_TYPE_TABLE(X)                                                                                    \

@@ -11,6 +11,7 @@
 #include "csn/policy.h"
 #include "csn/seal.h"
 #include "csn/token.h"
+#include "csn/wire.h"
 
 /* bytes: room that every answer fits in */
 #define CSN_GUARD_OUT_CAP (CSN_POLICY_PRINT_MAX + 65536u)
@@ -20,6 +21,7 @@ typedef struct csn_guard {
   csn_keys keys;
   csn_seal_keys seals;
   csn_policy policy;
+  csn_wire wire; /* one answer at a time: the egress path has a guard for each */
 } csn_guard;
 
 /* Denies everything, knows no key. */

@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 3933179132,
+  digest: 1862992699,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -109,6 +109,12 @@ export const ASK = {
   AUDIT_BEGIN: 14,
   /** payload: head and count as answered, then entries, each ended by a newline; answer: head and count */
   AUDIT_PUSH: 15,
+  /** a model's answer begins; code: 1 for server-sent events, 0 for one JSON text */
+  WIRE_BEGIN: 16,
+  /** payload: bytes of the answer; answer: empty */
+  WIRE_PUSH: 17,
+  /** answer: {seen, model, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, unread} */
+  WIRE_END: 18,
 } as const;
 
 /** Errors. */

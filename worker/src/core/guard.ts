@@ -53,6 +53,19 @@ export interface Claims {
   readonly scope?: string;
 }
 
+/** What a model's answer says it used; see csn/wire.h. */
+export interface WireUsage {
+  /** Whether it said anything. */
+  readonly seen: boolean;
+  readonly model: string;
+  readonly input_tokens: number;
+  readonly output_tokens: number;
+  readonly cache_read_tokens: number;
+  readonly cache_write_tokens: number;
+  /** Events that were no JSON. */
+  readonly unread: number;
+}
+
 /** Values of csn_policy_dialect. */
 export const POLICY_DIALECT = {
   auto: 0,
@@ -201,6 +214,21 @@ export class Guard {
     payload.set(head);
     payload.set(sealed, head.byteLength);
     return this.#ask("UNSEAL", payload).payload;
+  }
+
+  /* --- a model's answer; one at a time --- */
+
+  wireBegin(streamed: boolean): void {
+    this.#ask("WIRE_BEGIN", new Uint8Array(), { code: streamed ? 1 : 0 });
+  }
+
+  wirePush(bytes: Uint8Array): void {
+    const cap = this.#in.byteLength - ABI.recSize - 8;
+    for (let at = 0; at < bytes.byteLength; at += cap) this.#ask("WIRE_PUSH", bytes.subarray(at, at + cap));
+  }
+
+  wireEnd(): WireUsage {
+    return JSON.parse(text.decode(this.#ask("WIRE_END", new Uint8Array()).payload));
   }
 
   /* --- audit chain --- */
