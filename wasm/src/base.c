@@ -11,6 +11,13 @@ csn_span csn_span_str(const char *text) {
   return csn_span_of(text, csn_str_len(text));
 }
 
+uint32_t csn_span_find(csn_span s, uint8_t byte) {
+  uint32_t i = 0;
+  while (i < s.len && s.ptr[i] != byte)
+    i++;
+  return i;
+}
+
 bool csn_span_is(csn_span s, const char *text) {
   uint32_t n = csn_str_len(text);
   return s.len == n && (n == 0 || memcmp(s.ptr, text, n) == 0);

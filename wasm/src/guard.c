@@ -208,10 +208,10 @@ static csn_err ask_audit(csn_span payload, bool begin, csn_fx *fx) {
     memcpy(log.head, head.ptr, sizeof log.head);
     if (payload.len > r.pos && payload.ptr[payload.len - 1] != '\n') return CSN_ERR_BAD_RECORD;
     while (r.pos < payload.len) {
-      const uint8_t *line = payload.ptr + r.pos;
-      const uint8_t *end = memchr(line, '\n', payload.len - r.pos);
-      csn_audit_push(&log, csn_span_of(line, (uint32_t)(end - line)));
-      r.pos += (uint32_t)(end - line) + 1;
+      csn_span rest = csn_span_of(payload.ptr + r.pos, payload.len - r.pos);
+      uint32_t len = csn_span_find(rest, '\n');
+      csn_audit_push(&log, csn_span_of(rest.ptr, len));
+      r.pos += len + 1;
     }
   }
   memcpy(out, log.head, sizeof log.head);

@@ -142,11 +142,10 @@ void csn_wire_push(csn_wire *w, csn_span in) {
       i++;
       continue;
     }
-    const uint8_t *newline = memchr(at, '\n', in.len - i);
-    uint32_t len = newline == NULL ? in.len - i : (uint32_t)(newline - at);
+    uint32_t len = csn_span_find(csn_span_of(at, in.len - i), '\n');
     if (w->state == LINE_DATA) csn_json_push(&w->json, csn_span_of(at, len));
     i += len;
-    if (newline == NULL) return;
+    if (i == in.len) return;
     i++;
     if (w->state == LINE_DATA) text_end(w);
     w->state = LINE_START;

@@ -29,8 +29,11 @@ static void hex(const uint8_t head[32], char out[65]) {
   out[64] = 0;
 }
 
-static int broken(unsigned long line, const char *why) {
-  printf("broken at line %lu: %s\n", line, why);
+static char *line; /* getline's */
+
+static int broken(unsigned long number, const char *why) {
+  free(line);
+  printf("broken at line %lu: %s\n", number, why);
   return 1;
 }
 
@@ -60,7 +63,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "caisson-audit: %s: %s\n", file, strerror(errno));
     return 66;
   }
-  char *line = NULL, head[65];
+  char head[65];
   size_t cap = 0;
   ssize_t len;
   unsigned long number = 0;
@@ -77,6 +80,7 @@ int main(int argc, char **argv) {
                       ? memchr(line + at, '"', (size_t)len - at)
                       : NULL;
       if (end == NULL) {
+        free(line);
         fprintf(stderr, "caisson-audit: %s: the first line is not that of an exported log\n", file);
         return 65;
       }
@@ -100,12 +104,12 @@ int main(int argc, char **argv) {
     fprintf(stderr, "caisson-audit: %s: %s\n", file, strerror(errno));
     return 66;
   }
-  free(line);
   if (number == 0) return broken(1, "the file is empty");
   hex(chain.head, head);
   if (want != NULL && strcmp(want, head) != 0)
     return broken(number, "the log ends before, or after, the head that was given");
   if (!stated && want == NULL) return broken(number, "entries at the end that no head covers");
+  free(line);
   printf("unchanged: %llu entries, head %s\n", (unsigned long long)chain.count, head);
   return 0;
 }

@@ -33,6 +33,8 @@ static inline csn_span csn_span_of(const void *ptr, uint32_t len) {
 uint32_t csn_str_len(const char *text);
 csn_span csn_span_str(const char *text);
 bool csn_span_is(csn_span s, const char *text);
+/* Where `byte` first stands; s.len when it does not. */
+uint32_t csn_span_find(csn_span s, uint8_t byte);
 
 /* Little-endian reader over a span. Every function returns false, and moves nothing, when the bytes are
  * short. */
