@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** `make dev`: the local stack on http://localhost:8787 until Ctrl-C. */
+/** `make dev`: the local stack on http://localhost:8787 until Ctrl-C. CAISSON_DIR: where its state is, else build/local. */
 import { join } from "node:path";
 import { LocalError, ROOT, startLocal } from "./local.mjs";
 import { bold, dim } from "./render.mjs";
@@ -23,7 +23,7 @@ process.on("SIGINT", () => end(0));
 process.on("SIGTERM", () => end(0));
 
 try {
-  const dir = join(ROOT, "build/local");
+  const dir = process.env.CAISSON_DIR || join(ROOT, "build/local");
   local = await startLocal({ dir, port: Number(process.env.PORT || 8787), onStep: (text) => console.log(dim(text)) });
   const { url } = local;
   console.log(`

@@ -54,8 +54,6 @@ function spawnBound(program, args, options) {
 
 /** Ends a process group: TERM, then KILL after `graceMs`. Resolves when it is gone. */
 export async function endGroup(child, graceMs) {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const gone = new Promise((done) => child.once("exit", done));
   const send = (signal) => {
     try {
       process.kill(-child.pid, signal);
@@ -63,6 +61,9 @@ export async function endGroup(child, graceMs) {
       // gone already
     }
   };
+  // A leader that was killed leaves its group behind.
+  if (child.exitCode !== null || child.signalCode !== null) return send("SIGKILL");
+  const gone = new Promise((done) => child.once("exit", done));
   send("SIGTERM");
   const timer = setTimeout(() => send("SIGKILL"), graceMs);
   await gone;

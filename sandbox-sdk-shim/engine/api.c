@@ -271,6 +271,7 @@ static void on_request(struct evhttp_request *req, void *unused) {
       api_error(req, 400, "BAD_PORT", "a port is a number from 1 to 65535");
     } else {
       c.sb = c.name[0] == '\0' ? NULL : sandbox_find(c.name);
+      if (c.sb != NULL) c.sb->used_ms = csn_now_ms();
       run(&api_routes[i], &c);
     }
     return;

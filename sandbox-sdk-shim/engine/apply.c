@@ -365,7 +365,7 @@ void apply_and_exec(const plan *p, const launch_fds *fds, pid_t engine) {
     n++;
   char **argv = calloc(n + 5, sizeof *argv);
   if (argv == NULL) abort();
-  argv[0] = (char[]){"bwrap"};
+  argv[0] = cfg.id; /* state.c looks for it */
   argv[1] = (char[]){"--args"};
   argv[2] = (char[]){"6"};
   argv[3] = (char[]){"--"};

@@ -244,9 +244,7 @@ static void write_list(const char *state_dir) {
   if (f == NULL || fclose(f) != 0) log_line(LOG_WARN, "%s: %s", path, strerror(errno));
 }
 
-void cgroups_init(const char *state_dir, uint64_t id) {
-  char name[32];
-  snprintf(name, sizeof name, "caisson-%012llx", (unsigned long long)id & 0xffffffffffffu);
+void cgroups_init(const char *state_dir, const char *name) {
   cgroups_clear(state_dir);
   if (settle(NULL, name)) {
     version = 2;

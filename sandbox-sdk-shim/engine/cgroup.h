@@ -25,9 +25,10 @@ typedef struct cgroup_usage {
   uint32_t process_hits; /* refused forks */
 } cgroup_usage;
 
-/* Finds out what is usable, removes what an earlier engine with this `id` (of its state directory) left,
- * says in the log what limits rest on. `state_dir` keeps a list of our directories for the next start. */
-void cgroups_init(const char *state_dir, uint64_t id);
+/* Finds out what is usable, removes what an earlier engine of this state directory left, says in the log what
+ * limits rest on. `name`, which begins with "caisson-", is our directory's in each hierarchy; `state_dir`
+ * keeps a list of them for the next start. */
+void cgroups_init(const char *state_dir, const char *name);
 bool cgroup_has(cgroup_kind kind);
 /* "cgroup2", "cgroup1" or "none". */
 const char *cgroup_version(void);

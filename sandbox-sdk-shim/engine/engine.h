@@ -51,6 +51,8 @@ typedef struct config {
   uid_t uid_base; /* root: sandboxes run as uid_base + slot */
   int seccomp_fd; /* compiled filter, -1 if none */
   limits limits;  /* of a sandbox whose start names none */
+  char id[24]; /* "caisson-" and what tells this state directory from others: control groups, bwrap's name */
+  int64_t lease_ms; /* a sandbox that nobody asks about for so long is ended; 0: never */
 } config;
 
 extern config cfg;
@@ -175,9 +177,10 @@ struct sandbox {
   pid_t guest_pid;
   limits limits;
   sandbox_watch watch;
-  char cgroup[24]; /* its directory there, "" without */
-  cJSON *labels;   /* object of strings, or NULL */
-  int64_t started_ms;
+  char cgroup[24];          /* its directory there, "" without */
+  cJSON *labels;            /* object of strings, or NULL */
+  int64_t started_ms;       /* wall clock */
+  int64_t used_ms;          /* csn_now_ms: the API was last asked about it, or its end */
   bool kill_asked;          /* SIGKILL came over the API */
   const char *limit_reason; /* why the engine ended it, NULL if it did not */
   int link_fd;              /* -1 */
@@ -188,7 +191,7 @@ struct sandbox {
   char port_token[ENGINE_TOKEN_CHARS + 1];
   bool destroy_asked;
   int exit_code, exit_signal;
-  const char *reason; /* exited, signalled, destroyed, start_failed, memory_limit, disk_limit */
+  const char *reason; /* exited, signalled, destroyed, start_failed, memory_limit, disk_limit, abandoned */
   request_list starters, waiters, deleters;
   egress_set egress;
   bool internet; /* what is not intercepted may leave */
@@ -212,6 +215,8 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
 void sandbox_wait(sandbox *sb, struct evhttp_request *req);
 void sandbox_delete(sandbox *sb, struct evhttp_request *req);
 /* Ends it with `reason` (static) and a sentence for the answer of `wait`. */
+/* Frees what is known of one that has ended. */
+void sandbox_forget(sandbox *sb);
 void sandbox_over_limit(sandbox *sb, const char *reason, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* 0 or an errno value. */
@@ -230,7 +235,8 @@ const char *labels_check(const cJSON *v);
 /* Takes the state directory for this process and empties it; cfg.state_dir becomes absolute. NULL, or what
  * is wrong (static). */
 const char *state_prepare(struct stat *st);
-/* Removes all storage of sandboxes. false with errno when something stayed. */
+/* Ends what an engine of this state directory left running and removes all storage of sandboxes. false with
+ * errno when something stayed. */
 bool state_clear(void);
 
 /* ---- watch.c ---- */

@@ -232,7 +232,12 @@ static void clear_after_engine(void) {
   char path[4200];
   snprintf(path, sizeof path, "%s/lock", cfg.state_dir);
   int lock = open(path, O_RDWR | O_CLOEXEC);
-  if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) != 0) return;
+  if (lock < 0) return;
+  /* The end of the socket can be seen before the dead engine's lock is gone. */
+  for (int tries = 0; flock(lock, LOCK_EX | LOCK_NB) != 0; tries++) {
+    if (tries == 50) return;
+    usleep(20000);
+  }
   cgroups_clear(cfg.state_dir);
   if (!state_clear()) log_line(LOG_ERROR, "%s: could not be cleared completely", cfg.state_dir);
   close(lock);

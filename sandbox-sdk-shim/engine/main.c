@@ -20,7 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-config cfg = {.seccomp_fd = -1};
+config cfg = {.seccomp_fd = -1, .lease_ms = 30 * 60000};
 struct event_base *base;
 
 static const char usage[] =
@@ -34,6 +34,7 @@ static const char usage[] =
     "  --limit KEY=NUMBER  what a sandbox gets unless its start says otherwise; repeatable:\n"
     "                      memory_mb, cpus, processes, disk_mb, inodes, file_size_mb, open_files\n"
     "  --resolve NAME:ADDR address of a host for sandboxes, instead of the resolver's; repeatable\n"
+    "  --lease SECONDS     a sandbox that no Worker asks about for so long is ended; default 1800, 0: never\n"
     "  --log-level LEVEL   error, warn, info (default) or debug\n"
     "  --dry-run NAME      print the plan of a sandbox and leave\n"
     "\n"
@@ -71,7 +72,8 @@ static void parse_options(int argc, char **argv) {
       {"port", 1, NULL, 'p'},    {"token-file", 1, NULL, 't'}, {"state-dir", 1, NULL, 's'},
       {"guest", 1, NULL, 'g'},   {"bind-ro", 1, NULL, 'b'},    {"log-level", 1, NULL, 'l'},
       {"dry-run", 1, NULL, 'd'}, {"limit", 1, NULL, 'm'},      {"help", 0, NULL, 'h'},
-      {"version", 0, NULL, 'v'}, {"resolve", 1, NULL, 'r'},    {NULL, 0, NULL, 0}};
+      {"version", 0, NULL, 'v'}, {"resolve", 1, NULL, 'r'},    {"lease", 1, NULL, 'e'},
+      {NULL, 0, NULL, 0}};
   for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
     unsigned port = 0;
     switch (c) {
@@ -100,6 +102,14 @@ static void parse_options(int argc, char **argv) {
     case 'd':
       cfg.dry_run = optarg;
       break;
+    case 'e': {
+      char *end;
+      long seconds = strtol(optarg, &end, 10);
+      if (end == optarg || *end != '\0' || seconds < 0 || seconds > 100000000)
+        fail("--lease %s: not a number of seconds", optarg);
+      cfg.lease_ms = (int64_t)seconds * 1000;
+      break;
+    }
     case 'm': {
       char room[160];
       const char *wrong = limits_option(optarg, &cfg.limits, room);
@@ -240,7 +250,7 @@ int main(int argc, char **argv) {
   const char *wrong = state_prepare(&st);
   if (wrong != NULL) fail("%s", wrong);
   choose_uids(&st);
-  cgroups_init(cfg.state_dir, (((uint64_t)st.st_ino * 0x9e3779b97f4a7c15u) ^ (uint64_t)st.st_dev) >> 16);
+  cgroups_init(cfg.state_dir, cfg.id);
   signal(SIGPIPE, SIG_IGN);
   /* The token is in this process's memory. */
   prctl(PR_SET_DUMPABLE, 0);

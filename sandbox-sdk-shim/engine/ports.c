@@ -41,6 +41,7 @@ struct port_conn {
 static uint32_t next_id = 1;
 
 static void drop(port_conn *c) {
+  c->sb->used_ms = csn_now_ms();
   for (port_conn **at = &c->sb->conns; *at != NULL; at = &(*at)->next) {
     if (*at != c) continue;
     *at = c->next;

@@ -108,7 +108,7 @@ static void fill_end(const sandbox *sb, csn_buf *b) {
   else
     csn_buf_fmt(b, "{\"exit_code\":%d,\"signal\":null", sb->exit_code);
   csn_buf_fmt(b, ",\"reason\":\"%s\"", sb->reason);
-  if (strcmp(sb->reason, "start_failed") == 0 || strstr(sb->reason, "_limit") != NULL) {
+  if (strcmp(sb->reason, "start_failed") == 0 || sb->limit_reason != NULL) {
     csn_buf_str(b, ",\"detail\":");
     csn_json_str(b, sb->detail.p, sb->detail.len);
   }
@@ -215,7 +215,7 @@ static void read_detail(sandbox *sb) {
   }
 }
 
-static void free_sandbox(sandbox *sb) {
+void sandbox_forget(sandbox *sb) {
   for (sandbox **at = &sandboxes; *at != NULL; at = &(*at)->next) {
     if (*at != sb) continue;
     *at = sb->next;
@@ -296,6 +296,7 @@ static void ended(sandbox *sb) {
                : sb->exit_signal != 0     ? "signalled"
                                           : "exited";
   sb->state = SB_ENDED;
+  sb->used_ms = csn_now_ms();
   log_line(LOG_INFO, "%s: ended, %s (code %d, signal %d)", sb->name, sb->reason, sb->exit_code,
            sb->exit_signal);
   remove_storage(sb);
@@ -317,7 +318,7 @@ static void ended(sandbox *sb) {
         api_error(l.req[i], 500, "INTERNAL", "storage could not be removed");
       free(l.req);
     }
-    free_sandbox(sb);
+    sandbox_forget(sb);
   }
   maybe_stop();
 }
@@ -581,7 +582,7 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
     api_error(req, 503, "TOO_MANY", "no room for another sandbox");
     return;
   }
-  if (sb != NULL) free_sandbox(sb);
+  if (sb != NULL) sandbox_forget(sb);
   sb = calloc(1, sizeof *sb);
   if (sb == NULL) abort();
   memcpy(sb->name, name, strlen(name) + 1);
@@ -595,6 +596,7 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
   sb->labels = cJSON_IsObject(labels) ? cJSON_Duplicate(labels, 1) : NULL;
   sb->started_ms = csn_wall_ms();
   sb->internet = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(body, "enable_internet"));
+  sb->used_ms = csn_now_ms();
   sb->next = sandboxes;
   sandboxes = sb;
   random_token(sb->port_token);
@@ -622,7 +624,7 @@ void sandbox_delete(sandbox *sb, struct evhttp_request *req) {
   if (sb->state == SB_ENDED) {
     csn_buf b = {0};
     csn_buf_fmt(&b, "{\"name\":\"%s\",\"running\":false}", sb->name);
-    free_sandbox(sb);
+    sandbox_forget(sb);
     api_json(req, 200, &b);
     return;
   }

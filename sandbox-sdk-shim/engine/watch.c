@@ -18,7 +18,8 @@
 #define TASKS_MS   1000  /* between two looks at a sandbox's processes */
 #define DISK_MS    30000 /* between two measurements of a sandbox, however little the disk as a whole grew */
 #define DISK_SOON  200   /* the least time between two, and at most a fifth of the time goes into it */
-#define INODE_COST 1024  /* bytes that an inode takes at least: where a file system does not count them */
+#define ENDED_MS   3600000 /* that an ended sandbox's record is kept */
+#define INODE_COST 1024    /* bytes that an inode takes at least: where a file system does not count them */
 
 /* Used space of the file system that holds the storage. */
 static uint64_t fs_bytes, fs_inodes;
@@ -125,6 +126,20 @@ static void look_at_disk(void) {
   fs_inodes = v.f_files > v.f_ffree ? v.f_files - v.f_ffree : fs_bytes / INODE_COST;
 }
 
+/* Whoever started it holds a `wait` while it lives, or asks now and then: a Worker that was killed does
+ * neither. What is known of an ended one is kept as long for who asks about its end. */
+static void end_unused(int64_t now) {
+  for (sandbox *sb = sandbox_first(), *next; sb != NULL; sb = next) {
+    next = sb->next;
+    if (sb->waiters.count > 0 || sb->conns != NULL) continue;
+    if (sb->state == SB_ENDED && now - sb->used_ms > ENDED_MS) {
+      sandbox_forget(sb);
+    } else if (sb->state == SB_RUNNING && cfg.lease_ms > 0 && now - sb->used_ms > cfg.lease_ms) {
+      sandbox_over_limit(sb, "abandoned", "nobody asked about it for %lld s", (long long)cfg.lease_ms / 1000);
+    }
+  }
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg) {
   (void)fd;
   (void)what;
@@ -133,6 +148,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg) {
   if (sandbox_first() == NULL) return;
   look_at_disk();
   int64_t now = csn_now_ms();
+  end_unused(now);
   for (sandbox *sb = sandbox_first(); sb != NULL; sb = sb->next) {
     if (sb->state != SB_RUNNING) continue;
     if (disk_is_due(sb, now)) ask_disk(sb);

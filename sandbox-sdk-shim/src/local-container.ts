@@ -138,7 +138,7 @@ export class LocalContainer {
       throw new Error("there is no container instance that can be provided to this durable object");
     let misses = 0;
     for (;;) {
-      let ended: { exit_code?: number | null; signal?: number | null } | null = null;
+      let ended: { exit_code?: number | null; signal?: number | null; detail?: string } | null = null;
       try {
         const response = await this.#engine(
           "GET",
@@ -164,7 +164,9 @@ export class LocalContainer {
       if (this.#generation === generation) this.#setState(false);
       const code = ended?.exit_code ?? (ended?.signal ? 128 + ended.signal : 0);
       if (code === 0) return;
-      throw new Error(`container exited with unexpected exit code: ${code}`);
+      // The SDK reads the number from the text's end.
+      const why = ended?.detail === undefined ? "" : `${ended.detail.trim()}: `;
+      throw new Error(`${why}container exited with unexpected exit code: ${code}`);
     }
   }
 
