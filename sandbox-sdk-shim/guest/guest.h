@@ -31,7 +31,7 @@
 extern struct event_base *guest_base;
 
 extern const route misc_routes[], session_routes[], exec_routes[], process_routes[], file_routes[];
-extern const route git_routes[], backup_routes[], interp_routes[], ws_routes[];
+extern const route git_routes[], backup_routes[], interp_routes[], ws_routes[], pty_routes[];
 
 /* ---- job.c: one command under its supervisor ---- */
 
@@ -40,8 +40,9 @@ typedef struct job_spec {
   const char *const *argv; /* NULL-terminated; argv[0] is a path */
   char *const *envp;
   const char *cwd;
-  int stdin_fd; /* -1: /dev/null. Stays the caller's. */
-  int extra_fd; /* becomes descriptor 3 of the command; -1: none. Stays the caller's. */
+  int stdin_fd;  /* -1: /dev/null. Stays the caller's. */
+  bool terminal; /* stdin_fd is a terminal: it becomes output too, and the one that controls the command */
+  int extra_fd;  /* becomes descriptor 3 of the command; -1: none. Stays the caller's. */
   void (*on_data)(job *j, int which, const char *data, size_t len); /* which: 0 stdout, 1 stderr */
   void (*on_end)(job *j);                                           /* all output delivered; j dies after */
   void *arg;
@@ -53,7 +54,8 @@ struct job {
   struct event *ev[2];
   struct event *linger;
   int64_t exited_at_ms;
-  int code; /* exit code, valid once exited */
+  int code;   /* exit code, valid once exited; 128 + signal when a signal ended it */
+  int signal; /* that ended it, 0 if none */
   bool exited, paused, ended;
   void (*on_data)(job *j, int which, const char *data, size_t len);
   void (*on_end)(job *j);
@@ -100,6 +102,8 @@ bool session_delete(const char *id);
 void session_list(csn_buf *json);
 /* Current directory of the session's shell, "/workspace" when unknown. */
 void session_cwd(const char *id, char *out, size_t cap);
+/* The variables that a session was created with, NULL when there are none. The session's. */
+const cJSON *session_env(const char *id);
 /* Queues a command. `done` is called once: failure NULL, or a reason: "terminated" (the
  * shell exited with `code`), "destroyed", "timeout", "output", "cwd". */
 void session_run(session *s, const char *command, const char *cwd, const cJSON *env, int64_t timeout_ms,
@@ -149,6 +153,11 @@ void proc_kill(proc *p);
 void proc_follow(proc *p, exchange *req, enum follow_mode mode);
 /* Appends up to `max` kept bytes of one stream from `off`. */
 size_t proc_log_read(const proc *p, int which, uint64_t off, csn_buf *out, size_t max);
+
+/* ---- pty.c: terminals ---- */
+
+/* Ends the terminal of a session, if it has one, and all that runs in it. */
+void pty_end(const char *id);
 
 /* ---- link_guest.c ---- */
 void link_init(int fd);

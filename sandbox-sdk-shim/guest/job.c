@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -44,6 +45,10 @@ static void exec_program(const job_spec *spec, int out, int err, const sigset_t 
   setsid();
   int in = spec->stdin_fd >= 0 ? spec->stdin_fd : open("/dev/null", O_RDONLY);
   int null_out = -1;
+  if (spec->terminal) {
+    out = err = in;
+    ioctl(in, TIOCSCTTY, 0);
+  }
   if (out < 0 || err < 0) null_out = open("/dev/null", O_WRONLY);
   /* Clear of 0..3 first, so that no dup2 overwrites a source. */
   in = fcntl(in, F_DUPFD, 10);
@@ -91,6 +96,11 @@ static void run_supervisor(const job_spec *spec, int out, int err) {
   sigaddset(&wanted, SIGTERM);
   bool asked;
   int status = csn_tree_supervise(child, &asked);
+  /* A signal is passed on as one, so that 128 + n is told from an exit with that code. */
+  if (WIFSIGNALED(status) && !asked) {
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    raise(WTERMSIG(status));
+  }
   _exit(csn_exit_code(status));
 }
 
@@ -290,6 +300,7 @@ bool job_reaped(pid_t pid, int wait_status) {
     j->exited = true;
     j->exited_at_ms = csn_now_ms();
     j->code = csn_exit_code(wait_status);
+    j->signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
     check_end(j, false);
     return true;
   }

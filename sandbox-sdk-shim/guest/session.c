@@ -44,6 +44,7 @@ struct session {
   size_t script_off;
   csn_buf status_line;
   int64_t default_timeout_ms;
+  cJSON *env; /* it was created with */
   command *running, *queue, **queue_tail;
   char base[64]; /* path prefix of the running command's FIFOs */
   int fifo[2];
@@ -338,6 +339,7 @@ static void free_session(session *s) {
   close(s->status_fd);
   csn_buf_free(&s->script);
   csn_buf_free(&s->status_line);
+  cJSON_Delete(s->env);
   free(s->id);
   free(s);
 }
@@ -407,6 +409,7 @@ session *session_create(const char *id, const char *cwd, const cJSON *env, int64
   s->status_fd = status[0];
   s->fifo[0] = s->fifo[1] = -1;
   s->default_timeout_ms = timeout_ms;
+  s->env = env == NULL ? NULL : cJSON_Duplicate(env, true);
   s->queue_tail = &s->queue;
   s->status_ev = event_new(guest_base, s->status_fd, EV_READ | EV_PERSIST, on_status, s);
   s->control_ev = event_new(guest_base, s->control_fd, EV_WRITE, on_control, s);
@@ -431,7 +434,13 @@ bool session_delete(const char *id) {
   s->dead = true; /* out of sight at once; freed when its processes are gone */
   s->destroyed = true;
   job_kill(s->shell, 200);
+  pty_end(id);
   return true;
+}
+
+const cJSON *session_env(const char *id) {
+  session *s = session_find(id);
+  return s == NULL ? NULL : s->env;
 }
 
 void session_cwd(const char *id, char *out, size_t cap) {

@@ -19,6 +19,7 @@ struct ws {
   const ws_handler *h; /* NULL once closed by us */
   void *arg;
   struct event *goodbye;
+  bool held_by_handler;
 };
 
 static void free_ws(ws *w) {
@@ -94,7 +95,7 @@ static void on_data(void *arg, char *bytes, size_t len) {
 
 static void on_room(void *arg) {
   ws *w = arg;
-  http_raw_hold(w->c, false);
+  http_raw_hold(w->c, w->held_by_handler);
   if (w->h != NULL) w->h->room(w->arg);
 }
 
@@ -159,6 +160,11 @@ void ws_send(ws *w, uint8_t op, const void *data, size_t len) {
 
 bool ws_full(const ws *w) {
   return http_raw_unsent(w->c) > HTTP_OUT_HIGH;
+}
+
+void ws_hold(ws *w, bool hold) {
+  w->held_by_handler = hold;
+  http_raw_hold(w->c, hold || ws_full(w));
 }
 
 static void on_goodbye(evutil_socket_t fd, short what, void *arg) {

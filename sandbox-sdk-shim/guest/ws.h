@@ -26,6 +26,8 @@ ws *ws_accept(call *c, const ws_handler *h, void *arg);
 void ws_send(ws *w, uint8_t op, const void *data, size_t len);
 void ws_send_buf(ws *w, uint8_t op, csn_buf *b);
 bool ws_full(const ws *w);
+/* Stops and restarts taking messages. */
+void ws_hold(ws *w, bool hold);
 /* Closes after what was sent. The handler is called no more and w must not be used any more. */
 void ws_close(ws *w, uint16_t code, const char *reason);
 

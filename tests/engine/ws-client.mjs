@@ -95,7 +95,10 @@ function client(socket, head) {
       const op = input[0] & 15;
       const data = input.subarray(at, at + len);
       input = input.subarray(at + len);
-      if (op === OP.close) code = data.length >= 2 ? data.readUInt16BE(0) : 1005;
+      if (op === OP.close) {
+        code = data.length >= 2 ? data.readUInt16BE(0) : 1005;
+        if (socket.writable) socket.end(frame(OP.close, data.subarray(0, 2)));
+      }
       const waiter = waiting.shift();
       if (waiter) waiter.done({ op, data });
       else frames.push({ op, data });
