@@ -2,7 +2,7 @@
 /**
  * Starts one engine and one test Worker, runs the conformance tests over them, stops both.
  * usage: tests/conformance/run.mjs [NAME…]   NAME: a file NAME.test.mjs of this directory; without one, all of them.
- * CONFORMANCE_TRANSPORTS="http websocket" chooses the SDK's transports.
+ * CONFORMANCE_TRANSPORTS="http websocket" chooses the SDK's transports, CONFORMANCE_ONLY=pattern the tests by name.
  */
 import { spawn } from "node:child_process";
 import { readdirSync } from "node:fs";
@@ -24,7 +24,14 @@ try {
   const files = (wanted.length > 0 ? wanted : names).map((name) => join(here, `${name}.test.mjs`));
   const tests = spawn(
     process.execPath,
-    ["--test", "--test-concurrency=2", "--test-reporter=spec", "--test-timeout=120000", ...files],
+    [
+      "--test",
+      "--test-concurrency=2",
+      "--test-reporter=spec",
+      "--test-timeout=120000",
+      ...(process.env.CONFORMANCE_ONLY ? [`--test-name-pattern=${process.env.CONFORMANCE_ONLY}`] : []),
+      ...files,
+    ],
     {
       stdio: "inherit",
       env: {
