@@ -13,6 +13,8 @@ $(BUILD)/$(1)/scan_scalar.o: wasm/src/json_scan.c $$(CORE_HEADERS)
 	$(2) -std=c11 $$(CORE_WARN) $(3) $$(CORE_INC) $(SCAN_SCALAR) -c -o $$@ $$<
 $(BUILD)/$(1)/caisson-%: wasm/tools/caisson_%.c $$($(1)_OBJ) $$(CORE_HEADERS)
 	$(2) -std=gnu11 $(3) -Wall -Wextra -Werror $$(CORE_INC) -o $$@ $$< $$($(1)_OBJ)
+$(BUILD)/$(1)/replay: tests/golden/replay.c $$(wildcard tests/unit/*.h) $$($(1)_OBJ) $$(CORE_HEADERS)
+	$(2) -std=gnu11 $(3) -Wall -Wextra -Werror -Wno-missing-braces $$(CORE_INC) -Itests/unit -o $$@ $$< $$($(1)_OBJ)
 endef
 $(eval $(call core_tests,scalar,$(CC),-O2 -DCSN_NO_SIMD))
 $(eval $(call core_tests,san-gcc,gcc,$(CORE_SAN)))
@@ -47,7 +49,17 @@ fuzz-smoke: $(CORE_FUZZ:%=$(BUILD)/fuzz/fuzz_%)
 CORE_UNIT_BIN := $(foreach c,$(CORE_SETS),$(CORE_UNIT:%=$(BUILD)/$(c)/%_test))
 CORE_TAP := $(foreach c,$(CORE_SETS),$(foreach t,$(CORE_UNIT),$(c)-$(t))) table outcomes golden policy identity diff smoke abi symbols abi-check
 
-test-core: core $(BUILD)/scalar/caisson-events $(CORE_UNIT_BIN) $(BUILD)/san-gcc/caisson-events $(BUILD)/san-clang/caisson-events $(BUILD)/gen_abi_ts $(BUILD)/san-gcc/caisson-policy $(BUILD)/san-gcc/caisson-token $(BUILD)/san-gcc/caisson-audit
+# What the tests run besides the unit tests.
+CORE_TEST_PROGRAMS := $(BUILD)/gen_abi_ts \
+  $(BUILD)/scalar/caisson-events \
+  $(BUILD)/san-gcc/caisson-events \
+  $(BUILD)/san-gcc/replay \
+  $(BUILD)/san-clang/caisson-events \
+  $(BUILD)/san-gcc/caisson-policy \
+  $(BUILD)/san-gcc/caisson-token \
+  $(BUILD)/san-gcc/caisson-audit
+
+test-core: core $(CORE_UNIT_BIN) $(CORE_TEST_PROGRAMS)
 	@rm -rf $(CORE_TEST_DIR) && mkdir -p $(CORE_TEST_DIR)
 	@for c in $(CORE_SETS); do for t in $(CORE_UNIT); do \
 	  $(BUILD)/$$c/$${t}_test >$(CORE_TEST_DIR)/$$c-$$t.tap 2>&1 || true; done; done
@@ -56,7 +68,7 @@ test-core: core $(BUILD)/scalar/caisson-events $(CORE_UNIT_BIN) $(BUILD)/san-gcc
 	  || { echo 'not ok 1 - tests/golden/transitions.txt differs'; sed 's/^/  # /' $(CORE_TEST_DIR)/table.diff; } >$(CORE_TEST_DIR)/table.tap
 	@echo 1..1 >>$(CORE_TEST_DIR)/table.tap
 	@$(CORE_NODE) tests/golden/outcomes.mjs $(BUILD)/san-clang/caisson-events >$(CORE_TEST_DIR)/outcomes.tap 2>&1 || true
-	@$(CORE_NODE) tests/golden/golden.mjs $(BUILD)/san-gcc/caisson-events $(BUILD)/core.wasm >$(CORE_TEST_DIR)/golden.tap 2>&1 || true
+	@$(CORE_NODE) tests/golden/golden.mjs $(BUILD)/san-gcc/caisson-events $(BUILD)/core.wasm $(BUILD)/san-gcc/replay >$(CORE_TEST_DIR)/golden.tap 2>&1 || true
 	@$(CORE_NODE) tests/golden/policy.mjs $(BUILD)/san-gcc/caisson-policy >$(CORE_TEST_DIR)/policy.tap 2>&1 || true
 	@$(CORE_NODE) tests/golden/identity.mjs $(BUILD)/san-gcc/caisson-token $(BUILD)/san-gcc/caisson-audit >$(CORE_TEST_DIR)/identity.tap 2>&1 || true
 	@$(CORE_NODE) tests/diff/diff.mjs $(BUILD)/caisson-events $(BUILD)/core.wasm $(BUILD)/scalar/caisson-events >$(CORE_TEST_DIR)/diff.tap 2>&1 || true

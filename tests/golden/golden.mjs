@@ -1,18 +1,24 @@
 /**
- * Replays tests/golden/*.md at chunk sizes 1..64 and whole, through the native tool and through core.wasm.
+ * Replays the goldens (tests/golden, its directories included) at chunk sizes 1..64 and whole, natively and through
+ * core.wasm. usage: golden.mjs [caisson-events] [core.wasm] [replay] [--update]
  *
  * A golden names `agent:` and `exit:`, its input is a ```jsonl block (`\xNN` stands for that byte) or a line
- * `fixture: PATH`, its expectation is an ```events block: one line per event, `@offset+length:flags json`.
- * Plain text is passed on as it comes, so for `text: joined` neighbouring pieces of one stream are joined first.
+ * `fixture: PATH`, then perhaps a ```stderr block or a line `stderr: PATH`; its expectation is an ```events block:
+ * one line per event, `@offset+length:flags json`. Plain text is passed on as it comes, so for `text: joined`
+ * neighbouring pieces of one stream are joined first.
  * `--update` writes what the native tool prints into the events blocks; read the diff before you commit it.
  */
 import { execFileSync } from "node:child_process";
-import { readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join as joinPath } from "node:path";
 import { Core } from "../diff/core.mjs";
 
 const args = process.argv.slice(2).filter((a) => !a.startsWith("--"));
 const update = process.argv.includes("--update");
-const [tool = "build/caisson-events", wasm = "build/core.wasm"] = args;
+const [tool = "build/caisson-events", wasm = "build/core.wasm", replayer = ""] = args;
+const scratch = mkdtempSync(joinPath(tmpdir(), "golden-"));
+process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
 let count = 0;
 let failed = 0;
 function ok(cond, name, detail = "") {
@@ -33,6 +39,8 @@ function parse(file) {
   const fixture = field("fixture");
   const block = text.match(/^```jsonl\n([\s\S]*?)^```$/m)?.[1] ?? "";
   const half = field("newline") === "none";
+  const stderrFile = field("stderr");
+  const stderr = stderrFile ? readFileSync(stderrFile) : unescape(text.match(/^```stderr\n([\s\S]*?)^```$/m)?.[1] ?? "");
   return {
     file,
     text,
@@ -40,13 +48,27 @@ function parse(file) {
     exit: Number(field("exit") ?? 0),
     joined: field("text") === "joined",
     input: fixture ? readFileSync(fixture) : unescape(half ? block.slice(0, -1) : block),
+    stderr,
+    errors: joinPath(scratch, "stderr"),
+    output: joinPath(scratch, "stdout"),
     expect: text.match(/^```events\n([\s\S]*?)^```$/m)?.[1] ?? "",
   };
 }
 
 function native(golden, chunk) {
-  const out = execFileSync(tool, ["--agent", golden.agent, "--exit-code", String(golden.exit), "--offsets", "--chunk", String(chunk)], { input: golden.input, maxBuffer: 1 << 28 });
+  const stderr = golden.stderr.length > 0 ? ["--stderr", golden.errors] : [];
+  const out = execFileSync(tool, ["--agent", golden.agent, "--exit-code", String(golden.exit), "--offsets", "--chunk", String(chunk), ...stderr], { input: golden.input, maxBuffer: 1 << 28 });
   return out.toString();
+}
+
+/** The chunk sizes of 1..64 at which the native core says something else than for the whole stream. */
+function wrongSizes(golden) {
+  const stderr = golden.stderr.length > 0 ? [golden.errors] : [];
+  return execFileSync(replayer, [golden.agent, exitRecord(golden), "64", golden.output, ...stderr]).toString();
+}
+
+function exitRecord({ exit }) {
+  return exit < 0 ? `{"reason":"signalled","exit_code":null,"signal":${-exit}}` : `{"reason":"exited","exit_code":${exit},"signal":null}`;
 }
 
 function inWasm(golden, chunk) {
@@ -72,8 +94,8 @@ function inWasm(golden, chunk) {
   event("RUN_LOADED", 1, run);
   event("RUN_STARTED", 1, "");
   for (let at = 0; at < golden.input.length; at += chunk) keep(core.feed(1, 1, golden.input.subarray(at, at + chunk)));
-  const exit = golden.exit < 0 ? `{"reason":"signalled","exit_code":null,"signal":${-golden.exit}}` : `{"reason":"exited","exit_code":${golden.exit},"signal":null}`;
-  event("RUN_EXIT", 1, exit);
+  for (let at = 0; at < golden.stderr.length; at += chunk) keep(core.feed(2, 1, golden.stderr.subarray(at, at + chunk)));
+  event("RUN_EXIT", 1, exitRecord(golden));
   event("COLLECTED", 1, "");
   return lines.join("");
 }
@@ -90,19 +112,25 @@ function join(out) {
 }
 
 const CHUNKS = [65536, ...Array.from({ length: 64 }, (_, i) => i + 1)];
-for (const name of readdirSync("tests/golden").sort()) {
-  if (!name.endsWith(".md") || name === "claude-code-outcomes.md") continue;
+const names = readdirSync("tests/golden", { recursive: true }).filter((name) => name.endsWith(".md") && !name.endsWith("-outcomes.md"));
+for (const name of names.sort()) {
   const golden = parse(`tests/golden/${name}`);
+  writeFileSync(golden.errors, golden.stderr);
+  writeFileSync(golden.output, golden.input);
   const shape = (out) => (golden.joined ? join(out) : out);
   if (update) {
     const block = `\`\`\`events\n${shape(native(golden, 65536))}\`\`\``;
     writeFileSync(golden.file, golden.text.replace(/^```events\n[\s\S]*?^```$/m, () => block));
     continue;
   }
-  for (const [where, replay] of [["native", native], ["wasm", inWasm]]) {
-    const wrong = CHUNKS.filter((chunk) => shape(replay(golden, chunk)) !== golden.expect);
+  const check = (where, replay, chunks) => {
+    const wrong = chunks.filter((chunk) => shape(replay(golden, chunk)) !== golden.expect);
     ok(wrong.length === 0, `${name} ${where}, chunks of 1..64 bytes and whole`, wrong.length > 0 ? `wrong at chunk sizes ${wrong.slice(0, 8).join(" ")}\n${shape(replay(golden, wrong[0]))}` : "");
-  }
+  };
+  const inOne = replayer !== "" && !golden.joined;
+  check("native", native, inOne ? [65536] : CHUNKS);
+  if (inOne) ok(wrongSizes(golden) === "", `${name} native, the chunk size does not matter`, wrongSizes(golden));
+  check("wasm", inWasm, CHUNKS);
 }
 if (!update) console.log(`1..${count}`);
 process.exit(failed > 0 ? 1 : 0);

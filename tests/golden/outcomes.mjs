@@ -1,13 +1,15 @@
-/** Replays every recorded transcript and compares the outcome with claude-code-outcomes.md. Prints TAP. */
+/**
+ * Replays every recorded transcript and compares the outcome with AGENT-outcomes.md, a table written by hand from
+ * docs/reference/AGENT-EVENTS.md. Prints TAP. usage: outcomes.mjs [caisson-events] [--update]
+ * `--update` writes what the tool says into the rows that are there; read the diff before you commit it.
+ */
 import { execFileSync } from "node:child_process";
-import { readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 
-const [tool = "build/caisson-events"] = process.argv.slice(2);
-const dir = "tests/fixtures/transcripts/claude-code/";
-const rows = readFileSync("tests/golden/claude-code-outcomes.md", "utf8")
-  .split("\n")
-  .filter((line) => /^\| [\w.-]+\.jsonl? \|/.test(line))
-  .map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()));
+const [tool = "build/caisson-events"] = process.argv.slice(2).filter((a) => !a.startsWith("--"));
+const update = process.argv.includes("--update");
+const ROW = /^\| [\w.-]+\.(jsonl?|txt) \|/;
+const cells = (line) => line.split("|").slice(1, -1).map((cell) => cell.trim());
 let count = 0;
 let failed = 0;
 function ok(cond, name) {
@@ -16,18 +18,40 @@ function ok(cond, name) {
   console.log(`${cond ? "ok" : "not ok"} ${count} - ${name}`);
 }
 
-for (const row of rows) {
-  const out = execFileSync(tool, ["--agent", "claude-code", "--exit-code", row[1]], { input: readFileSync(dir + row[0]), maxBuffer: 1 << 28 });
-  const lines = out.toString().trimEnd().split("\n").map((line) => JSON.parse(line));
-  const end = lines.at(-1);
-  const u = end.usage;
-  const exit = end.signal === null ? end.exit_code : -end.signal;
-  const got = [row[0], exit, end.type.replace("run.", ""), end.reason, end.agent_session_id ?? "-", u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens, u.cost_usd, u.turns, u.tool_calls];
-  ok(got.every((value, i) => String(value) === row[i]), got.join(" | "));
-  ok(lines.every((line, i) => i === 0 || line.seq === lines[i - 1].seq + 1), `${row[0]}: seq has no gap`);
+/** The events of a transcript, its stderr included. */
+function replay(agent, path, exit) {
+  const errors = path.replace(/\.\w+$/, ".stderr.txt");
+  const args = ["--agent", agent, "--exit-code", exit, ...(existsSync(errors) ? ["--stderr", errors] : [])];
+  const out = execFileSync(tool, args, { input: readFileSync(path), maxBuffer: 1 << 28 });
+  return out.toString().trimEnd().split("\n").map((line) => JSON.parse(line));
 }
-const named = new Set(rows.map((row) => row[0]));
-const missing = readdirSync(dir).filter((file) => /\.jsonl?$/.test(file) && !named.has(file));
-ok(missing.length === 0, `every transcript has a row ${missing.join(" ")}`);
+
+function rowOf(name, exit, end) {
+  const u = end.usage;
+  const status = end.error?.status ?? "-";
+  return [name, exit, end.type.replace("run.", ""), end.reason, status, end.agent_session_id ?? "-", u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens, u.cost_usd, u.turns, u.tool_calls].map(String);
+}
+
+for (const file of readdirSync("tests/golden").filter((name) => name.endsWith("-outcomes.md"))) {
+  const agent = file.replace("-outcomes.md", "");
+  const dir = `tests/fixtures/transcripts/${agent}/`;
+  const text = readFileSync(`tests/golden/${file}`, "utf8");
+  const named = new Set();
+  const lines = text.split("\n").map((line) => {
+    if (!ROW.test(line)) return line;
+    const want = cells(line);
+    named.add(want[0]);
+    const events = replay(agent, dir + want[0], want[1]);
+    const end = events.at(-1);
+    const got = rowOf(want[0], String(end.signal === null ? end.exit_code : -end.signal), end);
+    if (update) return `| ${got.join(" | ")} |`;
+    ok(got.join("|") === want.join("|"), `${agent}: ${got.join(" | ")}`);
+    ok(events.every((event, i) => i === 0 || event.seq === events[i - 1].seq + 1), `${agent}/${want[0]}: seq has no gap`);
+    return line;
+  });
+  const missing = readdirSync(dir).filter((name) => /\.(jsonl?|txt)$/.test(name) && !/\.std(err|in)\.txt$/.test(name) && !named.has(name));
+  ok(missing.length === 0, `${agent}: every transcript has a row ${missing.join(" ")}`);
+  if (update) writeFileSync(`tests/golden/${file}`, lines.join("\n"));
+}
 console.log(`1..${count}`);
 process.exit(failed > 0 ? 1 : 0);

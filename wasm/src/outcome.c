@@ -55,6 +55,8 @@ static void decide_by_agent(csn_session *s, csn_span reason) {
       set(o, CSN_T_RUN_FAILED, csn_span_str("exit_code"));
   } else if (r->has_result) {
     set(o, r->is_error ? CSN_T_RUN_FAILED : CSN_T_RUN_SUCCEEDED, csn_span_of(r->reason.bytes, r->reason.len));
+  } else if (r->refusal.len > 0 && csn_span_is(reason, "exited") && o->has_exit_code && o->exit_code != 0) {
+    set(o, CSN_T_RUN_FAILED, csn_span_of(r->refusal.bytes, r->refusal.len)); /* it never began */
   } else {
     set(o, CSN_T_RUN_INTERRUPTED, csn_span_is(reason, "exited") ? csn_span_str("no_result") : reason);
   }
@@ -135,7 +137,7 @@ void csn_outcome_emit(csn_session *s, csn_emit *e) {
   else
     csn_put_str(fx, "null");
   csn_put_field_u64(fx, "duration_ms", o->duration_ms);
-  if (r->result_len > 0) {
+  if (r->result_len > 0 && r->has_result && !r->is_error) {
     csn_put_field_text(fx, "result", csn_span_of(r->result, r->result_len));
     if (r->result_cut) csn_put_field_u64(fx, "result_len", r->result_true_len);
   }

@@ -129,6 +129,7 @@ static void forget_run(csn_session *s) {
   s->started = 0;
   s->is_command = 0;
   s->deadline_ms = 0;
+  s->err_mid_line = 0;
   s->cursor[0] = s->cursor[1] = 0;
   memset(&s->outcome, 0, sizeof s->outcome);
   memset(&s->result, 0, sizeof s->result);
@@ -215,6 +216,7 @@ static csn_err on_create(csn_session *s, csn_span payload, csn_fx *fx) {
   csn_err err = csn_request_session(&a, payload, &r, &bad);
   if (err != CSN_ERR_OK) return bad_field(fx, err, &bad);
   s->agent = (uint8_t)r.agent;
+  csn_streams_reset(s);
   s->timeout_s = r.timeout_s;
   s->expires_ms = s->now_ms + (uint64_t)r.timeout_s * 1000u;
   s->system_prompt_len = r.system_prompt.len;
@@ -253,6 +255,7 @@ static csn_err on_run_loaded(csn_session *s, csn_span payload, csn_fx *fx) {
   csn_arena a = arena_of(s);
   csn_err err = csn_request_run(&a, payload, (csn_agent)s->agent, &r, &bad);
   if (err != CSN_ERR_OK) return bad_field(fx, err, &bad);
+  const csn_conversation *last = csn_memory_last(&s->memory);
   s->is_command = r.is_command;
   s->run_timeout_s = r.timeout_s;
   s->deadline_ms = s->now_ms + (uint64_t)r.timeout_s * 1000u + CSN_OVERDUE_MS;
@@ -261,15 +264,14 @@ static csn_err on_run_loaded(csn_session *s, csn_span payload, csn_fx *fx) {
       .model = r.model.len > 0 ? r.model : csn_span_of(s->model, s->model_len),
       .env = csn_span_of(s->env, s->env_len),
       .command = r.command,
-      .resume_id = r.resume ? csn_span_of(s->memory.id, s->memory.id_len) : csn_span_of(NULL, 0),
+      .resume_id = r.resume && last != NULL ? csn_span_of(last->id, last->id_len) : csn_span_of(NULL, 0),
       .max_turns = r.max_turns,
+      .run = s->run,
       .wall_ms = (uint64_t)r.timeout_s * 1000u,
   };
+  csn_agent_set_model(&s->result, in.model);
   uint32_t at = csn_fx_open(fx, CSN_FX_RUN_START, s->run, 0, 0, 0);
-  if (r.is_command)
-    csn_shell_spec(fx, &in);
-  else
-    csn_claude_code_spec(fx, &in);
+  csn_dialect_of(r.is_command ? CSN_AGENT_SHELL : (csn_agent)s->agent)->spec(fx, &in);
   csn_fx_close(fx, at);
   enter(s, CSN_ST_LAUNCHING);
   return CSN_ERR_OK;

@@ -2,14 +2,18 @@
 
 enum { OUT = 0, ERR = 1 };
 
+static csn_agent dialect_of(const csn_session *s) {
+  return s->is_command ? CSN_AGENT_SHELL : (csn_agent)s->agent;
+}
+
 /* Which of the current run's streams is the agent's event stream; all others are plain text. */
 static bool is_events(const csn_session *s, int stream) {
-  return stream == OUT && !s->is_command && s->agent == CSN_AGENT_CLAUDE_CODE;
+  return stream == OUT && csn_dialect_of(dialect_of(s))->line != NULL;
 }
 
 /* Text of a shell is passed on as it comes; text of an agent line by line. */
 static bool is_live_text(const csn_session *s) {
-  return s->is_command || s->agent == CSN_AGENT_SHELL;
+  return csn_dialect_of(dialect_of(s))->line == NULL;
 }
 
 static void next_line(csn_session *s) {
@@ -19,7 +23,7 @@ static void next_line(csn_session *s) {
 }
 
 void csn_streams_reset(csn_session *s) {
-  csn_json_init(&s->line, csn_claude_code_table);
+  csn_json_init(&s->line, csn_dialect_of((csn_agent)s->agent)->table);
   s->head_len = 0;
   s->last_byte = 0;
   for (int i = 0; i < 2; i++) {
@@ -42,7 +46,7 @@ static void end_line(csn_session *s, csn_emit *e, csn_json_verdict verdict, csn_
     s->line.cr_count--;
     e->line_len--;
   }
-  csn_claude_code_line(e, &line, &s->result, &s->memory);
+  csn_agent_line(dialect_of(s), e, &line, &s->result, &s->memory);
   csn_usage_max(&s->result.live, &s->result.usage);
   next_line(s);
 }
@@ -64,7 +68,7 @@ static uint32_t feed_events(csn_session *s, csn_span in, csn_fx *fx) {
     if (n > 0) s->last_byte = p[n - 1];
     s->fed[OUT] += n;
     used += n;
-    if (!ended || csn_fx_room(fx) - CSN_CURSOR_FX < csn_agent_need(&s->line)) {
+    if (!ended || csn_fx_room(fx) - CSN_CURSOR_FX < csn_agent_need(&s->line, &s->result)) {
       keep_head(s, csn_span_of(p, n));
       csn_json_keep(&s->line);
       break;
@@ -95,6 +99,11 @@ static void emit_text(csn_session *s, csn_emit *e, int stream, uint32_t len) {
   uint32_t at = csn_event_open(e, stream == ERR ? CSN_T_OUTPUT_STDERR : CSN_T_OUTPUT_STDOUT);
   csn_put_field_raw(e->fx, "text", csn_span_of(t->bytes, len));
   csn_event_close(e, at);
+  if (stream == ERR) {
+    if (!s->err_mid_line)
+      csn_agent_err_line(dialect_of(s), e, csn_span_of(t->bytes, e->line_len), &s->result, &s->memory);
+    s->err_mid_line = t->bytes[len - 1] != '\n';
+  }
   s->cursor[stream] += len;
   t->len -= len;
   memmove(t->bytes, t->bytes + len, t->len);
@@ -142,6 +151,7 @@ void csn_streams_flush(csn_session *s, csn_emit *e) {
   e->line_off = 0;
   e->line_len = 0;
   e->line_flags = 0;
+  csn_agent_end(dialect_of(s), e, &s->result, &s->memory);
 }
 
 int64_t csn_session_feed(csn_session *s, uint32_t stream, uint32_t id, uint64_t time_ms, csn_span in,

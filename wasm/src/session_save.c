@@ -84,6 +84,12 @@ static void agent_run(walk *w, csn_agent_run *r) {
     r->live = r->usage;
     return;
   }
+  u8(w, &r->is_fork, 1);
+  u8(w, &r->denied, 1);
+  u64(w, &r->open_items);
+  for (uint32_t i = 0; i < sizeof r->tasks / sizeof r->tasks[0]; i++)
+    u32(w, &r->tasks[i], UINT32_MAX);
+  text64(w, &r->refusal);
   usage(w, &r->live);
   u8(w, &r->more, 1);
   u8(w, &r->model_len, CSN_MODEL_MAX);
@@ -132,6 +138,7 @@ static void session(walk *w, csn_session *s) {
   u8(w, &s->is_command, 1);
   u8(w, &s->kill, CSN_KILL_TIMED_OUT);
   u8(w, &s->started, 1);
+  if (w->version >= 2) u8(w, &s->err_mid_line, 1);
   u32(w, &s->timeout_s, CSN_TIMEOUT_S_MAX);
   u32(w, &s->run_timeout_s, CSN_TIMEOUT_S_MAX);
   u32(w, &s->run_count, CSN_RUN_MAX);
@@ -149,9 +156,12 @@ static void session(walk *w, csn_session *s) {
   u64(w, &s->cursor[0]);
   u64(w, &s->cursor[1]);
   outcome(w, &s->outcome);
-  u8(w, &s->memory.id_len, CSN_ID_CAP);
-  bytes(w, s->memory.id, s->memory.id_len);
-  usage(w, &s->memory.total);
+  for (uint32_t i = 0; i < (w->version < 2 ? 1 : CSN_CONVERSATION_MAX); i++) {
+    csn_conversation *c = &s->memory.at[i];
+    u8(w, &c->id_len, CSN_ID_CAP);
+    bytes(w, c->id, c->id_len);
+    usage(w, &c->total);
+  }
   agent_run(w, &s->result);
   u32(w, &s->system_prompt_len, sizeof s->system_prompt);
   bytes(w, s->system_prompt, s->system_prompt_len);

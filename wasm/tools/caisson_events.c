@@ -10,13 +10,14 @@
 #include <unistd.h>
 
 static const char usage_text[] =
-    "usage: caisson-events --agent NAME [--chunk N] [--exit-code N] [--raw] [--offsets] [--effects] < "
-    "stream\n"
+    "usage: caisson-events --agent NAME [--stderr FILE] [--chunk N] [--exit-code N] [--raw] [--offsets]\n"
+    "                      [--effects] < stream\n"
     "\n"
     "Prints the normalized events of an agent's raw output as JSON lines; the last line is the run's "
     "outcome.\n"
     "\n"
-    "  --agent NAME     claude-code or shell\n"
+    "  --agent NAME     claude-code, codex, gemini, opencode or shell\n"
+    "  --stderr FILE    what the agent wrote to standard error, fed behind its standard output\n"
     "  --chunk N        feed N bytes at a time, 1 to 65536 (default 65536)\n"
     "  --exit-code N    how the agent's process ended (default 0; -N: killed by signal N)\n"
     "  --raw            add the agent's own line to its first event, as \"raw\"\n"
@@ -82,12 +83,11 @@ static void event(csn_ev kind, uint32_t id, const char *payload) {
   drain(&fx);
 }
 
-static void feed(uint8_t *bytes, uint32_t len) {
+static void feed(uint32_t stream, const uint8_t *bytes, uint32_t len) {
   uint32_t done = 0;
   while (done < len) {
     csn_fx fx = {out_box, sizeof out_box, 0};
-    int64_t used =
-        csn_session_feed(&session, CSN_STREAM_STDOUT, 1, 0, csn_span_of(bytes + done, len - done), &fx);
+    int64_t used = csn_session_feed(&session, stream, 1, 0, csn_span_of(bytes + done, len - done), &fx);
     if (used <= 0) {
       fprintf(stderr, "caisson-events: the core refused output with %lld\n", (long long)used);
       exit(70);
@@ -115,7 +115,7 @@ static void feed_input(size_t chunk) {
     input_len += (size_t)n;
     while (fed < input_len && (n == 0 || input_len - fed >= chunk)) {
       size_t piece = input_len - fed < chunk ? input_len - fed : chunk;
-      feed(input + fed, (uint32_t)piece);
+      feed(CSN_STREAM_STDOUT, input + fed, (uint32_t)piece);
       fed += piece;
     }
     if (n == 0) return;
@@ -126,6 +126,19 @@ static void feed_input(size_t chunk) {
     }
     if (input_len == cap) input = realloc(input, cap *= 2);
   }
+}
+
+/* Returns false when the file cannot be read. */
+static bool feed_file(const char *path, size_t chunk) {
+  static uint8_t piece[CSN_FEED_MAX];
+  FILE *f = fopen(path, "rb");
+  if (f == NULL) return false;
+  size_t n;
+  while ((n = fread(piece, 1, chunk, f)) > 0)
+    feed(CSN_STREAM_STDERR, piece, (uint32_t)n);
+  bool ok = !ferror(f);
+  fclose(f);
+  return ok;
 }
 
 static int bad_call(const char *what) {
@@ -142,7 +155,7 @@ static bool number(const char *text, long min, long max, long *out) {
 }
 
 int main(int argc, char **argv) {
-  const char *agent = NULL;
+  const char *agent = NULL, *errors = NULL;
   long chunk = CSN_FEED_MAX, exit_code = 0;
   for (int i = 1; i < argc; i++) {
     const char *a = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
@@ -157,6 +170,8 @@ int main(int argc, char **argv) {
       options.effects = true;
     } else if (strcmp(a, "--agent") == 0 && value != NULL) {
       agent = argv[++i];
+    } else if (strcmp(a, "--stderr") == 0 && value != NULL) {
+      errors = argv[++i];
     } else if (strcmp(a, "--chunk") == 0) {
       if (!number(value, 1, CSN_FEED_MAX, &chunk)) return bad_call("--chunk wants a number from 1 to 65536");
       i++;
@@ -180,6 +195,10 @@ int main(int argc, char **argv) {
   event(CSN_EV_RUN_LOADED, 1, run);
   event(CSN_EV_RUN_STARTED, 1, "");
   feed_input((size_t)chunk);
+  if (errors != NULL && !feed_file(errors, (size_t)chunk)) {
+    perror(errors);
+    return 74;
+  }
   if (exit_code < 0)
     snprintf(text, sizeof text, "{\"reason\":\"signalled\",\"exit_code\":null,\"signal\":%ld}", -exit_code);
   else

@@ -168,6 +168,10 @@
   X(AGENT_RETRY, 41, "agent.retry", 0)                                                                       \
   X(AGENT_RESULT, 42, "agent.result", 0)                                                                     \
   X(AGENT_TURN, 43, "agent.turn", 0)                                                                         \
+  X(AGENT_MCP, 44, "agent.mcp", 0)                                                                           \
+  X(AGENT_HOOK, 45, "agent.hook", 0)                                                                         \
+  X(AGENT_TASK, 46, "agent.task", 0)                                                                         \
+  X(AGENT_COMPACTION, 47, "agent.compaction", 0)                                                             \
   X(OUTPUT_STDOUT, 48, "output.stdout", 0)                                                                   \
   X(OUTPUT_STDERR, 49, "output.stderr", 0)                                                                   \
   X(FILE_CHANGED, 50, "file.changed", 1)                                                                     \
@@ -176,6 +180,9 @@
   X(ARTIFACT_STORED, 53, "artifact.stored", 1)                                                               \
   X(CHECKPOINT_CREATED, 54, "checkpoint.created", 1)                                                         \
   X(LIMIT_WARNING, 55, "limit.warning", 1)                                                                   \
+  X(AGENT_THINKING_DELTA, 56, "agent.thinking_delta", 0)                                                     \
+  X(AGENT_PLAN, 57, "agent.plan", 0)                                                                         \
+  X(AGENT_ERROR, 58, "agent.error", 0)                                                                       \
   X(RAW, 63, "raw", 0)
 
 #define CSN_X_ERR(name, value, text) CSN_ERR_##name = value,

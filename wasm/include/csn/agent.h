@@ -23,9 +23,12 @@ typedef enum csn_agent {
   CSN_AGENT_NONE = 0,
   CSN_AGENT_CLAUDE_CODE,
   CSN_AGENT_SHELL,
+  CSN_AGENT_CODEX,
+  CSN_AGENT_GEMINI,
+  CSN_AGENT_OPENCODE,
   CSN_AGENT_END,
 } csn_agent;
-/* The name in requests: "claude-code", "shell". */
+/* The name in requests: "claude-code", "shell", "codex", "gemini", "opencode". */
 const char *csn_agent_name(csn_agent agent);
 csn_agent csn_agent_by_name(csn_span name);
 
@@ -48,34 +51,45 @@ typedef struct csn_seen {
  *
  * usage is the agent's own account, which for most dialects comes with the end of a turn only: a dialect adds
  * to it what a line says was used since the line before (a cumulative figure less the one it remembers). live
- * is what the run has used for certain so far: csn_agent_turn adds to it while the run goes on, and it is
+ * is what the run has used for certain so far: csn_run_turn adds to it while the run goes on, and it is
  * never less than usage. Limits are held against live. */
 typedef struct csn_agent_run {
   uint8_t has_result;    /* the dialect's end marker has come */
   uint8_t is_error;      /* of the last result */
   uint8_t result_cut;    /* result[] is not all of it */
   uint8_t id_len;        /* bytes of agent_session_id */
+  uint8_t is_fork;       /* the run's conversation is a copy of the one that was last in use */
+  uint8_t denied;        /* a permission was refused in the step under way */
   uint16_t error_status; /* HTTP status of the model's interface, 0 when none */
   uint16_t message_len;  /* bytes of message[] */
   uint8_t more;          /* a tool's result has come: the main loop is about to ask the model again */
   uint8_t model_len;     /* bytes of model[] */
   uint32_t result_len;   /* bytes of result[] */
   uint32_t result_true_len;
-  csn_text64 reason; /* why the result is what it is */
-  csn_text64 kind;   /* kind of the agent's last error */
+  uint64_t open_items; /* tool calls without their result: a dialect's own bit set */
+  uint32_t tasks[8];   /* background tasks that are no subagents: a dialect's own hashes of their ids */
+  csn_text64 reason;   /* why the result is what it is */
+  csn_text64 kind;     /* kind of the agent's last error */
+  csn_text64 refusal;  /* why the agent said on stderr that it cannot run at all */
   csn_usage usage, live;
   csn_seen seen;
   uint8_t model[CSN_MODEL_MAX]; /* asked for by the request, then the one the agent names; for its price */
   uint8_t agent_session_id[CSN_ID_CAP];
   uint8_t message[CSN_MESSAGE_CAP];
-  uint8_t result[CSN_FIELD_MAX]; /* final text, escaped */
+  uint8_t result[CSN_FIELD_MAX]; /* final text, escaped; a dialect may gather a text in it before the end */
 } csn_agent_run;
 
-/* What outlives a run: the agent's own session, which a later run resumes. */
-typedef struct csn_agent_memory {
-  uint8_t id_len;         /* 0: there is no agent session yet */
+/* One conversation of the agent, which a later run resumes or forks. */
+typedef struct csn_conversation {
+  uint8_t id_len;         /* 0: none */
   uint8_t id[CSN_ID_CAP]; /* escaped as in the agent's line */
-  csn_usage total;        /* cumulative usage that the agent last reported for that session */
+  csn_usage total;        /* cumulative usage that the agent last reported for it */
+} csn_conversation;
+
+/* What outlives a run: the session's conversations, the one last in use first. */
+#define CSN_CONVERSATION_MAX 8u /* items; the one that was longest out of use is forgotten first */
+typedef struct csn_agent_memory {
+  csn_conversation at[CSN_CONVERSATION_MAX];
 } csn_agent_memory;
 
 /* A finished line, seen by a dialect. */
@@ -87,56 +101,59 @@ typedef struct csn_line {
   const csn_prices *prices; /* the operator's own; may be NULL */
 } csn_line;
 
-/* The beginning of a model's answer. */
-typedef struct csn_turn {
-  csn_span id;     /* of the answer, escaped; empty: the dialect has none, every call is another answer */
-  csn_span model;  /* escaped; empty: csn_agent_run.model */
-  csn_span parent; /* tool call of the subagent that asked; empty in the main loop */
-  csn_usage
-      usage; /* tokens that the agent has named so far; usually all of the input, little of the output */
-} csn_turn;
-/* Counts an answer once, adds its tokens and their price to run->live, and tells `agent.turn`. Returns
- * whether it told one. */
-bool csn_agent_turn(csn_emit *e, const csn_line *line, csn_agent_run *run, const csn_turn *turn);
-/* To be called by a dialect for a tool's result in the main loop: another turn follows. */
-void csn_agent_more(csn_agent_run *run);
-/* The model of the run's answers; an empty or cut name is ignored. */
-void csn_agent_set_model(csn_agent_run *run, csn_span model);
-
 /* Agent configuration that a spec needs. Texts are UTF-8, not escaped. */
 typedef struct csn_spec_in {
   csn_span system_prompt, model; /* empty: not given */
   csn_span env;                  /* name NUL value NUL ... */
   csn_span command;              /* shell only */
-  csn_span resume_id;            /* escaped; empty: a new agent session */
+  csn_span resume_id;            /* escaped; empty: a new conversation */
+  bool fork;                     /* go on with a copy of resume_id */
   uint32_t max_turns;            /* 0: not given */
+  uint32_t run;                  /* number of the run */
   uint64_t wall_ms;
 } csn_spec_in;
 
-/* Writes spec.json into the open record: at most CSN_SPEC_MAX bytes. */
-#define CSN_SPEC_MAX 655360u
-void csn_claude_code_spec(csn_fx *fx, const csn_spec_in *in);
-void csn_shell_spec(csn_fx *fx, const csn_spec_in *in);
-/* Shared parts of a spec. csn_spec_env writes `"NAME":"value"` for each variable that `fixed`, a list of
- * names that ends with NULL, does not name; a comma goes before each, except before the first one when
- * `first` is true. */
-void csn_spec_env(csn_fx *fx, csn_span env, const char *const *fixed, bool first);
-bool csn_env_has(csn_span env, const char *name);
-void csn_spec_tail(csn_fx *fx, const csn_spec_in *in, bool prompt_on_stdin);
+typedef struct csn_view csn_view; /* csn/dialect.h */
 
-/* Claude Code. */
-extern const csn_json_table csn_claude_code_table;
-void csn_claude_code_line(csn_emit *e, const csn_line *line, csn_agent_run *run, csn_agent_memory *memory);
+/* How one agent is started and read. */
+typedef struct csn_dialect {
+  /* Writes spec.json into the open record: at most CSN_SPEC_MAX bytes. */
+  void (*spec)(csn_fx *fx, const csn_spec_in *in);
+  /* What is captured of a stdout line; no nodes: stdout is plain text. */
+  csn_json_table table;
+  /* A line that is one JSON value. NULL when stdout is plain text. */
+  void (*line)(csn_view *v);
+  /* A line of stderr, without its newline, at most CSN_TEXT_CHUNK bytes; for what an agent reports only
+   * there. May emit one event of at most CSN_ERR_LINE_MAX bytes. May be NULL. */
+  void (*err_line)(csn_view *v, csn_span line);
+  /* Both streams have ended. May emit one event and what result[] holds. May be NULL. */
+  void (*end)(csn_view *v);
+} csn_dialect;
+const csn_dialect *csn_dialect_of(csn_agent agent);
+extern const csn_dialect csn_claude_code_dialect, csn_shell_dialect, csn_codex_dialect, csn_gemini_dialect,
+    csn_opencode_dialect;
+
+#define CSN_SPEC_MAX     655360u
+#define CSN_ERR_LINE_MAX (CSN_MESSAGE_CAP * 6u + CSN_LINE_EVENT_MAX) /* bytes */
+
+/* The conversation that a run resumes by default; NULL when there is none. */
+const csn_conversation *csn_memory_last(const csn_agent_memory *memory);
+/* A line, an end of the streams, or a line of stderr for the dialect of `agent`. The emitter's line fields
+ * are the caller's. */
+void csn_agent_line(csn_agent agent, csn_emit *e, const csn_line *line, csn_agent_run *run,
+                    csn_agent_memory *memory);
+void csn_agent_err_line(csn_agent agent, csn_emit *e, csn_span line, csn_agent_run *run,
+                        csn_agent_memory *memory);
+void csn_agent_end(csn_agent agent, csn_emit *e, csn_agent_run *run, csn_agent_memory *memory);
+
+/* The model of the run's answers; an empty name, or one longer than CSN_MODEL_MAX, is ignored. */
+void csn_agent_set_model(csn_agent_run *run, csn_span model);
 
 /* Out-box room that a dialect needs for the line in j: CSN_LINE_FX_MIN to CSN_LINE_FX_MAX. */
-uint32_t csn_agent_need(const csn_json *j);
-/* One `raw` event. agent_type is written as `a` or `a/b` from escaped texts. */
-void csn_agent_raw(csn_emit *e, const char *reason, csn_span a, csn_span b);
-/* The `raw` event of a line that is not one whole JSON value. */
-void csn_agent_raw_line(csn_emit *e, const csn_line *line);
+uint32_t csn_agent_need(const csn_json *j, const csn_agent_run *run);
 
 /* Room for the events of a line: its captures (an input that was cut is escaped once more, and the file and
- * command inside an input are written twice) and what each event adds. */
+ * command inside an input are written twice), what each event adds, and the text that was gathered before. */
 #define CSN_LINE_EVENT_MAX 512u
 #define CSN_LINE_FX_MIN    (CSN_RAW_TEXT_CAP * 6u + 8u * CSN_LINE_EVENT_MAX)
 #define CSN_LINE_FX_MAX    (CSN_JSON_POOL_CAP * 3u + CSN_JSON_ITEM_MAX * CSN_LINE_EVENT_MAX + CSN_LINE_FX_MIN)

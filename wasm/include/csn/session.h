@@ -20,7 +20,7 @@
  * (CSN_LINE_FX_MAX), text that was held back, and outcomes. */
 #define CSN_EVENT_FX_MAX CSN_OUT_CAP
 /* Room that csn_session_feed wants, so that progress is always possible. */
-#define CSN_TEXT_FX_MAX (CSN_TEXT_CHUNK * 6u + CSN_LINE_EVENT_MAX)
+#define CSN_TEXT_FX_MAX (CSN_TEXT_CHUNK * 6u + CSN_LINE_EVENT_MAX + CSN_ERR_LINE_MAX)
 #define CSN_FEED_FX_MIN (CSN_LINE_FX_MAX + CSN_CURSOR_FX)
 #define CSN_CURSOR_FX   40u /* bytes: one FX_CURSOR */
 _Static_assert(CSN_LINE_FX_MAX + CSN_TEXT_FX_MAX + CSN_FIELD_MAX + (CSN_QUEUE_MAX + 4u) * 768u <=
@@ -99,15 +99,16 @@ typedef struct csn_text_stream {
 
 typedef struct csn_session { /* public size, private fields */
   /* In the snapshot. */
-  uint8_t state;      /* csn_state */
-  uint8_t agent;      /* csn_agent */
-  uint8_t end_reason; /* csn_end, while ENDING */
-  uint8_t is_command; /* the current run is a command: the shell dialect parses it */
-  uint8_t kill;       /* csn_kill of the current run */
-  uint8_t started;    /* run.started has been told */
-  uint32_t timeout_s; /* of the session */
-  uint32_t run_count; /* runs issued */
-  uint32_t run;       /* current run, 0 for none */
+  uint8_t state;        /* csn_state */
+  uint8_t agent;        /* csn_agent */
+  uint8_t end_reason;   /* csn_end, while ENDING */
+  uint8_t is_command;   /* the current run is a command: the shell dialect parses it */
+  uint8_t kill;         /* csn_kill of the current run */
+  uint8_t started;      /* run.started has been told */
+  uint8_t err_mid_line; /* the cursor of stderr stands inside a line */
+  uint32_t timeout_s;   /* of the session */
+  uint32_t run_count;   /* runs issued */
+  uint32_t run;         /* current run, 0 for none */
   uint32_t run_timeout_s;
   uint32_t late_count; /* late answers ignored, saturating */
   uint32_t queue_len;

@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 1862992699,
+  digest: 3440275242,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -245,6 +245,10 @@ export const T = {
   AGENT_RETRY: 41,
   AGENT_RESULT: 42,
   AGENT_TURN: 43,
+  AGENT_MCP: 44,
+  AGENT_HOOK: 45,
+  AGENT_TASK: 46,
+  AGENT_COMPACTION: 47,
   OUTPUT_STDOUT: 48,
   OUTPUT_STDERR: 49,
   FILE_CHANGED: 50,
@@ -253,6 +257,9 @@ export const T = {
   ARTIFACT_STORED: 53,
   CHECKPOINT_CREATED: 54,
   LIMIT_WARNING: 55,
+  AGENT_THINKING_DELTA: 56,
+  AGENT_PLAN: 57,
+  AGENT_ERROR: 58,
   RAW: 63,
 } as const;
 
@@ -286,6 +293,10 @@ export const TYPE_TEXT = {
   41: "agent.retry",
   42: "agent.result",
   43: "agent.turn",
+  44: "agent.mcp",
+  45: "agent.hook",
+  46: "agent.task",
+  47: "agent.compaction",
   48: "output.stdout",
   49: "output.stderr",
   50: "file.changed",
@@ -294,6 +305,9 @@ export const TYPE_TEXT = {
   53: "artifact.stored",
   54: "checkpoint.created",
   55: "limit.warning",
+  56: "agent.thinking_delta",
+  57: "agent.plan",
+  58: "agent.error",
   63: "raw",
 } as const;
 

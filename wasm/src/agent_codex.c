@@ -1,0 +1,368 @@
+#include "csn/dialect.h"
+
+/* Codex, `codex exec --json`. One conversation is a "thread"; an item is a message, a tool call, an error. */
+
+/* node, parent, step, key, captured, verbatim, cap */
+#define NODES(X)                                                                                             \
+  X(ROOT, ROOT, KEY, "", 0, 0, 0)                                                                            \
+  X(TYPE, ROOT, KEY, "type", 1, 0, 64)                                                                       \
+  X(THREAD_ID, ROOT, KEY, "thread_id", 1, 0, CSN_ID_CAP)                                                     \
+  X(MESSAGE, ROOT, KEY, "message", 1, 0, CSN_MESSAGE_CAP)                                                    \
+  X(ERROR, ROOT, KEY, "error", 0, 0, 0)                                                                      \
+  X(ERROR_MESSAGE, ERROR, KEY, "message", 1, 0, CSN_MESSAGE_CAP)                                             \
+  X(USAGE, ROOT, KEY, "usage", 1, 0, 0)                                                                      \
+  X(USAGE_IN, USAGE, KEY, "input_tokens", 1, 0, 32)                                                          \
+  X(USAGE_READ, USAGE, KEY, "cached_input_tokens", 1, 0, 32)                                                 \
+  X(USAGE_WRITE, USAGE, KEY, "cache_write_input_tokens", 1, 0, 32)                                           \
+  X(USAGE_OUT, USAGE, KEY, "output_tokens", 1, 0, 32)                                                        \
+  X(ITEM, ROOT, KEY, "item", 0, 0, 0)                                                                        \
+  X(ITEM_ID, ITEM, KEY, "id", 1, 0, 128)                                                                     \
+  X(ITEM_TYPE, ITEM, KEY, "type", 1, 0, 64)                                                                  \
+  X(ITEM_TEXT, ITEM, KEY, "text", 1, 0, CSN_FIELD_MAX)                                                       \
+  X(ITEM_MESSAGE, ITEM, KEY, "message", 1, 0, CSN_MESSAGE_CAP)                                               \
+  X(STATUS, ITEM, KEY, "status", 1, 0, 64)                                                                   \
+  X(COMMAND, ITEM, KEY, "command", 1, 0, 8192) /* written twice */                                           \
+  X(OUTPUT, ITEM, KEY, "aggregated_output", 1, 0, CSN_FIELD_MAX)                                             \
+  X(EXIT_CODE, ITEM, KEY, "exit_code", 1, 0, 32)                                                             \
+  X(CHANGES, ITEM, KEY, "changes", 1, 1, CSN_FIELD_MAX)                                                      \
+  X(CHANGE, CHANGES, ANY_INDEX, "", 0, 0, 0)                                                                 \
+  X(CHANGE_PATH, CHANGE, KEY, "path", 1, 0, 4096)                                                            \
+  X(SERVER, ITEM, KEY, "server", 1, 0, 128)                                                                  \
+  X(TOOL, ITEM, KEY, "tool", 1, 0, 256)                                                                      \
+  X(ARGUMENTS, ITEM, KEY, "arguments", 1, 1, CSN_FIELD_MAX)                                                  \
+  X(RESULT, ITEM, KEY, "result", 0, 0, 0)                                                                    \
+  X(RESULT_CONTENT, RESULT, KEY, "content", 0, 0, 0)                                                         \
+  X(RESULT_PART, RESULT_CONTENT, ANY_INDEX, "", 0, 0, 0)                                                     \
+  X(RESULT_TEXT, RESULT_PART, KEY, "text", 1, 0, CSN_FIELD_MAX)                                              \
+  X(ITEM_ERROR, ITEM, KEY, "error", 0, 0, 0)                                                                 \
+  X(ITEM_ERROR_MESSAGE, ITEM_ERROR, KEY, "message", 1, 0, CSN_FIELD_MAX)                                     \
+  X(QUERY, ITEM, KEY, "query", 1, 0, 4096)                                                                   \
+  X(ITEMS, ITEM, KEY, "items", 1, 1, 16384)                                                                  \
+  X(PROMPT, ITEM, KEY, "prompt", 1, 0, 8192)                                                                 \
+  X(RECEIVERS, ITEM, KEY, "receiver_thread_ids", 0, 0, 0)                                                    \
+  X(RECEIVER, RECEIVERS, ANY_INDEX, "", 1, 0, 128)
+
+enum node { NODES(CSN_NODE_ENUM) N_END };
+static const csn_json_node nodes[N_END] = {NODES(CSN_NODE_ROW)};
+_Static_assert(N_END <= CSN_JSON_NODE_MAX, "table too large");
+
+/* --- the command --- */
+
+/* -c KEY="VALUE", the value as a TOML string. */
+static void put_config(csn_fx *fx, const char *key, csn_span value) {
+  csn_put_str(fx, ",\"-c\",\"");
+  csn_put_str(fx, key);
+  csn_put_str(fx, "=\\\"");
+  csn_put_toml(fx, value);
+  csn_put_str(fx, "\\\"\"");
+}
+
+static void spec(csn_fx *fx, const csn_spec_in *in) {
+  static const char *const fixed[] = {"OPENAI_API_KEY", "CODEX_API_KEY", "CODEX_ACCESS_TOKEN", NULL};
+  csn_put_str(fx, "{\"argv\":[\"codex\",\"exec\"");
+  if (in->resume_id.len > 0) {
+    csn_spec_arg_str(fx, in->fork ? "fork" : "resume");
+    csn_spec_arg_escaped(fx, in->resume_id);
+  }
+  /* A provider of our own: the built-in one would also ask for the vendor's other services. */
+  csn_put_str(fx, ",\"--json\",\"--skip-git-repo-check\",\"--dangerously-bypass-approvals-and-sandbox\","
+                  "\"-c\",\"model_provider=caisson\",\"-c\",\"model_providers.caisson={"
+                  "name=\\\"OpenAI through Caisson\\\","
+                  "base_url=\\\"http://openai.model.caisson.internal/v1\\\","
+                  "env_key=\\\"OPENAI_API_KEY\\\",wire_api=\\\"responses\\\","
+                  "request_max_retries=3,stream_max_retries=3}\","
+                  "\"-c\",\"check_for_update_on_startup=false\",\"-c\",\"analytics.enabled=false\"");
+  if (in->model.len > 0) {
+    csn_spec_arg_str(fx, "-m");
+    csn_spec_arg(fx, in->model);
+  }
+  if (in->system_prompt.len > 0) put_config(fx, "developer_instructions", in->system_prompt);
+  csn_spec_arg_str(fx, "-"); /* the prompt is on standard input */
+  csn_put_str(fx, "],\"env\":{\"OPENAI_API_KEY\":\"caisson-placeholder\"");
+  csn_spec_env(fx, in->env, fixed, false);
+  csn_put_str(fx, "}");
+  csn_spec_tail(fx, in, true);
+  csn_put_str(fx, "}");
+}
+
+/* --- errors, which come as words only --- */
+
+typedef struct problem {
+  const char *words, *kind, *reason;
+} problem;
+
+/* What is wrong by the words of a message; the first that fits. */
+static const problem problems[] = {
+    {"ran out of room in the model's context window", "context_length_exceeded", "prompt_too_long"},
+    {"Quota exceeded", "billing_error", "api_error"},
+    {"model does not exist", "model_not_found", "api_error"},
+    {"stream disconnected", "connection_failed", "api_error"},
+    {"Connection failed", "connection_failed", "api_error"},
+    {"Missing environment variable", "authentication_failed", "api_error"},
+    {"unexpected status ", NULL, "api_error"},
+    {"last status: ", NULL, "api_error"},
+};
+
+static uint64_t status_of(csn_span message) {
+  uint64_t status;
+  if (csn_number_after(message, "unexpected status ", &status)) return status;
+  return csn_number_after(message, "last status: ", &status) ? status : 0;
+}
+
+static const problem *problem_of(csn_span message) {
+  static const problem unknown = {"", NULL, "agent_error"};
+  for (uint32_t i = 0; i < sizeof problems / sizeof problems[0]; i++)
+    if (csn_span_has(message, problems[i].words)) return &problems[i];
+  return &unknown;
+}
+
+static csn_span kind_of(csn_span message) {
+  const char *kind = problem_of(message)->kind;
+  if (kind == NULL) kind = csn_kind_of_status(status_of(message));
+  return kind != NULL ? csn_span_str(kind) : csn_span_of(NULL, 0);
+}
+
+/* `Reconnecting... 1/3 (why)` or `Reconnecting... waiting for network (why)`. */
+static void on_retry(csn_view *v, csn_span message) {
+  csn_fx *fx = v->e->fx;
+  uint64_t attempt, of, status = status_of(message);
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_RETRY);
+  if (csn_number_after(message, "Reconnecting... ", &attempt)) {
+    csn_put_field_u64(fx, "attempt", attempt);
+    if (csn_number_after(message, "/", &of)) csn_put_field_u64(fx, "max_retries", of);
+  } else {
+    csn_put_field_json(fx, "attempt", csn_span_str("null"));
+  }
+  csn_put_field_json(fx, "delay_ms", csn_span_str("null"));
+  if (status > 0)
+    csn_put_field_u64(fx, "status", status);
+  else
+    csn_put_field_json(fx, "status", csn_span_str("null"));
+  csn_put_field_text(fx, "error", message);
+  csn_event_close(v->e, at);
+  csn_text64_set(&v->run->kind, kind_of(message));
+}
+
+static void on_error(csn_view *v, csn_span message) {
+  if (csn_span_starts(message, "Reconnecting... "))
+    on_retry(v, message);
+  else
+    csn_put_error_event(v, kind_of(message), message, status_of(message));
+}
+
+/* --- items --- */
+
+/* Tool items by their type: an item that begins opens a call, one that ends closes it. Most come twice, but
+ * some only when they are over. */
+static uint64_t item_bit(const csn_view *v) {
+  uint64_t n;
+  csn_span id = csn_view_text(v, N_ITEM_ID, 0);
+  return csn_number_after(id, "item_", &n) ? UINT64_C(1) << (n & 63) : 0;
+}
+
+static void put_item_id(csn_view *v) {
+  csn_put_text(v, "tool_use_id", N_ITEM_ID, 0);
+}
+
+static void put_tool(csn_view *v, csn_span type) {
+  csn_fx *fx = v->e->fx;
+  if (csn_span_is(type, "mcp_tool_call")) {
+    csn_span server = csn_view_text(v, N_SERVER, 0), tool = csn_view_text(v, N_TOOL, 0);
+    csn_put_str(fx, ",\"tool\":\"mcp__");
+    csn_fx_put(fx, server.ptr, server.len);
+    csn_put_str(fx, "__");
+    csn_fx_put(fx, tool.ptr, tool.len);
+    csn_put_str(fx, "\"");
+    csn_put_json(v, "input", "input_head", "input_len", csn_view_get(v, N_ARGUMENTS, 0));
+    return;
+  }
+  csn_put_field_text(fx, "tool", type);
+  if (csn_span_is(type, "command_execution")) {
+    const csn_json_item *command = csn_view_get(v, N_COMMAND, 0);
+    if (!command->cut && command->kind == CSN_JK_STRING) {
+      csn_put_str(fx, ",\"input\":{\"command\":\"");
+      csn_fx_put(fx, csn_json_text(v->j, command).ptr, command->len);
+      csn_put_str(fx, "\"}");
+    }
+    csn_put_text(v, "command", N_COMMAND, 0);
+    if (command->cut) csn_put_field_u64(fx, "command_len", command->true_len);
+  } else if (csn_span_is(type, "file_change")) {
+    const csn_json_item *changes = csn_view_get(v, N_CHANGES, 0);
+    if (changes->kind != CSN_JK_NONE && !changes->cut) {
+      csn_put_str(fx, ",\"input\":{\"changes\":");
+      csn_fx_put(fx, csn_json_text(v->j, changes).ptr, changes->len);
+      csn_put_str(fx, "}");
+    } else if (changes->cut) {
+      csn_put_json(v, "input", "input_head", "input_len", changes);
+    }
+    csn_put_text(v, "file", N_CHANGE_PATH, 0);
+  } else {
+    csn_put_str(fx, ",\"input\":{\"query\":\"");
+    csn_span query = csn_view_text(v, N_QUERY, 0);
+    csn_fx_put(fx, query.ptr, query.len);
+    csn_put_str(fx, "\"}");
+  }
+}
+
+static void on_tool_call(csn_view *v, csn_span type) {
+  if (v->run->live.turns == 0) csn_run_said(v);
+  csn_usage_add(&v->run->usage, &(csn_usage){.tool_calls = 1});
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_TOOL_CALL);
+  put_item_id(v);
+  put_tool(v, type);
+  csn_event_close(v->e, at);
+}
+
+static void on_tool_result(csn_view *v, csn_span type) {
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_TOOL_RESULT);
+  put_item_id(v);
+  csn_put_field_bool(v->e->fx, "is_error", csn_view_is(v, N_STATUS, 0, "failed"));
+  if (csn_span_is(type, "command_execution")) {
+    csn_put_long_text(v, "text", "text_len", csn_view_get(v, N_OUTPUT, 0));
+    csn_put_scalar(v, "exit_code", N_EXIT_CODE, 0);
+  } else if (csn_view_get(v, N_ITEM_ERROR_MESSAGE, 0)->kind == CSN_JK_STRING) {
+    csn_put_long_text(v, "text", "text_len", csn_view_get(v, N_ITEM_ERROR_MESSAGE, 0));
+  } else {
+    csn_put_joined(v, N_RESULT_TEXT, 0);
+  }
+  csn_event_close(v->e, at);
+  csn_run_more(v->run);
+}
+
+static void on_tool(csn_view *v, csn_span type, bool completed) {
+  uint64_t bit = item_bit(v);
+  if (!completed || (v->run->open_items & bit) == 0) on_tool_call(v, type);
+  v->run->open_items = completed ? v->run->open_items & ~bit : v->run->open_items | bit;
+  if (completed) on_tool_result(v, type);
+}
+
+/* A call of the tools that start other threads, talk to them and wait for them. */
+static void on_collab(csn_view *v, bool completed) {
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_SUBAGENT);
+  csn_put_field_raw(v->e->fx, "phase", csn_span_str(completed ? "ended" : "started"));
+  csn_put_text(v, "task_id", N_RECEIVER, 0);
+  put_item_id(v);
+  csn_put_text(v, "tool", N_TOOL, 0);
+  csn_put_text(v, "description", N_PROMPT, 0);
+  csn_put_text(v, "status", N_STATUS, 0);
+  csn_event_close(v->e, at);
+}
+
+static void on_text(csn_view *v, csn_type type) {
+  csn_run_said(v);
+  uint32_t at = csn_event_open(v->e, type);
+  csn_put_long_text(v, "text", "text_len", csn_view_get(v, N_ITEM_TEXT, 0));
+  csn_put_text(v, "message_id", N_ITEM_ID, 0);
+  csn_event_close(v->e, at);
+}
+
+static void on_plan(csn_view *v) {
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_PLAN);
+  csn_put_json(v, "items", NULL, "items_len", csn_view_get(v, N_ITEMS, 0));
+  csn_event_close(v->e, at);
+}
+
+static void on_item(csn_view *v, bool started, bool completed) {
+  csn_span type = csn_view_text(v, N_ITEM_TYPE, 0);
+  bool tool = csn_span_is(type, "command_execution") || csn_span_is(type, "file_change") ||
+              csn_span_is(type, "mcp_tool_call") || csn_span_is(type, "web_search");
+  if (tool && (started || completed)) {
+    on_tool(v, type, completed);
+  } else if (csn_span_is(type, "collab_tool_call") && (started || completed)) {
+    on_collab(v, completed);
+  } else if (csn_span_is(type, "todo_list")) {
+    on_plan(v);
+  } else if (csn_span_is(type, "agent_message") && completed) {
+    on_text(v, CSN_T_AGENT_TEXT);
+    csn_run_text(v, N_ITEM_TEXT, false);
+  } else if (csn_span_is(type, "reasoning") && completed) {
+    on_text(v, CSN_T_AGENT_THINKING);
+  } else if (csn_span_is(type, "error") && completed) {
+    csn_put_error_event(v, csn_span_of(NULL, 0), csn_view_text(v, N_ITEM_MESSAGE, 0), 0);
+  } else {
+    csn_put_raw_event(v, "unmapped", csn_view_text(v, N_TYPE, 0), type);
+  }
+}
+
+/* --- the turn --- */
+
+static void on_thread(csn_view *v) {
+  csn_run_conversation(v, csn_view_id(v, N_THREAD_ID));
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_INIT);
+  csn_put_text(v, "agent_session_id", N_THREAD_ID, 0);
+  if (v->run->model_len > 0)
+    csn_put_field_text(v->e->fx, "model", csn_span_of(v->run->model, v->run->model_len));
+  csn_event_close(v->e, at);
+}
+
+static uint64_t less(uint64_t from, uint64_t what) {
+  return from >= what ? from - what : 0;
+}
+
+/* Usage is cumulative over a thread, also across resumes; input_tokens has the cached ones in it. */
+static csn_usage usage_of(csn_view *v) {
+  static const csn_usage none;
+  uint64_t read = csn_view_count(v, N_USAGE_READ), write = csn_view_count(v, N_USAGE_WRITE);
+  csn_usage total = {.input_tokens = less(less(csn_view_count(v, N_USAGE_IN), read), write),
+                     .output_tokens = csn_view_count(v, N_USAGE_OUT),
+                     .cache_read_tokens = read,
+                     .cache_write_tokens = write};
+  csn_conversation *entry = csn_run_entry(v);
+  csn_usage delta = csn_usage_since(&total, entry != NULL ? &entry->total : &none);
+  csn_price_usage(v->prices, csn_span_of(v->run->model, v->run->model_len), false, &delta);
+  delta.turns = v->run->live.turns;
+  if (entry != NULL) entry->total = total;
+  return delta;
+}
+
+static void on_completed(csn_view *v) {
+  csn_usage delta = usage_of(v);
+  csn_run_usage(v, &delta);
+  csn_run_result(v->run, false, csn_span_str("completed"));
+  csn_put_result_event(v);
+}
+
+static void on_failed(csn_view *v) {
+  csn_span message = csn_view_text(v, N_ERROR_MESSAGE, 0);
+  csn_run_result(v->run, true, csn_span_str(problem_of(message)->reason));
+  csn_run_error(v->run, message, status_of(message));
+  csn_text64_set(&v->run->kind, kind_of(message));
+  csn_run_no_text(v->run);
+  csn_put_result_event(v);
+}
+
+static void line(csn_view *v) {
+  csn_span type = csn_view_text(v, N_TYPE, 0);
+  if (csn_span_is(type, "item.started"))
+    on_item(v, true, false);
+  else if (csn_span_is(type, "item.completed"))
+    on_item(v, false, true);
+  else if (csn_span_is(type, "item.updated"))
+    on_item(v, false, false);
+  else if (csn_span_is(type, "thread.started"))
+    on_thread(v);
+  else if (csn_span_is(type, "turn.completed"))
+    on_completed(v);
+  else if (csn_span_is(type, "turn.failed"))
+    on_failed(v);
+  else if (csn_span_is(type, "error"))
+    on_error(v, csn_view_text(v, N_MESSAGE, 0));
+  else
+    csn_put_raw_event(v, "unmapped", type, csn_span_of(NULL, 0));
+}
+
+/* A call that is refused gives no event on stdout. */
+static void err_line(csn_view *v, csn_span text) {
+  if (csn_span_has(text, " ERROR codex_core::tools::router: error=")) {
+    bool denied = csn_span_has(text, "rejected");
+    uint32_t at = csn_event_open(v->e, denied ? CSN_T_AGENT_PERMISSION_DENIED : CSN_T_AGENT_ERROR);
+    if (!denied) csn_put_field_raw(v->e->fx, "kind", csn_span_str("tool_refused"));
+    csn_put_plain_message(v->e->fx, csn_span_after(text, " error="));
+    csn_event_close(v->e, at);
+  } else if (csn_span_has(text, "no rollout found for thread id")) {
+    csn_put_refusal(v, "session_not_found", text);
+  }
+}
+
+const csn_dialect csn_codex_dialect = {
+    .spec = spec, .table = {nodes, N_END}, .line = line, .err_line = err_line};

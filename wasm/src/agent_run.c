@@ -1,0 +1,234 @@
+#include "csn/dialect.h"
+
+static bool same_id(const csn_conversation *c, csn_span id) {
+  return c->id_len == id.len && memcmp(c->id, id.ptr, id.len) == 0;
+}
+
+void csn_run_id(csn_agent_run *run, csn_span id) {
+  if (id.len == 0 || id.len > CSN_ID_CAP) return;
+  run->id_len = (uint8_t)id.len;
+  memcpy(run->agent_session_id, id.ptr, id.len);
+}
+
+void csn_run_conversation(csn_view *v, csn_span id) {
+  csn_agent_run *run = v->run;
+  csn_conversation *at = v->memory->at;
+  if (id.len == 0 || id.len > CSN_ID_CAP || (run->id_len > 0 && same_id(&at[0], id))) return;
+  csn_run_id(run, id);
+  uint32_t i = 0;
+  while (i < CSN_CONVERSATION_MAX && !same_id(&at[i], id))
+    i++;
+  csn_conversation entry = {0};
+  if (i < CSN_CONVERSATION_MAX) {
+    entry = at[i];
+  } else {
+    i = CSN_CONVERSATION_MAX - 1;
+    entry.id_len = (uint8_t)id.len;
+    memcpy(entry.id, id.ptr, id.len);
+    /* A copy counts on from where the original stood. */
+    if (run->is_fork) entry.total = at[0].total;
+    run->is_fork = 0;
+  }
+  memmove(at + 1, at, i * sizeof at[0]);
+  at[0] = entry;
+}
+
+csn_conversation *csn_run_entry(csn_view *v) {
+  csn_conversation *first = &v->memory->at[0];
+  csn_span id = csn_span_of(v->run->agent_session_id, v->run->id_len);
+  return id.len > 0 && same_id(first, id) ? first : NULL;
+}
+
+static uint64_t since(uint64_t now, uint64_t before) {
+  return now >= before ? now - before : now;
+}
+
+csn_usage csn_usage_since(const csn_usage *now, const csn_usage *before) {
+  return (csn_usage){
+      .input_tokens = since(now->input_tokens, before->input_tokens),
+      .output_tokens = since(now->output_tokens, before->output_tokens),
+      .cache_read_tokens = since(now->cache_read_tokens, before->cache_read_tokens),
+      .cache_write_tokens = since(now->cache_write_tokens, before->cache_write_tokens),
+      .cost_nano = since(now->cost_nano, before->cost_nano),
+  };
+}
+
+void csn_run_usage(csn_view *v, const csn_usage *delta) {
+  csn_fx *fx = v->e->fx;
+  csn_usage_add(&v->run->usage, delta);
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_USAGE);
+  csn_put_field_u64(fx, "input_tokens", delta->input_tokens);
+  csn_put_field_u64(fx, "output_tokens", delta->output_tokens);
+  csn_put_field_u64(fx, "cache_read_tokens", delta->cache_read_tokens);
+  csn_put_field_u64(fx, "cache_write_tokens", delta->cache_write_tokens);
+  csn_put_cost(fx, "cost_usd", delta);
+  csn_put_field_u64(fx, "turns", delta->turns);
+  csn_event_close(v->e, at);
+}
+
+/* FNV-1a. An id that collides would go uncounted; with 16 of 64 bits that does not happen by chance. */
+static uint64_t hash_of(csn_span s) {
+  uint64_t h = 0xcbf29ce484222325u;
+  for (uint32_t i = 0; i < s.len; i++)
+    h = (h ^ s.ptr[i]) * 0x100000001b3u;
+  return h;
+}
+
+/* Returns false when the id is there already. */
+static bool seen_add(csn_seen *s, csn_span id) {
+  uint64_t h = hash_of(id);
+  for (uint32_t i = 0; i < s->count; i++)
+    if (s->hash[i] == h) return false;
+  s->hash[s->next] = h;
+  s->next = (uint8_t)((s->next + 1u) % CSN_SEEN_MAX);
+  if (s->count < CSN_SEEN_MAX) s->count++;
+  return true;
+}
+
+bool csn_run_turn(csn_view *v, const csn_turn *turn) {
+  csn_agent_run *run = v->run;
+  csn_emit *e = v->e;
+  if (turn->id.len > 0 && !seen_add(&run->seen, turn->id)) return false;
+  csn_span model = turn->model.len > 0 ? turn->model : csn_span_of(run->model, run->model_len);
+  csn_usage used = turn->usage;
+  csn_price_usage(v->prices, model, true, &used);
+  used.cost_unknown = 0; /* the agent may still report it */
+  used.turns = turn->parent.len == 0 ? 1 : 0;
+  csn_usage_add(&run->live, &used);
+  if (turn->parent.len == 0) run->more = 0;
+  uint32_t at = csn_event_open(e, CSN_T_AGENT_TURN);
+  if (turn->parent.len == 0) csn_put_field_u64(e->fx, "turn", run->live.turns);
+  if (turn->id.len > 0) csn_put_field_text(e->fx, "message_id", turn->id);
+  if (model.len > 0) csn_put_field_text(e->fx, "model", model);
+  csn_put_field_u64(e->fx, "input_tokens", used.input_tokens);
+  csn_put_field_u64(e->fx, "output_tokens", used.output_tokens);
+  csn_put_field_u64(e->fx, "cache_read_tokens", used.cache_read_tokens);
+  csn_put_field_u64(e->fx, "cache_write_tokens", used.cache_write_tokens);
+  if (turn->parent.len > 0) csn_put_field_text(e->fx, "parent_tool_use_id", turn->parent);
+  csn_event_close(e, at);
+  return true;
+}
+
+void csn_run_more(csn_agent_run *run) {
+  run->more = 1;
+}
+
+void csn_run_said(csn_view *v) {
+  static const csn_turn turn;
+  if (v->run->more || v->run->live.turns == 0) csn_run_turn(v, &turn);
+}
+
+void csn_agent_set_model(csn_agent_run *run, csn_span model) {
+  if (model.len == 0 || model.len > sizeof run->model) return;
+  run->model_len = (uint8_t)model.len;
+  memcpy(run->model, model.ptr, model.len);
+}
+
+void csn_run_no_text(csn_agent_run *run) {
+  run->result_len = run->result_true_len = run->result_cut = 0;
+}
+
+void csn_run_text(csn_view *v, uint32_t node, bool append) {
+  csn_agent_run *run = v->run;
+  const csn_json_item *item = csn_view_get(v, node, 0);
+  csn_span text = csn_view_text(v, node, 0);
+  uint32_t true_len = item->kind == CSN_JK_STRING ? item->true_len : 0;
+  if (!append) csn_run_no_text(run);
+  /* Behind a cut nothing can follow. */
+  uint32_t len = run->result_cut ? 0 : csn_json_cut(text, CSN_FIELD_MAX - run->result_len);
+  if (len > 0) memcpy(run->result + run->result_len, text.ptr, len);
+  run->result_len += len;
+  if (len < true_len) run->result_cut = 1;
+  run->result_true_len =
+      true_len <= UINT32_MAX - run->result_true_len ? run->result_true_len + true_len : UINT32_MAX;
+}
+
+void csn_run_result(csn_agent_run *run, bool is_error, csn_span reason) {
+  run->has_result = 1;
+  run->is_error = is_error;
+  run->message_len = 0;
+  run->error_status = 0;
+  csn_text64_set(&run->reason, reason);
+}
+
+void csn_run_error(csn_agent_run *run, csn_span message, uint64_t status) {
+  run->message_len = (uint16_t)csn_json_cut(message, CSN_MESSAGE_CAP);
+  if (run->message_len > 0) memcpy(run->message, message.ptr, run->message_len);
+  run->error_status = status <= UINT16_MAX ? (uint16_t)status : 0;
+}
+
+void csn_put_result_event(csn_view *v) {
+  const csn_agent_run *run = v->run;
+  csn_fx *fx = v->e->fx;
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_RESULT);
+  csn_put_field_json(fx, "subtype", csn_span_str("null"));
+  csn_put_field_bool(fx, "is_error", run->is_error);
+  csn_put_field_text(fx, "terminal_reason", csn_text64_span(&run->reason));
+  if (run->is_error) {
+    csn_put_field_text(fx, "text", csn_span_of(run->message, run->message_len));
+  } else {
+    csn_put_field_text(fx, "text", csn_span_of(run->result, run->result_len));
+    if (run->result_cut) csn_put_field_u64(fx, "text_len", run->result_true_len);
+  }
+  csn_put_field_json(fx, "num_turns", csn_span_str("null"));
+  csn_put_field_json(fx, "duration_ms", csn_span_str("null"));
+  if (run->error_status > 0)
+    csn_put_field_u64(fx, "api_error_status", run->error_status);
+  else
+    csn_put_field_json(fx, "api_error_status", csn_span_str("null"));
+  csn_put_field_json(fx, "stop_reason", csn_span_str("null"));
+  csn_put_field_json(fx, "total_cost_usd", csn_span_str("null"));
+  csn_event_close(v->e, at);
+}
+
+static uint32_t open_error(csn_view *v, csn_span kind) {
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_ERROR);
+  if (kind.len > 0) csn_put_field_text(v->e->fx, "kind", kind);
+  return at;
+}
+
+void csn_put_error_event(csn_view *v, csn_span kind, csn_span message, uint64_t status) {
+  uint32_t at = open_error(v, kind);
+  csn_put_field_text(v->e->fx, "message", message);
+  if (status > 0) csn_put_field_u64(v->e->fx, "status", status);
+  csn_event_close(v->e, at);
+}
+
+/* Length of the ANSI control sequence at the start of `text`, 0 when there is none. */
+static uint32_t ansi_len(csn_span text) {
+  if (text.len < 2 || text.ptr[0] != 0x1b || text.ptr[1] != '[') return 0;
+  for (uint32_t i = 2; i < text.len; i++)
+    if (text.ptr[i] >= 0x40 && text.ptr[i] <= 0x7e) return i + 1;
+  return text.len;
+}
+
+/* Escapes a plain text of which `cap` bytes at most are looked at, ANSI sequences left out. */
+static void put_plain(csn_fx *fx, csn_span raw, uint32_t cap) {
+  if (raw.len > cap) raw.len = csn_utf8_whole(csn_span_of(raw.ptr, cap));
+  while (raw.len > 0) {
+    uint32_t skip = ansi_len(raw), n = 0;
+    raw = csn_span_of(raw.ptr + skip, raw.len - skip);
+    while (n < raw.len && ansi_len(csn_span_of(raw.ptr + n, raw.len - n)) == 0)
+      n++;
+    csn_put_escaped(fx, csn_span_of(raw.ptr, n));
+    raw = csn_span_of(raw.ptr + n, raw.len - n);
+  }
+}
+
+void csn_put_plain_message(csn_fx *fx, csn_span raw) {
+  csn_put_str(fx, ",\"message\":\"");
+  put_plain(fx, raw, CSN_MESSAGE_CAP);
+  csn_put_str(fx, "\"");
+}
+
+void csn_put_refusal(csn_view *v, const char *reason, csn_span raw_line) {
+  csn_agent_run *run = v->run;
+  uint32_t at = open_error(v, csn_span_str(reason));
+  csn_put_plain_message(v->e->fx, raw_line);
+  csn_event_close(v->e, at);
+  csn_text64_set(&run->refusal, csn_span_str(reason));
+  if (run->has_result) return;
+  csn_fx words = {run->message, CSN_MESSAGE_CAP, 0};
+  put_plain(&words, raw_line, CSN_MESSAGE_CAP / 6); /* escapes make it at most six times as long */
+  run->message_len = (uint16_t)words.len;
+}
