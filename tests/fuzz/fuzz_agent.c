@@ -1,6 +1,6 @@
-/* fuzz_agent.c - bytes as an agent's output. The first byte chooses agent, stream and how the bytes are
- * split. Oracles: the split does not matter, every event is one line of valid JSON, numbers have no gap,
- * feeds progress. */
+/* fuzz_agent.c - bytes as an agent's output. The first byte chooses the stream (bit 1), the agent (bit 0 the
+ * shell, else bits 2 and 3) and how the bytes are split (the rest). Oracles: the split does not matter, every
+ * event is one line of valid JSON, numbers have no gap, feeds progress. */
 #include "drive.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -33,10 +33,11 @@ static void run(drive *d, const char *agent, uint32_t stream, const uint8_t *dat
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size < 1) return 0;
   uint8_t how = data[0];
-  const char *agent = how & 1 ? "shell" : "claude-code";
+  static const char *const agents[] = {"claude-code", "codex", "gemini", "opencode"};
+  const char *agent = how & 1 ? "shell" : agents[how >> 2 & 3];
   uint32_t stream = how & 2 ? CSN_STREAM_STDERR : CSN_STREAM_STDOUT;
   run(&a, agent, stream, data + 1, size - 1, CSN_FEED_MAX);
-  run(&b, agent, stream, data + 1, size - 1, 1u + (how >> 2) % 61u);
+  run(&b, agent, stream, data + 1, size - 1, 1u + (how >> 4) * 5u);
   if (!(how & 1) && (a.log_len != b.log_len || memcmp(a.log, b.log, a.log_len) != 0)) __builtin_trap();
   return 0;
 }

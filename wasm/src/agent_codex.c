@@ -357,7 +357,7 @@ static void err_line(csn_view *v, csn_span text) {
     bool denied = csn_span_has(text, "rejected");
     uint32_t at = csn_event_open(v->e, denied ? CSN_T_AGENT_PERMISSION_DENIED : CSN_T_AGENT_ERROR);
     if (!denied) csn_put_field_raw(v->e->fx, "kind", csn_span_str("tool_refused"));
-    csn_put_plain_message(v->e->fx, csn_span_after(text, " error="));
+    csn_put_plain(v->e->fx, "message", csn_span_after(text, " error="));
     csn_event_close(v->e, at);
   } else if (csn_span_has(text, "no rollout found for thread id")) {
     csn_put_refusal(v, "session_not_found", text);

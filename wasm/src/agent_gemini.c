@@ -1,3 +1,240 @@
 #include "csn/dialect.h"
-static const csn_json_node nodes[] = {{0, CSN_JS_KEY, 0, 0, 0, ""}};
-const csn_dialect csn_gemini_dialect = {.table = {nodes, 1}};
+
+/* Gemini CLI, `--output-format stream-json`. Text comes in pieces without a message id: the run's text
+ * gathers them until something else comes, which is when agent.text is told. */
+
+/* node, parent, step, key, captured, verbatim, cap */
+#define NODES(X)                                                                                             \
+  X(ROOT, ROOT, KEY, "", 0, 0, 0)                                                                            \
+  X(TYPE, ROOT, KEY, "type", 1, 0, 64)                                                                       \
+  X(SESSION_ID, ROOT, KEY, "session_id", 1, 0, CSN_ID_CAP)                                                   \
+  X(MODEL, ROOT, KEY, "model", 1, 0, CSN_MODEL_MAX)                                                          \
+  X(ROLE, ROOT, KEY, "role", 1, 0, 64)                                                                       \
+  X(CONTENT, ROOT, KEY, "content", 1, 0, CSN_FIELD_MAX)                                                      \
+  X(TOOL_NAME, ROOT, KEY, "tool_name", 1, 0, 256)                                                            \
+  X(TOOL_ID, ROOT, KEY, "tool_id", 1, 0, 256)                                                                \
+  X(PARAMETERS, ROOT, KEY, "parameters", 1, 1, CSN_FIELD_MAX)                                                \
+  X(INPUT_FILE, PARAMETERS, KEY, "file_path", 1, 0, 4096)                                                    \
+  X(INPUT_ABSOLUTE, PARAMETERS, KEY, "absolute_path", 1, 0, 4096)                                            \
+  X(INPUT_PATH, PARAMETERS, KEY, "path", 1, 0, 4096)                                                         \
+  X(INPUT_COMMAND, PARAMETERS, KEY, "command", 1, 0, 4096)                                                   \
+  X(STATUS, ROOT, KEY, "status", 1, 0, 64)                                                                   \
+  X(OUTPUT, ROOT, KEY, "output", 1, 0, CSN_FIELD_MAX)                                                        \
+  X(ERROR, ROOT, KEY, "error", 0, 0, 0)                                                                      \
+  X(ERROR_TYPE, ERROR, KEY, "type", 1, 0, 64)                                                                \
+  X(ERROR_MESSAGE, ERROR, KEY, "message", 1, 0, CSN_MESSAGE_CAP)                                             \
+  X(SEVERITY, ROOT, KEY, "severity", 1, 0, 64)                                                               \
+  X(MESSAGE, ROOT, KEY, "message", 1, 0, CSN_MESSAGE_CAP)                                                    \
+  X(STATS, ROOT, KEY, "stats", 1, 0, 0)                                                                      \
+  X(STATS_IN, STATS, KEY, "input_tokens", 1, 0, 32)                                                          \
+  X(STATS_OUT, STATS, KEY, "output_tokens", 1, 0, 32)                                                        \
+  X(STATS_CACHED, STATS, KEY, "cached", 1, 0, 32)                                                            \
+  X(STATS_DURATION, STATS, KEY, "duration_ms", 1, 0, 32)
+
+enum node { NODES(CSN_NODE_ENUM) N_END };
+static const csn_json_node nodes[N_END] = {NODES(CSN_NODE_ROW)};
+_Static_assert(N_END <= CSN_JSON_NODE_MAX, "table too large");
+
+/* --- the command --- */
+
+static void spec(csn_fx *fx, const csn_spec_in *in) {
+  static const char *const fixed[] = {"GEMINI_API_KEY",
+                                      "GOOGLE_API_KEY",
+                                      "GOOGLE_GEMINI_BASE_URL",
+                                      "GEMINI_CLI_TRUST_WORKSPACE",
+                                      "GEMINI_DEFAULT_AUTH_TYPE",
+                                      "GEMINI_CLI_SYSTEM_SETTINGS_PATH",
+                                      NULL};
+  csn_put_str(fx, "{\"argv\":[\"gemini\",\"--output-format\",\"stream-json\",\"--approval-mode\",\"yolo\","
+                  "\"--skip-trust\"");
+  if (in->model.len > 0) { /* without one it asks another model which to take */
+    csn_spec_arg_str(fx, "--model");
+    csn_spec_arg(fx, in->model);
+  }
+  if (in->resume_id.len > 0) {
+    csn_spec_arg_str(fx, "--resume");
+    csn_spec_arg_escaped(fx, in->resume_id);
+  }
+  csn_put_str(fx, "],\"env\":{\"GEMINI_API_KEY\":\"caisson-placeholder\","
+                  "\"GOOGLE_GEMINI_BASE_URL\":\"http://gemini.model.caisson.internal\"");
+  csn_spec_env(fx, in->env, fixed, false);
+  csn_put_str(fx, "}");
+  csn_spec_tail(fx, in, true);
+  csn_put_str(fx, "}");
+}
+
+/* --- the stream --- */
+
+/* Tells the text that was gathered. */
+static void end_text(csn_view *v, bool keep) {
+  csn_agent_run *run = v->run;
+  if (run->result_len == 0) return;
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_TEXT);
+  csn_put_field_text(v->e->fx, "text", csn_span_of(run->result, run->result_len));
+  if (run->result_cut) csn_put_field_u64(v->e->fx, "text_len", run->result_true_len);
+  csn_event_close(v->e, at);
+  if (!keep) csn_run_no_text(run);
+}
+
+static void on_init(csn_view *v) {
+  csn_run_conversation(v, csn_view_id(v, N_SESSION_ID));
+  if (!csn_view_get(v, N_MODEL, 0)->cut) csn_agent_set_model(v->run, csn_view_text(v, N_MODEL, 0));
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_INIT);
+  csn_put_text(v, "agent_session_id", N_SESSION_ID, 0);
+  csn_put_text(v, "model", N_MODEL, 0);
+  csn_event_close(v->e, at);
+}
+
+static void on_message(csn_view *v) {
+  if (!csn_view_is(v, N_ROLE, 0, "assistant")) {
+    csn_put_raw_event(v, "unmapped", csn_view_text(v, N_TYPE, 0), csn_view_text(v, N_ROLE, 0));
+    return;
+  }
+  csn_run_said(v);
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_TEXT_DELTA);
+  csn_put_long_text(v, "text", "text_len", csn_view_get(v, N_CONTENT, 0));
+  csn_event_close(v->e, at);
+  csn_run_text(v, N_CONTENT, true);
+}
+
+static void on_tool_use(csn_view *v) {
+  static const uint8_t files[3] = {N_INPUT_FILE, N_INPUT_ABSOLUTE, N_INPUT_PATH};
+  if (v->run->live.turns == 0) csn_run_said(v);
+  end_text(v, false);
+  csn_usage_add(&v->run->usage, &(csn_usage){.tool_calls = 1});
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_TOOL_CALL);
+  csn_put_text(v, "tool_use_id", N_TOOL_ID, 0);
+  csn_put_text(v, "tool", N_TOOL_NAME, 0);
+  csn_put_json(v, "input", "input_head", "input_len", csn_view_get(v, N_PARAMETERS, 0));
+  for (uint32_t i = 0; i < 3; i++) {
+    if (csn_view_get(v, files[i], 0)->kind != CSN_JK_STRING) continue;
+    csn_put_text(v, "file", files[i], 0);
+    break;
+  }
+  csn_put_text(v, "command", N_INPUT_COMMAND, 0);
+  csn_event_close(v->e, at);
+}
+
+static void on_tool_result(csn_view *v) {
+  bool is_error = !csn_view_is(v, N_STATUS, 0, "success");
+  bool has_output = csn_view_text(v, N_OUTPUT, 0).len > 0;
+  if (is_error && csn_view_is(v, N_ERROR_TYPE, 0, "policy_violation")) {
+    uint32_t denied = csn_event_open(v->e, CSN_T_AGENT_PERMISSION_DENIED);
+    csn_put_text(v, "tool_use_id", N_TOOL_ID, 0);
+    csn_put_text(v, "message", N_ERROR_MESSAGE, 0);
+    csn_event_close(v->e, denied);
+  }
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_TOOL_RESULT);
+  csn_put_text(v, "tool_use_id", N_TOOL_ID, 0);
+  csn_put_field_bool(v->e->fx, "is_error", is_error);
+  csn_put_long_text(v, "text", "text_len",
+                    csn_view_get(v, is_error && !has_output ? N_ERROR_MESSAGE : N_OUTPUT, 0));
+  csn_event_close(v->e, at);
+  csn_run_more(v->run);
+}
+
+/* --- the end --- */
+
+/* The API's answer stands in the words: `[API Error: {"error":{"code":401,...`, here with escaped quotes. */
+static uint64_t status_of(csn_span message) {
+  uint64_t status;
+  return csn_number_after(message, "\\\"code\\\":", &status) && status >= 100 && status <= 599 ? status : 0;
+}
+
+static const char *reason_of(csn_span type, uint64_t status) {
+  if (csn_span_is(type, "FatalTurnLimitedError")) return "max_turns";
+  if (csn_span_is(type, "FatalCancellationError")) return "aborted";
+  return status > 0 ? "api_error" : "agent_error";
+}
+
+/* An error on the way. The last one is why the run failed, where its result does not say so itself. */
+static void on_error(csn_view *v) {
+  csn_span message = csn_view_text(v, N_MESSAGE, 0);
+  csn_put_error_event(v, csn_view_text(v, N_SEVERITY, 0), message, status_of(message));
+  if (csn_view_is(v, N_SEVERITY, 0, "error")) csn_run_error(v->run, message, status_of(message));
+}
+
+/* Usage is that of the run alone; input_tokens has the cached ones in it. It says no cost. */
+static csn_usage usage_of(csn_view *v) {
+  uint64_t in = csn_view_count(v, N_STATS_IN), cached = csn_view_count(v, N_STATS_CACHED);
+  csn_usage delta = {.input_tokens = in >= cached ? in - cached : 0,
+                     .output_tokens = csn_view_count(v, N_STATS_OUT),
+                     .cache_read_tokens = cached};
+  csn_price_usage(v->prices, csn_span_of(v->run->model, v->run->model_len), false, &delta);
+  delta.turns = v->run->live.turns;
+  return delta;
+}
+
+static void on_result(csn_view *v) {
+  csn_agent_run *run = v->run;
+  /* Anything but a plain success counts as an error: success must be said, not guessed. */
+  bool is_error = !csn_view_is(v, N_STATUS, 0, "success");
+  end_text(v, true);
+  csn_usage delta = usage_of(v);
+  csn_run_usage(v, &delta);
+  if (is_error) {
+    csn_span type = csn_view_text(v, N_ERROR_TYPE, 0), message = csn_view_text(v, N_ERROR_MESSAGE, 0);
+    uint64_t status = message.len > 0 ? status_of(message) : run->error_status;
+    const char *kind = csn_span_is(type, "unknown") || type.len == 0 ? csn_kind_of_status(status) : NULL;
+    csn_run_result(run, true, csn_span_str(reason_of(type, status)));
+    if (message.len > 0) csn_run_error(run, message, status);
+    csn_text64_set(&run->kind, kind != NULL ? csn_span_str(kind) : type);
+    csn_run_no_text(run);
+  } else {
+    csn_run_result(run, false, csn_span_str("completed"));
+  }
+  csn_put_result_event(v);
+}
+
+static void line(csn_view *v) {
+  csn_span type = csn_view_text(v, N_TYPE, 0);
+  if (csn_span_is(type, "init"))
+    on_init(v);
+  else if (csn_span_is(type, "message"))
+    on_message(v);
+  else if (csn_span_is(type, "tool_use"))
+    on_tool_use(v);
+  else if (csn_span_is(type, "tool_result"))
+    on_tool_result(v);
+  else if (csn_span_is(type, "error"))
+    on_error(v);
+  else if (csn_span_is(type, "result"))
+    on_result(v);
+  else
+    csn_put_raw_event(v, "unmapped", type, csn_span_of(NULL, 0));
+}
+
+/* Retries and what it refuses to start with are told here alone. */
+static void err_line(csn_view *v, csn_span text) {
+  uint64_t attempt, status;
+  if (csn_span_starts(text, "Attempt ") && csn_number_after(text, "Attempt ", &attempt) &&
+      csn_span_has(text, "Retrying")) {
+    csn_fx *fx = v->e->fx;
+    uint32_t at = csn_event_open(v->e, CSN_T_AGENT_RETRY);
+    bool known = csn_number_after(text, "failed with status ", &status);
+    const char *kind = known ? csn_kind_of_status(status) : "connection_failed";
+    csn_put_field_u64(fx, "attempt", attempt);
+    csn_put_field_json(fx, "delay_ms", csn_span_str("null"));
+    if (known)
+      csn_put_field_u64(fx, "status", status);
+    else
+      csn_put_field_json(fx, "status", csn_span_str("null"));
+    csn_put_plain(fx, "error", text);
+    csn_event_close(v->e, at);
+    if (!v->run->has_result) csn_text64_set(&v->run->kind, csn_span_str(kind != NULL ? kind : ""));
+  } else if (csn_span_starts(text, "Error resuming session")) {
+    csn_put_refusal(v, "session_not_found", text);
+  } else if (csn_span_has(text, "is not running in a trusted directory")) {
+    csn_put_refusal(v, "untrusted_workspace", text);
+  } else if (csn_span_starts(text, "Invalid auth method selected")) {
+    csn_put_refusal(v, "no_auth_method", text);
+  }
+}
+
+/* Text that nothing ended any more. */
+static void end(csn_view *v) {
+  if (!v->run->has_result) end_text(v, false);
+}
+
+const csn_dialect csn_gemini_dialect = {
+    .spec = spec, .table = {nodes, N_END}, .line = line, .err_line = err_line, .end = end};

@@ -1,3 +1,219 @@
 #include "csn/dialect.h"
-static const csn_json_node nodes[] = {{0, CSN_JS_KEY, 0, 0, 0, ""}};
-const csn_dialect csn_opencode_dialect = {.table = {nodes, 1}};
+
+/* OpenCode, `run --format json`. A step is one request to the model; nothing marks the end of a run but the
+ * step that ended by "stop", if no other follows. */
+
+/* node, parent, step, key, captured, verbatim, cap */
+#define NODES(X)                                                                                             \
+  X(ROOT, ROOT, KEY, "", 0, 0, 0)                                                                            \
+  X(TYPE, ROOT, KEY, "type", 1, 0, 64)                                                                       \
+  X(SESSION_ID, ROOT, KEY, "sessionID", 1, 0, CSN_ID_CAP)                                                    \
+  X(ERROR, ROOT, KEY, "error", 0, 0, 0)                                                                      \
+  X(ERROR_NAME, ERROR, KEY, "name", 1, 0, 64)                                                                \
+  X(ERROR_DATA, ERROR, KEY, "data", 0, 0, 0)                                                                 \
+  X(ERROR_MESSAGE, ERROR_DATA, KEY, "message", 1, 0, CSN_MESSAGE_CAP)                                        \
+  X(ERROR_STATUS, ERROR_DATA, KEY, "statusCode", 1, 0, 32)                                                   \
+  X(PART, ROOT, KEY, "part", 0, 0, 0)                                                                        \
+  X(PART_MESSAGE, PART, KEY, "messageID", 1, 0, 128)                                                         \
+  X(TEXT, PART, KEY, "text", 1, 0, CSN_FIELD_MAX)                                                            \
+  X(TOOL, PART, KEY, "tool", 1, 0, 256)                                                                      \
+  X(CALL_ID, PART, KEY, "callID", 1, 0, 128)                                                                 \
+  X(STATE, PART, KEY, "state", 0, 0, 0)                                                                      \
+  X(STATUS, STATE, KEY, "status", 1, 0, 64)                                                                  \
+  X(INPUT, STATE, KEY, "input", 1, 1, CSN_FIELD_MAX)                                                         \
+  X(INPUT_FILE, INPUT, KEY, "filePath", 1, 0, 4096)                                                          \
+  X(INPUT_PATH, INPUT, KEY, "path", 1, 0, 4096)                                                              \
+  X(INPUT_COMMAND, INPUT, KEY, "command", 1, 0, 4096)                                                        \
+  X(OUTPUT, STATE, KEY, "output", 1, 0, CSN_FIELD_MAX)                                                       \
+  X(TOOL_ERROR, STATE, KEY, "error", 1, 0, CSN_FIELD_MAX)                                                    \
+  X(METADATA, STATE, KEY, "metadata", 0, 0, 0)                                                               \
+  X(EXIT_CODE, METADATA, KEY, "exit", 1, 0, 32)                                                              \
+  X(REASON, PART, KEY, "reason", 1, 0, 64)                                                                   \
+  X(COST, PART, KEY, "cost", 1, 0, 64)                                                                       \
+  X(TOKENS, PART, KEY, "tokens", 0, 0, 0)                                                                    \
+  X(TOKENS_IN, TOKENS, KEY, "input", 1, 0, 32)                                                               \
+  X(TOKENS_OUT, TOKENS, KEY, "output", 1, 0, 32)                                                             \
+  X(TOKENS_THOUGHT, TOKENS, KEY, "reasoning", 1, 0, 32)                                                      \
+  X(CACHE, TOKENS, KEY, "cache", 0, 0, 0)                                                                    \
+  X(CACHE_READ, CACHE, KEY, "read", 1, 0, 32)                                                                \
+  X(CACHE_WRITE, CACHE, KEY, "write", 1, 0, 32)
+
+enum node { NODES(CSN_NODE_ENUM) N_END };
+static const csn_json_node nodes[N_END] = {NODES(CSN_NODE_ROW)};
+_Static_assert(N_END <= CSN_JSON_NODE_MAX, "table too large");
+
+/* --- the command --- */
+
+static void spec(csn_fx *fx, const csn_spec_in *in) {
+  static const char *const fixed[] = {"OPENCODE_CONFIG_CONTENT",
+                                      "ANTHROPIC_API_KEY",
+                                      "OPENAI_API_KEY",
+                                      "GEMINI_API_KEY",
+                                      "GOOGLE_GENERATIVE_AI_API_KEY",
+                                      NULL};
+  csn_put_str(fx, "{\"argv\":[\"opencode\",\"run\",\"--format\",\"json\",\"--auto\",\"--thinking\"");
+  if (in->model.len > 0) {
+    csn_spec_arg_str(fx, "--model");
+    csn_spec_arg(fx, in->model);
+  }
+  if (in->resume_id.len > 0) {
+    csn_spec_arg_str(fx, "--session");
+    csn_spec_arg_escaped(fx, in->resume_id);
+    if (in->fork) csn_spec_arg_str(fx, "--fork");
+  }
+  csn_put_str(fx, "],\"env\":{\"OPENCODE_DISABLE_AUTOUPDATE\":\"1\",\"OPENCODE_DISABLE_MODELS_FETCH\":\"1\"");
+  csn_spec_env(fx, in->env, fixed, false);
+  csn_put_str(fx, "}");
+  csn_spec_tail(fx, in, true);
+  csn_put_str(fx, "}");
+}
+
+/* --- the stream --- */
+
+/* There is no first event of its own: any one names the conversation. */
+static void meet(csn_view *v) {
+  if (v->run->id_len > 0) return;
+  csn_span id = csn_view_id(v, N_SESSION_ID);
+  if (id.len == 0) return;
+  csn_run_conversation(v, id);
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_INIT);
+  csn_put_field_text(v->e->fx, "agent_session_id", id);
+  if (v->run->model_len > 0)
+    csn_put_field_text(v->e->fx, "model", csn_span_of(v->run->model, v->run->model_len));
+  csn_event_close(v->e, at);
+}
+
+/* Whatever was taken for the end was not it. */
+static void go_on(csn_view *v) {
+  v->run->has_result = 0;
+  v->run->is_error = 0;
+  v->run->denied = 0;
+  csn_run_error(v->run, csn_span_of(NULL, 0), 0);
+  csn_run_no_text(v->run);
+}
+
+static void on_step_start(csn_view *v) {
+  csn_turn turn = {.id = csn_view_text(v, N_PART_MESSAGE, 0)};
+  go_on(v);
+  csn_run_turn(v, &turn);
+}
+
+static void on_text(csn_view *v, csn_type type) {
+  uint32_t at = csn_event_open(v->e, type);
+  csn_put_long_text(v, "text", "text_len", csn_view_get(v, N_TEXT, 0));
+  csn_put_text(v, "message_id", N_PART_MESSAGE, 0);
+  csn_event_close(v->e, at);
+  if (type == CSN_T_AGENT_TEXT) csn_run_text(v, N_TEXT, false);
+}
+
+static bool is_rejected(const csn_view *v) {
+  csn_span error = csn_view_text(v, N_TOOL_ERROR, 0);
+  return csn_span_has(error, "rejected permission") ||
+         csn_span_has(error, "rule which prevents you from using this specific tool call");
+}
+
+/* A call and its result come as one, when it is over. */
+static void on_tool_use(csn_view *v) {
+  csn_fx *fx = v->e->fx;
+  bool is_error = !csn_view_is(v, N_STATUS, 0, "completed");
+  csn_usage_add(&v->run->usage, &(csn_usage){.tool_calls = 1});
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_TOOL_CALL);
+  csn_put_text(v, "tool_use_id", N_CALL_ID, 0);
+  csn_put_text(v, "tool", N_TOOL, 0);
+  csn_put_json(v, "input", "input_head", "input_len", csn_view_get(v, N_INPUT, 0));
+  csn_put_text(v, "file",
+               csn_view_get(v, N_INPUT_FILE, 0)->kind == CSN_JK_STRING ? N_INPUT_FILE : N_INPUT_PATH, 0);
+  csn_put_text(v, "command", N_INPUT_COMMAND, 0);
+  csn_put_text(v, "message_id", N_PART_MESSAGE, 0);
+  csn_event_close(v->e, at);
+  if (is_error && is_rejected(v)) {
+    v->run->denied = 1;
+    csn_run_error(v->run, csn_view_text(v, N_TOOL_ERROR, 0), 0);
+    at = csn_event_open(v->e, CSN_T_AGENT_PERMISSION_DENIED);
+    csn_put_text(v, "tool", N_TOOL, 0);
+    csn_put_text(v, "tool_use_id", N_CALL_ID, 0);
+    csn_put_text(v, "message", N_TOOL_ERROR, 0);
+    csn_event_close(v->e, at);
+  }
+  at = csn_event_open(v->e, CSN_T_AGENT_TOOL_RESULT);
+  csn_put_text(v, "tool_use_id", N_CALL_ID, 0);
+  csn_put_field_bool(fx, "is_error", is_error);
+  csn_put_long_text(v, "text", "text_len", csn_view_get(v, is_error ? N_TOOL_ERROR : N_OUTPUT, 0));
+  if (csn_view_get(v, N_EXIT_CODE, 0)->kind == CSN_JK_NUMBER) csn_put_scalar(v, "exit_code", N_EXIT_CODE, 0);
+  csn_event_close(v->e, at);
+  csn_run_more(v->run);
+}
+
+/* Tokens and cost are those of the step alone. Thoughts are counted apart from the output. */
+static csn_usage usage_of(csn_view *v) {
+  csn_usage delta = {.input_tokens = csn_view_count(v, N_TOKENS_IN),
+                     .output_tokens =
+                         csn_add_sat(csn_view_count(v, N_TOKENS_OUT), csn_view_count(v, N_TOKENS_THOUGHT)),
+                     .cache_read_tokens = csn_view_count(v, N_CACHE_READ),
+                     .cache_write_tokens = csn_view_count(v, N_CACHE_WRITE),
+                     .turns = 1};
+  const csn_json_item *cost = csn_view_get(v, N_COST, 0);
+  bool said = cost->kind == CSN_JK_NUMBER && !cost->cut &&
+              csn_json_nano(csn_json_text(v->j, cost), &delta.cost_nano) && delta.cost_nano > 0;
+  /* A model that its configuration has no price for costs 0. */
+  if (!said) csn_price_usage(v->prices, csn_span_of(v->run->model, v->run->model_len), true, &delta);
+  return delta;
+}
+
+static void on_step_finish(csn_view *v) {
+  csn_agent_run *run = v->run;
+  csn_span reason = csn_view_text(v, N_REASON, 0);
+  csn_usage delta = usage_of(v);
+  csn_run_usage(v, &delta);
+  if (csn_span_is(reason, "stop")) {
+    csn_run_result(run, false, csn_span_str("completed"));
+  } else if (csn_span_is(reason, "tool-calls") || csn_span_is(reason, "unknown")) {
+    /* Another step is to follow, except behind a refusal. */
+    if (!run->denied) return;
+    csn_run_result(run, true, csn_span_str("permission_denied"));
+    csn_run_no_text(run);
+  } else {
+    csn_run_result(run, true, reason.len > 0 ? reason : csn_span_str("agent_error"));
+    csn_run_no_text(run);
+  }
+}
+
+static void on_error(csn_view *v) {
+  csn_span name = csn_view_text(v, N_ERROR_NAME, 0), message = csn_view_text(v, N_ERROR_MESSAGE, 0);
+  uint64_t status = csn_view_count(v, N_ERROR_STATUS);
+  csn_put_error_event(v, name, message, status);
+  csn_run_result(v->run, true, csn_span_str(status > 0 ? "api_error" : "agent_error"));
+  csn_run_error(v->run, message, status);
+  csn_text64_set(&v->run->kind, name);
+  csn_run_no_text(v->run);
+}
+
+static void line(csn_view *v) {
+  csn_span type = csn_view_text(v, N_TYPE, 0);
+  meet(v);
+  if (csn_span_is(type, "step_start"))
+    on_step_start(v);
+  else if (csn_span_is(type, "text"))
+    on_text(v, CSN_T_AGENT_TEXT);
+  else if (csn_span_is(type, "reasoning"))
+    on_text(v, CSN_T_AGENT_THINKING);
+  else if (csn_span_is(type, "tool_use"))
+    on_tool_use(v);
+  else if (csn_span_is(type, "step_finish"))
+    on_step_finish(v);
+  else if (csn_span_is(type, "error"))
+    on_error(v);
+  else
+    csn_put_raw_event(v, "unmapped", type, csn_span_of(NULL, 0));
+}
+
+static void err_line(csn_view *v, csn_span text) {
+  if (csn_span_has(text, "Session not found")) csn_put_refusal(v, "session_not_found", text);
+}
+
+static void end(csn_view *v) {
+  if (v->run->has_result) csn_put_result_event(v);
+}
+
+const csn_dialect csn_opencode_dialect = {
+    .spec = spec, .table = {nodes, N_END}, .line = line, .err_line = err_line, .end = end};

@@ -146,8 +146,7 @@ void csn_run_text(csn_view *v, uint32_t node, bool append) {
 void csn_run_result(csn_agent_run *run, bool is_error, csn_span reason) {
   run->has_result = 1;
   run->is_error = is_error;
-  run->message_len = 0;
-  run->error_status = 0;
+  if (!is_error) csn_run_error(run, csn_span_of(NULL, 0), 0);
   csn_text64_set(&run->reason, reason);
 }
 
@@ -215,8 +214,10 @@ static void put_plain(csn_fx *fx, csn_span raw, uint32_t cap) {
   }
 }
 
-void csn_put_plain_message(csn_fx *fx, csn_span raw) {
-  csn_put_str(fx, ",\"message\":\"");
+void csn_put_plain(csn_fx *fx, const char *key, csn_span raw) {
+  csn_put_str(fx, ",\"");
+  csn_put_str(fx, key);
+  csn_put_str(fx, "\":\"");
   put_plain(fx, raw, CSN_MESSAGE_CAP);
   csn_put_str(fx, "\"");
 }
@@ -224,7 +225,7 @@ void csn_put_plain_message(csn_fx *fx, csn_span raw) {
 void csn_put_refusal(csn_view *v, const char *reason, csn_span raw_line) {
   csn_agent_run *run = v->run;
   uint32_t at = open_error(v, csn_span_str(reason));
-  csn_put_plain_message(v->e->fx, raw_line);
+  csn_put_plain(v->e->fx, "message", raw_line);
   csn_event_close(v->e, at);
   csn_text64_set(&run->refusal, csn_span_str(reason));
   if (run->has_result) return;

@@ -84,8 +84,8 @@ void csn_run_usage(csn_view *v, const csn_usage *delta);
 /* The string of `node` becomes the run's text, or is put behind what is there; cut at CSN_FIELD_MAX. */
 void csn_run_text(csn_view *v, uint32_t node, bool append);
 void csn_run_no_text(csn_agent_run *run);
-/* The dialect's end marker: the run has succeeded, or failed for `reason` (escaped). The error of an earlier
- * marker is forgotten. */
+/* The dialect's end marker: the run has succeeded, which makes an earlier error forgotten, or failed for
+ * `reason` (escaped). */
 void csn_run_result(csn_agent_run *run, bool is_error, csn_span reason);
 /* Words and HTTP status (0: none) of the run's error. */
 void csn_run_error(csn_agent_run *run, csn_span message, uint64_t status);
@@ -102,9 +102,8 @@ bool csn_span_has(csn_span text, const char *part);
 /* What follows the first `part`; the whole text when it is not there. */
 csn_span csn_span_after(csn_span text, const char *part);
 bool csn_span_starts(csn_span text, const char *start);
-/* Field "message" with a line of plain text: escaped, without ANSI sequences, cut after CSN_MESSAGE_CAP
- * bytes. */
-void csn_put_plain_message(csn_fx *fx, csn_span raw);
+/* A field with a line of plain text: escaped, without ANSI sequences, cut after CSN_MESSAGE_CAP bytes. */
+void csn_put_plain(csn_fx *fx, const char *key, csn_span raw);
 /* A line of plain text says why the agent cannot run: emits agent.error, and keeps reason and words for the
  * outcome. */
 void csn_put_refusal(csn_view *v, const char *reason, csn_span raw_line);

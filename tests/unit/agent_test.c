@@ -1,0 +1,139 @@
+/* agent_test.c - dialects over several runs: what is resumed, what each run used, how the command is written.
+ */
+#include "drive.h"
+
+static drive d;
+
+static void feed_transcript(const char *name, uint32_t run) {
+  char path[200];
+  size_t len;
+  snprintf(path, sizeof path, "tests/fixtures/transcripts/%s.jsonl", name);
+  uint8_t *bytes = slurp(path, &len);
+  drive_feed(&d, CSN_STREAM_STDOUT, run, bytes, len, 4096);
+  free(bytes);
+}
+
+/* Runs a request as run `id` with a transcript as its output; the log then holds that run alone. */
+static void run_with(uint32_t id, const char *request, const char *transcript) {
+  drive_clear(&d);
+  drive_ev(&d, CSN_EV_RUN, 0, request);
+  drive_ev(&d, CSN_EV_RUN_LOADED, id, request);
+  drive_ev(&d, CSN_EV_RUN_STARTED, id, "");
+  if (transcript != NULL) feed_transcript(transcript, id);
+  drive_end(&d, id, EXITED_0);
+}
+
+static void create(const char *request) {
+  drive_init(&d);
+  drive_ev(&d, CSN_EV_CREATE, 0, request);
+  drive_ev(&d, CSN_EV_SANDBOX_READY, 0, "");
+}
+
+/* Every size of the out-box, and a new instance for every feed, give the same events. */
+static void sizes_and_reloads(const char *agent, const char *name) {
+  static uint8_t image[CSN_SNAPSHOT_MAX];
+  char path[200];
+  size_t len;
+  snprintf(path, sizeof path, "tests/fixtures/transcripts/%s/%s.jsonl", agent, name);
+  uint8_t *bytes = slurp(path, &len);
+  drive_run(&d, agent);
+  drive_clear(&d);
+  drive_feed(&d, CSN_STREAM_STDOUT, 1, bytes, len, CSN_FEED_MAX);
+  drive_end(&d, 1, EXITED_0);
+  char *want = strdup(d.log);
+  bool same = true;
+  for (uint32_t cap = CSN_FEED_FX_MIN; cap <= CSN_OUT_CAP; cap += 40000) {
+    drive_run(&d, agent);
+    drive_clear(&d);
+    d.fx_cap = cap;
+    drive_feed(&d, CSN_STREAM_STDOUT, 1, bytes, len, 1000);
+    drive_end(&d, 1, EXITED_0);
+    same = same && strcmp(want, d.log) == 0 && !d.gap;
+  }
+  ok(same, "%s/%s: every size of the out-box gives the same effects", agent, name);
+  drive_run(&d, agent);
+  drive_clear(&d);
+  size_t at = 0;
+  for (size_t line = 0; line < len; line++) {
+    if (bytes[line] != '\n') continue;
+    drive_feed(&d, CSN_STREAM_STDOUT, 1, bytes + at, line + 1 - at, CSN_FEED_MAX);
+    at = line + 1;
+    int32_t size = csn_session_save(&d.s, image, sizeof image);
+    if (csn_session_load(&d.s, csn_span_of(image, (uint32_t)size)) != CSN_ERR_OK) break;
+  }
+  drive_end(&d, 1, EXITED_0);
+  ok(strcmp(want, d.log) == 0 && !d.gap, "%s/%s: a new instance behind every line changes nothing", agent,
+     name);
+  free(want);
+  free(bytes);
+}
+
+/* Usage is cumulative over the thread (24, 48, 60 tokens of input): each run reports its own part. */
+static void codex_resumes(void) {
+  create("{\"agent\":\"codex\",\"model\":\"gpt-5.5\"}");
+  run_with(1, "{\"prompt\":\"-\"}", "codex/success");
+  ok(!has(&d, "\"resume\"") && !has(&d, "\"fork\""), "codex: the first run is a new thread");
+  ok(has(&d, "\"input_tokens\":24,\"output_tokens\":46,"), "codex: usage of the first run");
+  ok(has(&d, "\"cost_usd\":0.0015,"),
+     "codex: priced by the model that was asked for: 24 x 5 + 46 x 30 micro-dollars");
+  run_with(2, "{\"prompt\":\"-\"}", "codex/resume");
+  ok(has(&d, "\"argv\":[\"codex\",\"exec\",\"resume\",\"01a1fbf3-3179-7db3-87e2-206b98610987\","),
+     "codex: the second run resumes the thread");
+  ok(has(&d, "\"input_tokens\":24,\"output_tokens\":29,"), "codex: 48 less 24, 75 less 46");
+  run_with(3, "{\"prompt\":\"-\"}", "codex/resume-last");
+  ok(has(&d, "\"input_tokens\":12,\"output_tokens\":10,"), "codex: 60 less 48, 85 less 75");
+  run_with(4, "{\"prompt\":\"-\",\"resume\":false}", "codex/mcp");
+  ok(!has(&d, "\"resume\"") && has(&d, "\"input_tokens\":36,\"output_tokens\":45,"),
+     "codex: a new thread counts from zero");
+  run_with(5, "{\"prompt\":\"-\"}", NULL);
+  ok(has(&d, "\"resume\",\"01a1fbf8-6427-7aa3-ba47-82a210ece32c\""), "codex: the newest thread is resumed");
+}
+
+/* Cost and modelUsage of Claude Code are cumulative as well; Gemini's and OpenCode's usage is not. */
+static void others_resume(void) {
+  create("{\"agent\":\"claude-code\"}");
+  run_with(1, "{\"prompt\":\"-\"}", "claude-code/resume-1-first");
+  run_with(2, "{\"prompt\":\"-\"}", "claude-code/resume-2-followup");
+  ok(has(&d, "\"--resume\",\"11111111-2222-4333-8444-555555555555\"") && has(&d, "\"cost_usd\":0.000856,"),
+     "claude-code: 0.00336 less 0.002504");
+  create("{\"agent\":\"gemini\"}");
+  run_with(1, "{\"prompt\":\"-\"}", "gemini/success");
+  run_with(2, "{\"prompt\":\"-\"}", "gemini/resume-by-id");
+  ok(has(&d, "\"--resume\",\"6eaacadb-ca70-4920-92b9-6a732ba2cdfe\"") &&
+         has(&d, "\"input_tokens\":12,\"output_tokens\":10,"),
+     "gemini: usage of the run alone");
+  create("{\"agent\":\"opencode\"}");
+  run_with(1, "{\"prompt\":\"-\"}", "opencode/success");
+  run_with(2, "{\"prompt\":\"-\"}", "opencode/resume-continue");
+  ok(has(&d, "\"--session\",\"ses_e0407b32dffeqRsRK9euMsimKL\"") &&
+         has(&d, "\"input_tokens\":12,\"output_tokens\":9,"),
+     "opencode: usage of the run alone");
+}
+
+/* The system prompt is data in every command, whatever it holds. */
+static void quoting(void) {
+  create("{\"agent\":\"codex\",\"system_prompt\":\"a\\\"b\\\\c\\n\\u0001\\u007fd'=\"}");
+  run_with(1, "{\"prompt\":\"-\",\"model\":\"gpt-5.5\"}", NULL);
+  ok(has(&d, "\"-c\",\"developer_instructions=\\\"a\\\\\\\"b\\\\\\\\c\\\\u000a\\\\u0001\\\\u007fd'=\\\"\""),
+     "codex: the system prompt as a TOML string");
+  ok(has(&d, ",\"-m\",\"gpt-5.5\"") &&
+         has(&d, ",\"-\"],\"env\":{\"OPENAI_API_KEY\":\"caisson-placeholder\"},") &&
+         has(&d, "\"stdin\":\"prompt\""),
+     "codex: the prompt is on standard input, the key a placeholder");
+  create("{\"agent\":\"gemini\",\"env\":{\"GEMINI_API_KEY\":\"mine\",\"A\":\"b\"}}");
+  run_with(1, "{\"prompt\":\"-\"}", NULL);
+  ok(has(&d, "\"GEMINI_API_KEY\":\"caisson-placeholder\"") && !has(&d, "mine") && has(&d, "\"A\":\"b\""),
+     "gemini: a key of the caller's own stays outside");
+}
+
+int main(void) {
+  sizes_and_reloads("codex", "tools-gpt-5.5");
+  sizes_and_reloads("codex", "large-output");
+  sizes_and_reloads("gemini", "success");
+  sizes_and_reloads("opencode", "success");
+  codex_resumes();
+  others_resume();
+  quoting();
+  free(d.log);
+  return done();
+}
