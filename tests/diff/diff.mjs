@@ -41,17 +41,17 @@ function inWasm(agent, input, chunk) {
   return sha256(parts);
 }
 
-const dirs = ["tests/fixtures/transcripts/claude-code/", "tests/fuzz/corpus/agent/"];
-const files = dirs
-  .flatMap((dir) =>
-    readdirSync(dir)
-      .filter((f) => !f.endsWith(".md"))
-      .map((f) => dir + f),
-  )
-  .sort();
+const list = (dir) =>
+  readdirSync(dir)
+    .filter((f) => !f.endsWith(".md"))
+    .map((f) => dir + f)
+    .sort();
+const TRANSCRIPTS = "tests/fixtures/transcripts/";
+const seeds = list("tests/fuzz/corpus/agent/");
 let count = 0;
 let failed = 0;
-for (const agent of ["claude-code", "shell"]) {
+for (const agent of ["claude-code", "codex", "gemini", "opencode", "shell"]) {
+  const files = [...list(`${TRANSCRIPTS}${agent === "shell" ? "claude-code" : agent}/`), ...seeds];
   for (const chunk of [65536, 4096, 61, 1]) {
     const wrong = [];
     for (const file of files) {

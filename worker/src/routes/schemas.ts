@@ -59,9 +59,10 @@ const envVars = z
 
 /* --- agents and files ------------------------------------------------------------------------------------------- */
 
-export const AgentNameSchema = z
-  .enum(["claude-code", "shell"])
-  .openapi("AgentName", { description: "`claude-code` runs prompts; `shell` runs commands." });
+export const AgentNameSchema = z.enum(["claude-code", "codex", "gemini", "opencode", "shell"]).openapi("AgentName", {
+  description:
+    "`claude-code`, `codex` (Codex), `gemini` (Gemini CLI) and `opencode` run prompts; `shell` runs commands.",
+});
 export type AgentName = z.infer<typeof AgentNameSchema>;
 
 const workspacePath = z.string().superRefine((value, ctx) => {
