@@ -13,13 +13,16 @@ ifndef V
 endif
 .SECONDARY:
 
-.PHONY: help setup build demo dev test check bench fmt clean worker-types test-all test-worker test-e2e lint
+.PHONY: help setup agents build demo dev test check bench fmt clean worker-types test-all test-worker test-e2e lint
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 setup: ## install what is missing: distribution packages, npm packages, C sources, the agent CLI
 	@scripts/setup.sh all
+
+agents: setup ## install Codex, Gemini CLI and OpenCode as well (about 850 MB)
+	@scripts/setup.sh agents codex gemini opencode
 
 # The recipes below start make anew after set-up, so that what set-up brings is there when the rules are read.
 build: setup ## core.wasm, the native programs, the Worker's types

@@ -40,11 +40,25 @@ function portIsFree(port) {
 /** What the sandbox sees read-only under /opt/caisson. */
 function binds() {
   const arch = process.arch === "arm64" ? "arm64" : "x64";
-  return [
+  const list = [
     [need(join(BUILD, "caisson-run"), "build"), "/opt/caisson/bin/caisson-run"],
     [need(join(ROOT, `node_modules/node-linux-${arch}/bin/node`), "build"), "/opt/caisson/bin/node"],
     [need(join(BUILD, "agents/claude-code/claude"), "build"), "/opt/caisson/bin/claude"],
   ];
+  for (const name of OPTIONAL_AGENTS) {
+    if (!hasAgent(name)) continue;
+    list.push([join(BUILD, "agents", name, "node_modules"), `/opt/caisson/agents/${name}/node_modules`]);
+    list.push([join(ROOT, "sandbox-sdk-shim/agents", name, name), `/opt/caisson/bin/${name}`]);
+  }
+  return list;
+}
+
+/** The agents that `make agents` installs. */
+export const OPTIONAL_AGENTS = ["codex", "gemini", "opencode"];
+
+/** Whether an optional agent is installed: the stamp of its whole installation is there. */
+export function hasAgent(name) {
+  return existsSync(join(BUILD, ".setup", `${name}.lock`)) && existsSync(join(BUILD, "agents", name, "node_modules"));
 }
 
 /** Starts a program in a group of its own that gets SIGTERM when this process dies, however it dies. */
@@ -211,7 +225,9 @@ function migrate(dir, env) {
  * port     of the Worker; 0 for any
  * vars     more Worker variables
  * engineDir where the sandboxes' files are
- * model    {fallback, paceMs, scriptsDir}; a scripted model is used when `apiKey` is absent
+ * model    {fallback, paceMs, scriptsDir}; a scripted model is used for each vendor whose key is absent
+ * apiKey   of Anthropic; null for the scripted model whatever the environment says
+ * otherKeys {OPENAI_API_KEY, GEMINI_API_KEY}
  * Returns {url, dir, modelKind, modelLog, engine, stop()}; stop() ends all that was started.
  */
 export async function startLocal({
@@ -219,6 +235,7 @@ export async function startLocal({
   port = 8787,
   vars = {},
   apiKey = process.env.ANTHROPIC_API_KEY,
+  otherKeys = apiKey === null ? {} : process.env,
   model = {},
   engineDir = join(dir, "engine"),
   onStep = () => {},
@@ -237,23 +254,26 @@ export async function startLocal({
 
     const modelLog = [];
     const workerVars = { ...vars };
-    if (apiKey) {
-      workerVars.ANTHROPIC_API_KEY = apiKey;
-      if (process.env.ANTHROPIC_BASE_URL && !vars.ANTHROPIC_UPSTREAM)
-        workerVars.ANTHROPIC_UPSTREAM = process.env.ANTHROPIC_BASE_URL;
-    } else {
-      onStep("starting the scripted model server");
-      const key = `sk-ant-scripted-${randomBytes(16).toString("hex")}`;
-      const server = await startModel({
-        scripts: loadScripts(model.scriptsDir ?? join(ROOT, "tests/fixtures/model-scripts")),
-        fallback: model.fallback ?? "demo",
-        paceMs: model.paceMs ?? 0,
-        key,
-        log: (entry) => modelLog.push(entry),
-      });
-      started.push(() => server.close());
-      workerVars.ANTHROPIC_API_KEY = key;
-      workerVars.ANTHROPIC_UPSTREAM = `http://127.0.0.1:${server.port}`;
+    const keys = {
+      ANTHROPIC: apiKey,
+      OPENAI: otherKeys.OPENAI_API_KEY,
+      GEMINI: otherKeys.GEMINI_API_KEY,
+    };
+    if (apiKey && process.env.ANTHROPIC_BASE_URL && !vars.ANTHROPIC_UPSTREAM)
+      workerVars.ANTHROPIC_UPSTREAM = process.env.ANTHROPIC_BASE_URL;
+    onStep("starting the scripted model server");
+    const scriptedKey = `sk-ant-scripted-${randomBytes(16).toString("hex")}`;
+    const server = await startModel({
+      scripts: loadScripts(model.scriptsDir ?? join(ROOT, "tests/fixtures/model-scripts")),
+      fallback: model.fallback ?? "demo",
+      paceMs: model.paceMs ?? 0,
+      key: scriptedKey,
+      log: (entry) => modelLog.push(entry),
+    });
+    started.push(() => server.close());
+    for (const [vendor, key] of Object.entries(keys)) {
+      workerVars[`${vendor}_API_KEY`] = key || scriptedKey;
+      if (!key) workerVars[`${vendor}_UPSTREAM`] = `http://127.0.0.1:${server.port}`;
     }
 
     onStep("starting the sandbox engine");

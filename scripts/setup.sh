@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the build needs and the machine lacks: distribution packages, npm packages, the pinned agent CLI.
-# usage: scripts/setup.sh packages|npm|agents|all
+# Installs what the build needs and the machine lacks: distribution packages, npm packages, the pinned agent CLIs.
+# usage: scripts/setup.sh packages|npm|all
+#        scripts/setup.sh agents [NAME...]   claude-code (the default), codex, gemini, opencode
 # Run again it does nothing and says nothing. Needs root (or sudo) only while a distribution package is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -88,7 +89,7 @@ npm_packages() {
   esac
 }
 
-agents() {
+claude_code() {
   local dir=build/agents/claude-code src=sandbox-sdk-shim/agents/claude-code
   mkdir -p "$dir"
   cp "$src/package.json" "$src/package-lock.json" "$dir/"
@@ -102,10 +103,47 @@ agents() {
   "$dir/claude" --version >/dev/null 2>&1 || die "the installed Claude Code CLI does not start: $dir/claude --version"
 }
 
+# An agent that is run as its npm package is: the launcher beside its lock file is what a sandbox sees as the program.
+npm_agent() { # NAME WHAT PROGRAM-PATTERN
+  local dir=build/agents/$1 src=sandbox-sdk-shim/agents/$1 program
+  mkdir -p "$dir"
+  cp "$src/package.json" "$src/package-lock.json" "$dir/"
+  cmp -s "$dir/package-lock.json" "build/.setup/$1.lock" && [ -d "$dir/node_modules" ] && return 0
+  npm_ci "$dir" "build/.setup/$1.lock" "$2"
+  # shellcheck disable=SC2086
+  program=$(ls -d $dir/node_modules/$3 2>/dev/null | head -n 1)
+  if [ -z "$program" ] || ! run_agent "$program" --version >/dev/null 2>&1; then
+    rm -f "build/.setup/$1.lock"
+    die "$1 has no program for $(uname -s) $(uname -m), or it does not start: $program --version"
+  fi
+}
+
+run_agent() {
+  case "$1" in
+    *.js) "$PWD/node_modules/.bin/node" "$@" ;;
+    *) "$@" ;;
+  esac
+}
+
+agents() {
+  local name arch=x64
+  [ "$(uname -m)" = aarch64 ] && arch=arm64
+  [ $# -gt 0 ] || set -- claude-code
+  for name in "$@"; do
+    case "$name" in
+      claude-code) claude_code ;;
+      codex) npm_agent codex "Codex (about 400 MB)" "@openai/codex-linux-$arch/vendor/*/bin/codex" ;;
+      gemini) npm_agent gemini "Gemini CLI (about 100 MB)" "@google/gemini-cli/bundle/gemini.js" ;;
+      opencode) npm_agent opencode "OpenCode (about 350 MB)" "opencode-linux-$arch*/bin/opencode" ;;
+      *) die "no agent $name; there are claude-code, codex, gemini and opencode" ;;
+    esac
+  done
+}
+
 case "${1:-all}" in
   packages) packages ;;
   npm) npm_packages ;;
-  agents) agents ;;
+  agents) shift; agents "$@" ;;
   all) packages; npm_packages; scripts/fetch-deps.sh; agents ;;
-  *) die "usage: scripts/setup.sh packages|npm|agents|all" ;;
+  *) die "usage: scripts/setup.sh packages|npm|agents [NAME...]|all" ;;
 esac

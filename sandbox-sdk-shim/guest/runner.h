@@ -16,6 +16,7 @@
   (1024 * 1024)               /* bytes of spec.json: argv and environment of the core's bounds, escaped */
 #define RUN_RECORD_MAX   4096 /* bytes of exit.json; taken on disk before the program starts */
 #define RUN_ARG_MAX      256  /* items: argv and environment each */
+#define RUN_FILE_MAX     16   /* items: files of a spec */
 #define RUN_PIECE        (48 * 1024) /* raw bytes in one line of `follow`; 64 KiB as base64 */
 #define RUN_HEARTBEAT_MS 5000
 #define RUN_GRACE_MAX_MS 60000
@@ -34,10 +35,18 @@ typedef enum run_reason {
   RUN_RUNNER_LOST
 } run_reason;
 
+/* A file that is there, readable by its owner alone, before the program starts. */
+typedef struct run_file {
+  const char *path; /* absolute, without "." and ".." */
+  const char *text;
+} run_file;
+
 typedef struct run_spec {
   char *argv[RUN_ARG_MAX + 1]; /* NULL-terminated; argv[0] is looked up in PATH */
   char *env[RUN_ARG_MAX + 1];  /* NULL-terminated NAME=value, laid over the caller's environment */
   char *cwd;
+  run_file files[RUN_FILE_MAX];
+  size_t file_count;
   bool stdin_prompt;        /* standard input is the file `prompt`; else /dev/null */
   int64_t wall_ms;          /* > 0 */
   int64_t grace_ms;         /* 0..RUN_GRACE_MAX_MS */
@@ -63,6 +72,10 @@ int run_error(int status, const char *error, const char *path, const char *detai
 /* Reads DIR/spec.json into *spec, whose strings live as long as the process.
  * Returns RUN_OK, or has printed why and returns RUN_BAD_SPEC or RUN_FAILED. */
 int run_spec_read(int dir_fd, run_spec *spec);
+
+/* Writes the spec's files, making the directories they need. Returns RUN_OK, or has printed why and returns
+ * RUN_FAILED. */
+int run_files_write(const run_spec *spec);
 
 /* Opens the spool directory; -1 after printing why. */
 int run_open_dir(const char *path);

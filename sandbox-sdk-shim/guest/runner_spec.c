@@ -62,6 +62,32 @@ static int read_env(const cJSON *object, run_spec *spec) {
   return RUN_OK;
 }
 
+/* Absolute, and nothing in it that leads elsewhere than it says. */
+static bool is_plain_path(const char *path) {
+  if (path[0] != '/') return false;
+  for (const char *part = path; *part == '/';) {
+    part++;
+    size_t len = strcspn(part, "/");
+    if (len == 0 || (len == 1 && part[0] == '.') || (len == 2 && part[0] == '.' && part[1] == '.'))
+      return false;
+    part += len;
+  }
+  return true;
+}
+
+static int read_files(const cJSON *object, run_spec *spec) {
+  if (object == NULL) return RUN_OK;
+  if (!cJSON_IsObject(object)) return bad("/files", "must be an object of strings");
+  const cJSON *item;
+  cJSON_ArrayForEach(item, object) {
+    if (!cJSON_IsString(item) || !is_plain_path(item->string))
+      return bad("/files", "must be an object of strings whose names are absolute paths");
+    if (spec->file_count == RUN_FILE_MAX) return bad("/files", "has too many items");
+    spec->files[spec->file_count++] = (run_file){item->string, item->valuestring};
+  }
+  return RUN_OK;
+}
+
 /* A whole number in min..max; `absent` (when it is in range itself) if the field is not there. */
 static bool read_number(const cJSON *root, const char *name, int64_t min, int64_t max, int64_t absent,
                         int64_t *out) {
@@ -84,6 +110,7 @@ int run_spec_read(int dir_fd, run_spec *spec) {
   if (!cJSON_IsObject(root)) return bad("spec.json", "is not one JSON object");
   int rc = read_argv(cJSON_GetObjectItemCaseSensitive(root, "argv"), spec);
   if (rc == RUN_OK) rc = read_env(cJSON_GetObjectItemCaseSensitive(root, "env"), spec);
+  if (rc == RUN_OK) rc = read_files(cJSON_GetObjectItemCaseSensitive(root, "files"), spec);
   if (rc != RUN_OK) return rc;
   const cJSON *cwd = cJSON_GetObjectItemCaseSensitive(root, "cwd");
   if (!cJSON_IsString(cwd) || cwd->valuestring[0] != '/') return bad("/cwd", "must be an absolute path");

@@ -45,6 +45,7 @@ int run_start(const char *dir) {
   }
   run_spec spec;
   int rc = run_spec_read(dir_fd, &spec);
+  if (rc == RUN_OK) rc = run_files_write(&spec);
   if (rc != RUN_OK) return rc;
   fflush(NULL);
   pid_t pid = fork();

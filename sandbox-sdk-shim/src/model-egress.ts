@@ -3,43 +3,105 @@
  */
 import type { Env } from "../../worker/src/env.js";
 
-/**
- * Hosts that stand for the model. An agent that is given the second as its base URL does not take it for the vendor's own
- * service: Claude Code asks that for managed settings and policy limits over HTTPS first, which is not intercepted, and
- * repeats itself for 17 s before it starts.
- */
-export const MODEL_HOSTS = ["api.anthropic.com", "model.caisson.internal"] as const;
-const DEFAULT_UPSTREAM = "https://api.anthropic.com";
+/** A vendor of models: which hosts stand for it, and what of it a sandbox may ask. */
+interface Provider {
+  readonly name: string;
+  /**
+   * The vendor's own host, and one of ours that an agent gets as its base URL. An agent does not take the latter for the
+   * vendor's own service: Claude Code asks that for managed settings and policy limits first.
+   */
+  readonly hosts: readonly string[];
+  /** The interface's paths that leave. The rest of it (files, batches, keys of an organization) is the operator's account. */
+  readonly paths: RegExp;
+  readonly upstream: string;
+  readonly keyName: "ANTHROPIC_API_KEY" | "OPENAI_API_KEY" | "GEMINI_API_KEY";
+  readonly upstreamName: "ANTHROPIC_UPSTREAM" | "OPENAI_UPSTREAM" | "GEMINI_UPSTREAM";
+  /** The headers that carry a key. */
+  readonly auth: (key: string) => readonly [string, string];
+  /** An error in the interface's own shape, so that its clients report it in words. */
+  readonly error: (status: number, type: string, message: string) => unknown;
+}
+
+const PROVIDERS: readonly Provider[] = [
+  {
+    name: "Anthropic",
+    hosts: ["api.anthropic.com", "model.caisson.internal"],
+    paths: /^\/v1\/(messages(\/count_tokens)?|models(\/[^/]+)?)$/,
+    upstream: "https://api.anthropic.com",
+    keyName: "ANTHROPIC_API_KEY",
+    upstreamName: "ANTHROPIC_UPSTREAM",
+    auth: (key) => ["x-api-key", key],
+    error: (_status, type, message) => ({ type: "error", error: { type, message } }),
+  },
+  {
+    name: "OpenAI",
+    hosts: ["api.openai.com", "openai.model.caisson.internal"],
+    paths: /^\/v1\/(responses(\/compact)?|chat\/completions|models(\/[^/]+)?)$/,
+    upstream: "https://api.openai.com",
+    keyName: "OPENAI_API_KEY",
+    upstreamName: "OPENAI_UPSTREAM",
+    auth: (key) => ["authorization", `Bearer ${key}`],
+    error: (_status, type, message) => ({ error: { message, type, param: null, code: null } }),
+  },
+  {
+    name: "Gemini",
+    hosts: ["generativelanguage.googleapis.com", "gemini.model.caisson.internal"],
+    paths:
+      /^\/v1(beta)?\/models(\/[^/:]+(:(streamGenerateContent|generateContent|countTokens|embedContent|batchEmbedContents))?)?$/,
+    upstream: "https://generativelanguage.googleapis.com",
+    keyName: "GEMINI_API_KEY",
+    upstreamName: "GEMINI_UPSTREAM",
+    auth: (key) => ["x-goog-api-key", key],
+    error: (code, type, message) => ({ error: { code, message, status: type.toUpperCase() } }),
+  },
+];
+
+/** Hosts that stand for a model's interface. */
+export const MODEL_HOSTS = PROVIDERS.flatMap(({ hosts }) => hosts);
 
 /** Headers that the sandbox may not choose, or that belong to the connection it used. */
 const DROPPED = [
   "x-api-key",
+  "x-goog-api-key",
   "authorization",
   "proxy-authorization",
+  "openai-organization",
+  "openai-project",
+  "x-goog-user-project",
   "host",
   "connection",
   "accept-encoding",
   "cf-connecting-ip",
 ];
 
-/** Forwards a request for one of MODEL_HOSTS, streaming both ways. Only paths under /v1/ leave. */
+/** Forwards a request for one of MODEL_HOSTS, streaming both ways. Only the paths of model calls leave. */
 export async function modelEgress(request: Request, env: Env): Promise<Response> {
   const url = new URL(request.url);
-  if (!url.pathname.startsWith("/v1/"))
-    return modelError(403, "permission_error", "only /v1/ of this host is reachable from a sandbox");
+  const provider = PROVIDERS.find(({ hosts }) => hosts.includes(url.hostname));
+  if (provider === undefined) return Response.json({ error: "not a model's host" }, { status: 403 });
+  const refuse = (status: number, type: string, message: string): Response =>
+    Response.json(provider.error(status, type, message), { status });
+  if (!provider.paths.test(url.pathname))
+    return refuse(403, "permission_error", `${url.pathname} of this host is not reachable from a sandbox`);
   // An empty variable is an absent one: an empty header would only hide what is missing.
-  const key = env.ANTHROPIC_API_KEY || undefined;
-  if (key === undefined && env.ANTHROPIC_UPSTREAM === undefined) {
-    return modelError(401, "authentication_error", "this Worker has no model key: set ANTHROPIC_API_KEY");
-  }
+  const key = env[provider.keyName] || undefined;
+  const base = env[provider.upstreamName] || undefined;
+  if (key === undefined && base === undefined)
+    return refuse(
+      401,
+      "authentication_error",
+      `this Worker has no key for ${provider.name}'s models: set ${provider.keyName}`,
+    );
   const headers = new Headers();
   for (const [name, value] of request.headers) {
     if (!DROPPED.includes(name) && !name.startsWith("x-caisson-")) headers.append(name, value);
   }
-  if (key !== undefined) headers.set("x-api-key", key);
-  const upstream = new URL(env.ANTHROPIC_UPSTREAM ?? DEFAULT_UPSTREAM);
+  if (key !== undefined) headers.set(...provider.auth(key));
+  const upstream = new URL(base ?? provider.upstream);
   upstream.pathname = upstream.pathname.replace(/\/$/, "") + url.pathname;
   upstream.search = url.search;
+  // A key in the query would go before the one in the header.
+  if (upstream.searchParams.has("key")) upstream.searchParams.delete("key");
   try {
     return await fetch(upstream, {
       method: request.method,
@@ -50,11 +112,6 @@ export async function modelEgress(request: Request, env: Env): Promise<Response>
     });
   } catch (error) {
     console.error("model egress:", error);
-    return modelError(502, "api_error", `the model endpoint ${upstream.origin} does not answer`);
+    return refuse(502, "api_error", `the model endpoint ${upstream.origin} does not answer`);
   }
-}
-
-/** An error in the shape of the Anthropic API, so that its clients report it in words. */
-function modelError(status: number, type: string, message: string): Response {
-  return Response.json({ type: "error", error: { type, message } }, { status });
 }

@@ -1,7 +1,16 @@
 /** caisson-run from outside: every reason a run can end with, the spool, and following it. */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { after, describe, test } from "node:test";
@@ -79,6 +88,24 @@ describe("caisson-run", () => {
     assert.equal(record.signal, null);
     assert.equal(record.stdout_bytes, out.length);
     assert.ok(record.ended_ms >= record.started_ms && record.max_rss_kb > 0);
+  });
+
+  test("files are laid out before the program starts, and a link in their place is not followed", () => {
+    const at = join(root, "files");
+    const victim = join(root, "victim");
+    mkdirSync(at);
+    writeFileSync(victim, "untouched");
+    symlinkSync(victim, join(at, "link"));
+    const files = { [join(at, "deep/er/a.json")]: '{"é":1}', [join(at, "link")]: "new", [join(at, "empty")]: "" };
+    const { out } = ran(
+      spool({ argv: ["sh", "-c", `cd ${at} && cat deep/er/a.json link empty && stat -c %a link deep`], files }),
+    );
+    assert.equal(out.toString(), '{"é":1}new600\n700\n');
+    assert.equal(readFileSync(victim, "utf8"), "untouched");
+    assert.deepEqual(readdirSync(at).sort(), ["deep", "empty", "link"]);
+    const start = call("start", spool({ argv: ["true"], files: { [join(victim, "below")]: "" } }));
+    assert.equal(start.status, 70);
+    assert.equal(JSON.parse(start.stderr).path, join(victim, "below"));
   });
 
   test("output of the fastest programs is never lost", () => {
@@ -248,6 +275,12 @@ describe("caisson-run", () => {
       [{ argv: ["ls", 1] }, "/argv"],
       [{ argv: ["ls"], env: { "A=B": "c" } }, "/env"],
       [{ argv: ["ls"], cwd: "relative" }, "/cwd"],
+      [{ argv: ["ls"], files: ["a"] }, "/files"],
+      [{ argv: ["ls"], files: { a: "relative" } }, "/files"],
+      [{ argv: ["ls"], files: { "/tmp/../etc/a": "up" } }, "/files"],
+      [{ argv: ["ls"], files: { "/tmp/a/": "no name" } }, "/files"],
+      [{ argv: ["ls"], files: { "/tmp/a": 1 } }, "/files"],
+      [{ argv: ["ls"], files: Object.fromEntries(Array.from({ length: 17 }, (_, i) => [`/tmp/a${i}`, ""])) }, "/files"],
       [{ argv: ["ls"], wall_ms: 0 }, "/wall_ms"],
       [{ argv: ["ls"], wall_ms: "1" }, "/wall_ms"],
       [{ argv: ["ls"], stdin: "/etc/passwd" }, "/stdin"],

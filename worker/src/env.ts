@@ -20,10 +20,14 @@ export interface Env {
   readonly CAISSON_ENGINE_TOKEN?: string;
   /** URL under which the local engine reaches this Worker. */
   readonly CAISSON_WORKER_URL?: string;
-  /** Added to model requests on their way out; never enters a sandbox. */
+  /** Added to model requests on their way out, each for its vendor; they never enter a sandbox. */
   readonly ANTHROPIC_API_KEY?: string;
-  /** Where model requests go; https://api.anthropic.com when absent. */
+  readonly OPENAI_API_KEY?: string;
+  readonly GEMINI_API_KEY?: string;
+  /** Where a vendor's model requests go; its own address when absent. */
   readonly ANTHROPIC_UPSTREAM?: string;
+  readonly OPENAI_UPSTREAM?: string;
+  readonly GEMINI_UPSTREAM?: string;
   /** When set, the API asks for it as a bearer token; its holder is the operator. */
   readonly CAISSON_API_KEY?: string;
   /** Signing keys of tokens and static keys: a document that `caisson-token keygen` begins (csn/token.h). */
