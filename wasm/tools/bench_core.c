@@ -14,8 +14,9 @@ EXPORT("in") uint32_t bench_in(void) {
   return (uint32_t)(uintptr_t)in_box;
 }
 
-EXPORT("reset") void bench_reset(void) {
-  csn_json_init(&line, csn_claude_code_table);
+/* `agent` is a csn_agent; 0 stands for Claude Code. */
+EXPORT("reset") void bench_reset(uint32_t agent) {
+  csn_json_init(&line, csn_dialect_of(agent > 0 ? (csn_agent)agent : CSN_AGENT_CLAUDE_CODE)->table);
   fields = bytes = lines = 0;
 }
 
