@@ -22,7 +22,7 @@ export function aside(body) {
   return (body.tools ?? []).length === 0 ? { text: "A scripted title" } : undefined;
 }
 
-export function refuse(status, type, message) {
+export function refuse(_status, type, message) {
   return { error: { message, type, param: null, code: null } };
 }
 

@@ -21,7 +21,7 @@ export function entriesOf(body) {
   return entries;
 }
 
-export function refuse(status, type, message) {
+export function refuse(_status, type, message) {
   return { error: { message, type, param: null, code: null } };
 }
 
