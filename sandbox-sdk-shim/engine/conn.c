@@ -16,6 +16,7 @@
 #define SILENT_MS                                                                                            \
   3000 /* after which a program that says nothing is taken for one that waits for the server */
 #define DRAIN_MS 2000
+#define HALF_MS  60000 /* of silence, after one side of a tunnel has ended */
 #define HTTPS    443u
 #define RECORD   22 /* first byte of a TLS handshake */
 
@@ -121,7 +122,7 @@ static run check_first(conn *c) {
   if (have == 0 && !stream_at_end(c->down)) return RUN_WAIT;
   if (have > 0 && c->named) {
     hello_result r = hello_peek((const uint8_t *)in, have, name);
-    if (r == HELLO_MORE && have < STREAM_IN_ROOM && !stream_at_end(c->down)) return RUN_WAIT;
+    if (r == HELLO_MORE && have < STREAM_IN_ROOM && !stream_has_ended(c->down)) return RUN_WAIT;
     if (r == HELLO_BAD || (r == HELLO_OK && name[0] != '\0' && strcmp(name, c->name) != 0)) {
       conn_log(c, EGRESS_DENY, "TLS asks for another name than the one that was looked up");
       return conn_free(c, true);
@@ -150,6 +151,8 @@ static run tunnel_run(conn *c) {
     conn_log(c, c->x.verdict, "closed");
     return conn_free(c, false);
   }
+  /* A program that was killed looks like one that has said all and listens on. */
+  if (stream_at_end(c->up) || stream_at_end(c->down)) conn_timeout(c, HALF_MS);
   return moved ? RUN_MORE : RUN_WAIT;
 }
 
@@ -213,7 +216,7 @@ static run start_http(conn *c, bool tls) {
 static run sniff_tls(conn *c, const char *in, size_t have) {
   char name[HELLO_NAME_MAX + 1];
   hello_result r = hello_peek((const uint8_t *)in, have, name);
-  if (r == HELLO_MORE) return stream_at_end(c->down) ? conn_free(c, true) : RUN_WAIT;
+  if (r == HELLO_MORE) return stream_has_ended(c->down) ? conn_free(c, true) : RUN_WAIT;
   if (r != HELLO_OK) {
     conn_log(c, EGRESS_DENY, "not a TLS hello that can be relied on");
     return conn_free(c, true);
@@ -332,6 +335,10 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg) {
     return;
   case CONN_HTTP:
     if (relay_timeout(c) == RUN_MORE) conn_run(c);
+    return;
+  case CONN_TUNNEL:
+    conn_log(c, c->x.verdict, "one side ended and the other said no more");
+    conn_free(c, true);
     return;
   default:
     conn_free(c, true);

@@ -125,7 +125,7 @@ run dns_run(conn *c) {
   if (len > QUESTION_MAX) return conn_free(c, true);
   if (c->dns != NULL) return RUN_WAIT;
   if (have < 2 || have < 2 + len)
-    return stream_at_end(c->down) || c->down_ended ? conn_free(c, false) : RUN_WAIT;
+    return stream_has_ended(c->down) || c->down_ended ? conn_free(c, false) : RUN_WAIT;
   if (stream_room(c->down) < DNS_ANSWER_MAX + 2) return RUN_WAIT;
   uint8_t msg[QUESTION_MAX];
   memcpy(msg, in + 2, len);

@@ -272,8 +272,9 @@ void net_close(sandbox *sb);
 
 /* ---- ca.c, reach.c ---- */
 const char *ca_open(const char *state_dir);
-/* --resolve NAME:ADDRESS; false: it is not. */
+/* --resolve NAME:ADDRESS and --resolver ADDRESS[:PORT]; false: it is not. */
 bool reach_override(const char *text);
+bool reach_resolver(const char *text);
 
 /* ---- ports.c, pump.c ---- */
 /* The host port that leads to `port` of the sandbox; 0 with errno. */

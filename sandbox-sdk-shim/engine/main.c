@@ -35,6 +35,8 @@ static const char usage[] =
     "                      memory_mb, cpus, processes, disk_mb, inodes, file_size_mb, open_files\n"
     "  --resolve NAME:ADDR address of a host for sandboxes, instead of the resolver's; repeatable\n"
     "  --lease SECONDS     a sandbox that no Worker asks about for so long is ended; default 1800, 0: never\n"
+    "  --resolver ADDR     where names are looked up for sandboxes, ADDRESS[:PORT]; default "
+    "/etc/resolv.conf\n"
     "  --log-level LEVEL   error, warn, info (default) or debug\n"
     "  --dry-run NAME      print the plan of a sandbox and leave\n"
     "\n"
@@ -68,12 +70,13 @@ static char *absolute(const char *path) {
 }
 
 static void parse_options(int argc, char **argv) {
-  static const struct option options[] = {
-      {"port", 1, NULL, 'p'},    {"token-file", 1, NULL, 't'}, {"state-dir", 1, NULL, 's'},
-      {"guest", 1, NULL, 'g'},   {"bind-ro", 1, NULL, 'b'},    {"log-level", 1, NULL, 'l'},
-      {"dry-run", 1, NULL, 'd'}, {"limit", 1, NULL, 'm'},      {"help", 0, NULL, 'h'},
-      {"version", 0, NULL, 'v'}, {"resolve", 1, NULL, 'r'},    {"lease", 1, NULL, 'e'},
-      {NULL, 0, NULL, 0}};
+  static const struct option options[] = {{"port", 1, NULL, 'p'},      {"token-file", 1, NULL, 't'},
+                                          {"state-dir", 1, NULL, 's'}, {"guest", 1, NULL, 'g'},
+                                          {"bind-ro", 1, NULL, 'b'},   {"log-level", 1, NULL, 'l'},
+                                          {"dry-run", 1, NULL, 'd'},   {"limit", 1, NULL, 'm'},
+                                          {"help", 0, NULL, 'h'},      {"version", 0, NULL, 'v'},
+                                          {"resolve", 1, NULL, 'r'},   {"lease", 1, NULL, 'e'},
+                                          {"resolver", 1, NULL, 'R'},  {NULL, 0, NULL, 0}};
   for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
     unsigned port = 0;
     switch (c) {
@@ -95,6 +98,9 @@ static void parse_options(int argc, char **argv) {
       break;
     case 'l':
       log_level(optarg);
+      break;
+    case 'R':
+      if (!reach_resolver(optarg)) fail("--resolver %s: not ADDRESS[:PORT]", optarg);
       break;
     case 'r':
       if (!reach_override(optarg)) fail("--resolve %s: not NAME:ADDRESS", optarg);

@@ -53,6 +53,17 @@ bool reach_override(const char *text) {
   return true;
 }
 
+static char *own_resolver;
+
+bool reach_resolver(const char *text) {
+  struct sockaddr_storage sa;
+  int len = sizeof sa;
+  if (evutil_parse_sockaddr_port(text, (struct sockaddr *)&sa, &len) != 0) return false;
+  free(own_resolver);
+  own_resolver = strdup(text);
+  return own_resolver != NULL;
+}
+
 /* The machine's resolver, read again when the machine has moved to another network. */
 static struct evdns_base *resolver(void) {
   static struct evdns_base *dns;
@@ -70,7 +81,9 @@ static struct evdns_base *resolver(void) {
   } else {
     evdns_base_clear_nameservers_and_suspend(dns);
   }
-  if (evdns_base_resolv_conf_parse(dns, DNS_OPTIONS_ALL, RESOLV_CONF) != 0)
+  if (own_resolver != NULL)
+    evdns_base_nameserver_ip_add(dns, own_resolver);
+  else if (evdns_base_resolv_conf_parse(dns, DNS_OPTIONS_ALL, RESOLV_CONF) != 0)
     log_line(LOG_WARN, "no resolver: " RESOLV_CONF " cannot be read; names of the outside are not found");
   evdns_base_resume(dns);
   return dns;

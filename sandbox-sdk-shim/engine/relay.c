@@ -280,7 +280,7 @@ static run read_request(conn *c) {
   if (have == 0) return stream_at_end(c->down) ? conn_free(c, false) : RUN_WAIT;
   switch (http_request(in, have, &h, &used, &why)) {
   case HTTP1_MORE:
-    if (stream_at_end(c->down)) return conn_free(c, false);
+    if (stream_has_ended(c->down)) return conn_free(c, false);
     if (!c->reading) conn_timeout(c, HEAD_MS);
     c->reading = true;
     return RUN_WAIT;
@@ -417,7 +417,7 @@ static run read_answer(conn *c) {
       }
     }
   }
-  if (stream_at_end(c->up) || stream_error(c->up) != 0 || have >= STREAM_IN_ROOM)
+  if (stream_has_ended(c->up) || stream_error(c->up) != 0 || have >= STREAM_IN_ROOM)
     return cut(c, "the connection ended before the answer");
   return RUN_WAIT;
 }

@@ -360,6 +360,10 @@ void stream_take(stream *s, size_t len) {
   watch_input(s);
 }
 
+bool stream_has_ended(const stream *s) {
+  return s->got_end;
+}
+
 bool stream_at_end(const stream *s) {
   return s->got_end && s->in_len == 0;
 }

@@ -35,7 +35,9 @@ int stream_error(const stream *s);
 /* The bytes at the front of the input. */
 const char *stream_input(const stream *s, size_t *len);
 void stream_take(stream *s, size_t len);
-/* The peer will send no more, and all of it has been taken. */
+/* The peer will send no more; what it has sent may still be in the input. */
+bool stream_has_ended(const stream *s);
+/* The same, and all of it has been taken. */
 bool stream_at_end(const stream *s);
 /* How much stream_put takes now. */
 size_t stream_room(const stream *s);

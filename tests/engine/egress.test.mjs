@@ -120,9 +120,8 @@ print(s.makefile("rb").read().decode().split("\\r\\n")[-1])
     const down = await box.exec("curl -s http://api.example.com/down | tr -d y | wc -c; rm /tmp/big");
     assert.equal(down.stdout.trim(), "0");
   });
-  test("a side that does not read stops the other: nothing piles up in the engine", async (t) => {
+  test("a side that does not read stops the other: nothing piles up in the engine", async () => {
     const rss = () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${engine.child.pid}/status`, "utf8"))[1]);
-    if (user === "nobody") t.diagnostic("the engine's status is not its own user's to read");
     let sent = 0;
     const held = [];
     worker.on["/stuck-up"] = (req) => held.push(req.pause());
@@ -192,7 +191,7 @@ print(total)
     const expected = await box.exec(
       "head -c 3000000 /dev/zero | curl -sv -H 'Expect: 100-continue' --data-binary @- http://api.example.com/e 2>&1 | grep -aE '^< HTTP|POST 3'",
     );
-    assert.match(expected.stdout, /100 Continue[\s\S]*201[\s\S]*POST 3000000/);
+    assert.match(expected.stdout, /100 Continue.*201.*POST 3000000/s);
     const lines = await python(
       box,
       `${RAW}

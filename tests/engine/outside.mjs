@@ -1,4 +1,5 @@
 /** What sandboxes talk to in the tests of their way out: a Worker's stand-in, and servers of the outside. */
+import { createReadStream, statSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
 
@@ -8,18 +9,21 @@ const listening = (server) => new Promise((done) => server.listen(0, "127.0.0.1"
 
 /**
  * The Worker as the engine sees it. `answer(req, res, body)` may be replaced through `on`: a table from the path of the URL
- * that was asked for; what is not in it is answered with method and length. `seen` has every request in order.
+ * that was asked for; `files` serves directories under such a path; everything else is answered with method and length. `seen` has every request in order.
  */
 export async function startWorker() {
   const seen = [];
   const on = {};
   const upgrades = {};
+  const files = {};
   const server = http.createServer((req, res) => {
     const url = req.headers["x-caisson-egress-url"] ?? "";
     const entry = { method: req.method, url: req.url, asked: url, headers: req.headers, body: undefined };
     seen.push(entry);
     const path = /^https?:\/\/[^/]*([^?]*)/.exec(url)?.[1];
     if (path in on) return on[path](req, res, entry);
+    const under = Object.keys(files).find((prefix) => path?.startsWith(`${prefix}/`));
+    if (under !== undefined) return sendFile(res, files[under] + path.slice(under.length));
     const parts = [];
     req.on("data", (d) => parts.push(d));
     req.on("end", () => {
@@ -32,16 +36,29 @@ export async function startWorker() {
     const path = /^https?:\/\/[^/]*([^?]*)/.exec(req.headers["x-caisson-egress-url"] ?? "")?.[1];
     upgrades[path]?.(req, socket, head) ?? socket.destroy();
   });
+  const sockets = new Set();
+  server.on("connection", (socket) => sockets.add(socket.on("close", () => sockets.delete(socket))));
   const port = await listening(server);
   return {
     seen,
     on,
     upgrades,
+    files,
     port,
     url: `http://localhost:${port}/egress?box=1`,
     last: () => seen.at(-1),
-    stop: () => new Promise((done) => server.close(done) && server.closeAllConnections()),
+    stop: () =>
+      new Promise((done) => {
+        server.close(done);
+        for (const socket of sockets) socket.destroy();
+      }),
   };
+}
+
+function sendFile(res, path) {
+  if (!statSync(path, { throwIfNoEntry: false })?.isFile()) return res.writeHead(404).end();
+  res.writeHead(200);
+  createReadStream(path).pipe(res);
 }
 
 /** A server for HTTP or raw TCP on loopback: {port, stop}. */
@@ -53,15 +70,12 @@ export async function startTcp(onSocket) {
     onSocket(socket);
   });
   const port = await listening(server);
-  return {
-    port,
-    sockets,
-    stop: () =>
-      new Promise((done) => {
-        server.close(done);
-        for (const socket of sockets) socket.destroy();
-      }),
-  };
+  const stop = () =>
+    new Promise((done) => {
+      server.close(done);
+      for (const socket of sockets) socket.destroy();
+    });
+  return { port, sockets, stop };
 }
 
 export async function startHttp(handler) {
@@ -90,11 +104,11 @@ export const RAW = `
 import socket, sys
 def talk(data, host="api.example.com", port=80, half=False):
     s = socket.create_connection((host, port), 10)
-    s.sendall(data)
-    if half: s.shutdown(socket.SHUT_WR)
     s.settimeout(10)
     got = b""
     try:
+        s.sendall(data)
+        if half: s.shutdown(socket.SHUT_WR)
         while True:
             d = s.recv(65536)
             if not d: break
