@@ -126,7 +126,140 @@ static void quoting(void) {
      "gemini: a key of the caller's own stays outside");
 }
 
+/* A copy of a conversation counts on from where the original stood; both can be gone on with. */
+static void forks(void) {
+  create("{\"agent\":\"codex\",\"model\":\"gpt-5.5\"}");
+  run_with(1, "{\"prompt\":\"-\",\"fork\":true}", "codex/fork-1-first");
+  ok(!has(&d, "\"fork\"") && has(&d, "\"input_tokens\":300,\"output_tokens\":49,"),
+     "codex: a fork of nothing is a new thread");
+  run_with(2, "{\"prompt\":\"-\",\"fork\":true}", "codex/fork-2-fork");
+  ok(has(&d, "\"argv\":[\"codex\",\"exec\",\"fork\",\"01a1fd2f-7de3-7552-bf2e-09fe692cb8bc\","),
+     "codex: a fork of the thread");
+  ok(has(&d, "\"input_tokens\":10,\"output_tokens\":1,"), "codex: usage of the fork alone");
+  run_with(3, "{\"prompt\":\"-\"}", NULL);
+  ok(has(&d, "\"resume\",\"01a1fd2f-8060-76e0-bb2e-51082c94451c\""), "codex: the fork is gone on with");
+  run_with(4, "{\"prompt\":\"-\",\"resume\":\"01a1fd2f-7de3-7552-bf2e-09fe692cb8bc\"}",
+           "codex/fork-3-original");
+  ok(has(&d, "\"resume\",\"01a1fd2f-7de3-7552-bf2e-09fe692cb8bc\"") &&
+         has(&d, "\"input_tokens\":10,\"output_tokens\":1,"),
+     "codex: the original is gone on with, and counts from where it stood");
+  create("{\"agent\":\"claude-code\"}");
+  run_with(1, "{\"prompt\":\"-\"}", "claude-code/resume-1-first");
+  run_with(2, "{\"prompt\":\"-\",\"fork\":true}", NULL);
+  ok(has(&d, "\"--resume\",\"11111111-2222-4333-8444-555555555555\",\"--fork-session\""),
+     "claude-code: a fork");
+  create("{\"agent\":\"opencode\"}");
+  run_with(1, "{\"prompt\":\"-\"}", "opencode/success");
+  run_with(2, "{\"prompt\":\"-\",\"fork\":true}", NULL);
+  ok(has(&d, "\"--session\",\"ses_e0407b32dffeqRsRK9euMsimKL\",\"--fork\""), "opencode: a fork");
+}
+
+#define MCP                                                                                                  \
+  "\"mcp\":{\"a\":{\"command\":\"no\\\"de\",\"args\":[\"x\",\"y "                                            \
+  "z\"],\"env\":{\"K\":\"v\\\\\"}},\"r\":{\"url\":\"http://h/\","                                            \
+  "\"headers\":{\"X-Y\":\"q\"}},\"n\":{\"command\":\"c\"}}"
+
+/* MCP servers, in the words of each agent. */
+static void servers(void) {
+  create("{\"agent\":\"claude-code\"," MCP "}");
+  run_with(1, "{\"prompt\":\"-\"}", NULL);
+  ok(has(&d, "\"--mcp-config\",\"{\\\"mcpServers\\\":{"
+             "\\\"a\\\":{\\\"type\\\":\\\"stdio\\\",\\\"command\\\":\\\"no\\\\\\\"de\\\",\\\"args\\\":["
+             "\\\"x\\\",\\\"y z\\\"],"
+             "\\\"env\\\":{\\\"K\\\":\\\"v\\\\\\\\\\\"}},"
+             "\\\"r\\\":{\\\"type\\\":\\\"http\\\",\\\"url\\\":\\\"http://h/"
+             "\\\",\\\"headers\\\":{\\\"X-Y\\\":\\\"q\\\"}},"
+             "\\\"n\\\":{\\\"type\\\":\\\"stdio\\\",\\\"command\\\":\\\"c\\\",\\\"args\\\":[],\\\"env\\\":{}}"
+             "}}\","
+             "\"--strict-mcp-config\""),
+     "claude-code: a JSON argument");
+  create("{\"agent\":\"codex\"," MCP "}");
+  run_with(1, "{\"prompt\":\"-\"}", NULL);
+  ok(has(&d,
+         "\"-c\",\"mcp_servers.a={\\\"command\\\"=\\\"no\\\\\\\"de\\\",\\\"args\\\"=[\\\"x\\\",\\\"y z\\\"],"
+         "\\\"env\\\"={\\\"K\\\"=\\\"v\\\\\\\\\\\"}}\",\"-c\",\"mcp_servers.r={\\\"url\\\"=\\\"http://h/\\\","
+         "\\\"http_headers\\\"={\\\"X-Y\\\"=\\\"q\\\"}}\",\"-c\",\"mcp_servers.n="),
+     "codex: TOML arguments");
+  create("{\"agent\":\"gemini\"," MCP ",\"system_prompt\":\"be \\\"kind\\\"\"}");
+  run_with(1, "{\"prompt\":\"-\",\"max_turns\":7}", NULL);
+  ok(has(&d, "\\\"maxSessionTurns\\\":7}") &&
+         has(&d, "\\\"r\\\":{\\\"trust\\\":true,\\\"httpUrl\\\":\\\"http://h/\\\"") &&
+         has(&d, "/.gemini/GEMINI.md\":\"be \\\"kind\\\"\"}"),
+     "gemini: a settings file, and the system prompt beside it");
+  create("{\"agent\":\"opencode\"," MCP ",\"system_prompt\":\"p\",\"model\":\"m-1\"}");
+  run_with(1, "{\"prompt\":\"-\"}", NULL);
+  ok(has(&d, "\\\"command\\\":[\\\"no\\\\\\\"de\\\",\\\"x\\\",\\\"y z\\\"],\\\"environment\\\":{") &&
+         has(&d, "\\\"command\\\":[\\\"c\\\"],") && has(&d, "\"--model\",\"caisson/m-1\"") &&
+         has(&d, "\\\"models\\\":{\\\"m-1\\\":{}}") && has(&d, "/instructions.md\":\"p\"}"),
+     "opencode: a configuration in the environment");
+}
+
+/* Tool rules, in the words of each agent. */
+static void tools(void) {
+  create("{\"agent\":\"claude-code\",\"tools\":{\"deny\":[\"Bash(rm:*)\"]}}");
+  run_with(1, "{\"prompt\":\"-\"}", NULL);
+  ok(has(&d, "\"--dangerously-skip-permissions\",\"--settings\",\"{\\\"permissions\\\":{\\\"allow\\\":[],"
+             "\\\"deny\\\":[\\\"Bash(rm:*)\\\"]}}\""),
+     "claude-code: all but what is denied");
+  create("{\"agent\":\"claude-code\",\"tools\":{\"allow\":[\"Read\"]}}");
+  run_with(1, "{\"prompt\":\"-\"}", NULL);
+  ok(has(&d, "\"--permission-mode\",\"dontAsk\"") && !has(&d, "skip-permissions"),
+     "claude-code: nothing but what is allowed");
+  create("{\"agent\":\"gemini\",\"tools\":{\"allow\":[\"run_shell_command(ls)\"],\"deny\":[\"run_shell_"
+         "command(rm -rf)\",\"x\"]}}");
+  run_with(1, "{\"prompt\":\"-\"}", NULL);
+  ok(has(&d, "\\\"tools\\\":{\\\"core\\\":[\\\"run_shell_command(ls)\\\"]}") && has(&d, "\"--policy\",") &&
+         has(&d, "/policy.toml\":\"[[rule]]\\ntoolName = \\\"run_shell_command\\\"\\ncommandPrefix = \\\"rm "
+                 "-rf\\\"\\n"
+                 "decision = \\\"deny\\\"\\npriority = 900\\n[[rule]]\\ntoolName = \\\"x\\\"\\ndecision"),
+     "gemini: a list of tools and a policy");
+  create("{\"agent\":\"opencode\",\"tools\":{\"allow\":[\"bash(echo *)\",\"read\",\"bash(ls)\"],"
+         "\"deny\":[\"bash(echo b)\",\"edit\"]}}");
+  run_with(1, "{\"prompt\":\"-\"}", NULL);
+  ok(has(&d, "\\\"permission\\\":{\\\"*\\\":\\\"deny\\\",\\\"bash\\\":{\\\"*\\\":\\\"deny\\\",\\\"echo "
+             "*\\\":\\\"allow\\\","
+             "\\\"ls\\\":\\\"allow\\\",\\\"echo b\\\":\\\"deny\\\"},\\\"read\\\":{\\\"*\\\":\\\"allow\\\"},"
+             "\\\"edit\\\":{\\\"*\\\":\\\"deny\\\"}}"),
+     "opencode: patterns by tool, denials last");
+}
+
+/* Claude Code's other formats. */
+static void formats(void) {
+  create("{\"agent\":\"claude-code\"}");
+  run_with(1, "{\"prompt\":\"-\",\"partial_messages\":true}", NULL);
+  ok(has(&d, "\"stream-json\",\"--verbose\",\"--include-partial-messages\""),
+     "partial messages are asked for");
+  run_with(2, "{\"prompt\":\"-\",\"output_format\":\"json\"}", NULL);
+  ok(has(&d, "\"--output-format\",\"json\""), "one line at the end is asked for");
+  static const struct {
+    const char *text, *exit, *want;
+  } ends[] = {
+      {"Done: é\n", EXITED_0, "\"type\":\"run.succeeded\",\"reason\":\"completed\""},
+      {"Execution error\n", EXITED_0, "\"type\":\"run.interrupted\",\"reason\":\"no_result\""},
+      {"Invalid API key", "{\"reason\":\"exited\",\"exit_code\":1,\"signal\":null}",
+       "\"type\":\"run.failed\",\"reason\":\"agent_error\""},
+      {"Error: Reached max turns (1)", "{\"reason\":\"exited\",\"exit_code\":1,\"signal\":null}",
+       "\"type\":\"run.failed\",\"reason\":\"max_turns\""},
+      {"", "{\"reason\":\"signalled\",\"exit_code\":null,\"signal\":9}", "\"type\":\"run.interrupted\""},
+  };
+  for (uint32_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+    static const char request[] = "{\"prompt\":\"-\",\"output_format\":\"text\"}";
+    uint32_t id = i + 3;
+    drive_clear(&d);
+    drive_ev(&d, CSN_EV_RUN, 0, request);
+    drive_ev(&d, CSN_EV_RUN_LOADED, id, request);
+    drive_ev(&d, CSN_EV_RUN_STARTED, id, "");
+    drive_feed(&d, CSN_STREAM_STDOUT, id, ends[i].text, strlen(ends[i].text), 3);
+    drive_end(&d, id, ends[i].exit);
+    ok(has(&d, ends[i].want), "text: %s", ends[i].want);
+  }
+}
+
 int main(void) {
+  forks();
+  servers();
+  tools();
+  formats();
   sizes_and_reloads("codex", "tools-gpt-5.5");
   sizes_and_reloads("codex", "large-output");
   sizes_and_reloads("gemini", "success");

@@ -60,7 +60,111 @@ static char *env_of(uint32_t count, uint32_t bytes_each) {
   return text;
 }
 
+#define AGENT "{\"agent\":\"claude-code\","
+
+static void mcp_requests(void) {
+  create(AGENT "\"mcp\":{}}", CSN_ERR_OK, "");
+  create(AGENT "\"mcp\":{\"a-b_1\":{\"command\":\"node\",\"args\":[\"x\",\"\"],\"env\":{\"K\":\"v\"}},"
+               "\"r\":{\"headers\":{\"X-Y\":\"\"},\"url\":\"https://h/p\"}}}",
+         CSN_ERR_OK, "");
+  create(AGENT "\"mcp\":[]}", CSN_ERR_BAD_TYPE, "/mcp");
+  create(AGENT "\"mcp\":{\"a\":1}}", CSN_ERR_BAD_TYPE, "/mcp/a");
+  create(AGENT "\"mcp\":{\"a\":{}}}", CSN_ERR_MISSING_FIELD, "/mcp/a/command");
+  create(AGENT "\"mcp\":{\"a b\":{\"command\":\"x\"}}}", CSN_ERR_BAD_VALUE, "/mcp/a b");
+  create(AGENT "\"mcp\":{\"-a\":{\"command\":\"x\"}}}", CSN_ERR_BAD_VALUE, "/mcp/-a");
+  create(AGENT "\"mcp\":{\"a\":{\"command\":\"x\"},\"a\":{\"command\":\"x\"}}}", CSN_ERR_BAD_VALUE, "/mcp/a");
+  create(AGENT "\"mcp\":{\"a\":{\"command\":\"\"}}}", CSN_ERR_BAD_VALUE, "/mcp/a/command");
+  create(AGENT "\"mcp\":{\"a\":{\"command\":\"x\",\"cwd\":\"/\"}}}", CSN_ERR_UNKNOWN_FIELD, "/mcp/a/cwd");
+  create(AGENT "\"mcp\":{\"a\":{\"command\":\"x\",\"command\":\"y\"}}}", CSN_ERR_BAD_VALUE, "/mcp/a/command");
+  create(AGENT "\"mcp\":{\"a\":{\"command\":\"x\",\"url\":\"http://h\"}}}", CSN_ERR_BAD_VALUE,
+         "/mcp/a/command");
+  create(AGENT "\"mcp\":{\"a\":{\"url\":\"http://h\",\"env\":{}}}}", CSN_ERR_BAD_VALUE, "/mcp/a/env");
+  create(AGENT "\"mcp\":{\"a\":{\"command\":\"x\",\"headers\":{}}}}", CSN_ERR_BAD_VALUE, "/mcp/a/headers");
+  create(AGENT "\"mcp\":{\"a\":{\"command\":\"x\",\"args\":\"y\"}}}", CSN_ERR_BAD_TYPE, "/mcp/a/args");
+  create(AGENT "\"mcp\":{\"a\":{\"command\":\"x\",\"args\":[\"y\",2]}}}", CSN_ERR_BAD_TYPE, "/mcp/a/args/1");
+  create(AGENT "\"mcp\":{\"a\":{\"command\":\"x\",\"env\":{\"A=\":\"\"}}}}", CSN_ERR_BAD_VALUE,
+         "/mcp/a/env/A=");
+  create(AGENT "\"mcp\":{\"a\":{\"url\":\"file:///etc\"}}}", CSN_ERR_BAD_VALUE, "/mcp/a/url");
+  create(AGENT "\"mcp\":{\"a\":{\"url\":\"http://h/ x\"}}}", CSN_ERR_BAD_VALUE, "/mcp/a/url");
+  create(AGENT "\"mcp\":{\"a\":{\"url\":\"http://h\",\"headers\":{\"a\":\"x\\r\\ny: z\"}}}}",
+         CSN_ERR_BAD_VALUE, "/mcp/a/headers/a");
+  create(AGENT "\"mcp\":{\"a\":{\"url\":\"http://h\",\"headers\":{\"a b\":\"\"}}}}", CSN_ERR_BAD_VALUE,
+         "/mcp/a/headers/a b");
+  create(repeat(AGENT "\"mcp\":{\"a\":{\"command\":\"%s\"}}}", "c", CSN_MCP_BYTES_MAX - 1), CSN_ERR_OK, "");
+  create(repeat(AGENT "\"mcp\":{\"a\":{\"command\":\"%s\"}}}", "c", CSN_MCP_BYTES_MAX), CSN_ERR_TOO_LONG,
+         "/mcp/a/command");
+  char servers[2000];
+  for (uint32_t count = CSN_MCP_COUNT_MAX; count <= CSN_MCP_COUNT_MAX + 1; count++) {
+    char *p = servers + sprintf(servers, AGENT "\"mcp\":{");
+    for (uint32_t i = 0; i < count; i++)
+      p += sprintf(p, "%s\"s%u\":{\"command\":\"x\"}", i == 0 ? "" : ",", i);
+    strcpy(p, "}}");
+    create(servers, count > CSN_MCP_COUNT_MAX ? CSN_ERR_TOO_LONG : CSN_ERR_OK, "/mcp");
+  }
+}
+
+static void tool_requests(void) {
+  create(AGENT "\"tools\":{\"allow\":[\"Read\",\"Bash(git diff:*)\",\"mcp__a__*\"],\"deny\":[]}}", CSN_ERR_OK,
+         "");
+  create(AGENT "\"tools\":[]}", CSN_ERR_BAD_TYPE, "/tools");
+  create(AGENT "\"tools\":{\"ask\":[]}}", CSN_ERR_UNKNOWN_FIELD, "/tools/ask");
+  create(AGENT "\"tools\":{\"deny\":[],\"deny\":[]}}", CSN_ERR_BAD_VALUE, "/tools/deny");
+  create(AGENT "\"tools\":{\"deny\":\"Bash\"}}", CSN_ERR_BAD_TYPE, "/tools/deny");
+  create(AGENT "\"tools\":{\"deny\":[\"Bash\",1]}}", CSN_ERR_BAD_TYPE, "/tools/deny/1");
+  static const char *const bad[] = {"",       "-x",       "(x)", "Bash(",    "Bash()",
+                                    "Bash(x", "Bash(x)y", "a b", "Bash(\\n)"};
+  for (uint32_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    char text[100];
+    sprintf(text, AGENT "\"tools\":{\"deny\":[\"%s\"]}}", bad[i]);
+    create(text, CSN_ERR_BAD_VALUE, "/tools/deny/0");
+  }
+  char rules[2000];
+  for (uint32_t count = CSN_TOOL_RULES_COUNT_MAX; count <= CSN_TOOL_RULES_COUNT_MAX + 1; count++) {
+    char *p = rules + sprintf(rules, AGENT "\"tools\":{\"deny\":[");
+    for (uint32_t i = 0; i < count; i++)
+      p += sprintf(p, "%s\"R%u\"", i == 0 ? "" : ",", i);
+    strcpy(p, "]}}");
+    create(rules, count > CSN_TOOL_RULES_COUNT_MAX ? CSN_ERR_TOO_LONG : CSN_ERR_OK, "/tools/deny/128");
+  }
+  create(repeat(AGENT "\"tools\":{\"deny\":[\"%s\"]}}", "R", CSN_TOOL_RULES_BYTES_MAX), CSN_ERR_OK, "");
+  create(repeat(AGENT "\"tools\":{\"deny\":[\"%s\"]}}", "R", CSN_TOOL_RULES_BYTES_MAX + 1), CSN_ERR_TOO_LONG,
+         "/tools/deny/0");
+}
+
+/* What an agent has no means for is refused by name, wherever "agent" stands in the document. */
+static void unsupported(void) {
+  create("{\"mcp\":{\"a\":{\"command\":\"x\"}},\"agent\":\"shell\"}", CSN_ERR_UNSUPPORTED, "/mcp");
+  create("{\"tools\":{\"deny\":[\"x\"]},\"agent\":\"codex\"}", CSN_ERR_UNSUPPORTED, "/tools");
+  create("{\"agent\":\"codex\",\"tools\":{}}", CSN_ERR_OK, "");
+  create("{\"agent\":\"gemini\",\"tools\":{\"allow\":[\"read_file\"],\"deny\":[\"x\",\"run_shell_command(rm)"
+         "\"]}}",
+         CSN_ERR_OK, "");
+  create("{\"agent\":\"gemini\",\"tools\":{\"allow\":[\"read_file\"],\"deny\":[\"x\",\"write_file(a)\"]}}",
+         CSN_ERR_UNSUPPORTED, "/tools/deny/1");
+  run("codex", "{\"prompt\":\"x\",\"max_turns\":1}", CSN_ERR_UNSUPPORTED, "/max_turns");
+  run("opencode", "{\"prompt\":\"x\",\"max_turns\":1}", CSN_ERR_UNSUPPORTED, "/max_turns");
+  run("gemini", "{\"prompt\":\"x\",\"max_turns\":1}", CSN_ERR_OK, "");
+  run("gemini", "{\"prompt\":\"x\",\"fork\":true}", CSN_ERR_UNSUPPORTED, "/fork");
+  run("codex", "{\"prompt\":\"x\",\"fork\":true}", CSN_ERR_OK, "");
+  run("opencode", "{\"prompt\":\"x\",\"partial_messages\":true}", CSN_ERR_UNSUPPORTED, "/partial_messages");
+  run("codex", "{\"prompt\":\"x\",\"output_format\":\"json\"}", CSN_ERR_UNSUPPORTED, "/output_format");
+  run("claude-code", "{\"prompt\":\"x\",\"output_format\":\"yaml\"}", CSN_ERR_BAD_VALUE, "/output_format");
+  run("claude-code", "{\"prompt\":\"x\",\"output_format\":\"json\",\"partial_messages\":true}",
+      CSN_ERR_BAD_VALUE, "/partial_messages");
+  run("claude-code", "{\"prompt\":\"x\",\"partial_messages\":1}", CSN_ERR_BAD_TYPE, "/partial_messages");
+  run("claude-code", "{\"prompt\":\"x\",\"fork\":true,\"resume\":false}", CSN_ERR_BAD_VALUE, "/fork");
+  run("claude-code", "{\"prompt\":\"x\",\"resume\":\"nobody\"}", CSN_ERR_BAD_VALUE, "/resume");
+  run("claude-code", "{\"prompt\":\"x\",\"resume\":\"--help\"}", CSN_ERR_BAD_VALUE, "/resume");
+  run("claude-code", "{\"prompt\":\"x\",\"resume\":\"\"}", CSN_ERR_BAD_VALUE, "/resume");
+  run("claude-code", "{\"prompt\":\"x\",\"resume\":7}", CSN_ERR_BAD_TYPE, "/resume");
+  run("claude-code", "{\"command\":\"x\",\"fork\":true}", CSN_ERR_BAD_VALUE, "/fork");
+  run("claude-code", "{\"command\":\"x\",\"resume\":\"a\"}", CSN_ERR_BAD_VALUE, "/resume");
+}
+
 int main(void) {
+  mcp_requests();
+  tool_requests();
+  unsupported();
   create("{\"agent\":\"claude-code\"}", CSN_ERR_OK, "");
   create(" {\"agent\" : \"shell\", \"timeout_s\": 1 } ", CSN_ERR_OK, "");
   create("{}", CSN_ERR_MISSING_FIELD, "/agent");

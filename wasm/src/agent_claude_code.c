@@ -111,10 +111,49 @@ _Static_assert(N_END <= CSN_JSON_NODE_MAX, "table too large");
 
 /* --- the command --- */
 
+/* Rules of its own settings. With an allow list what no rule allows, and what it would ask about, is refused.
+ */
+static void put_permissions(csn_fx *fx, csn_span options) {
+  bool allow = csn_option_has(options, CSN_OPT_ALLOW), deny = csn_option_has(options, CSN_OPT_DENY);
+  if (allow)
+    csn_put_str(fx, ",\"--permission-mode\",\"dontAsk\"");
+  else
+    csn_put_str(fx, ",\"--dangerously-skip-permissions\"");
+  if (!allow && !deny) return;
+  csn_put_str(fx, ",\"--settings\",\"");
+  csn_put_doc(fx, "{\"permissions\":{\"allow\":");
+  csn_put_rules(fx, options, CSN_OPT_ALLOW);
+  csn_put_doc(fx, ",\"deny\":");
+  csn_put_rules(fx, options, CSN_OPT_DENY);
+  csn_put_doc(fx, "}}");
+  csn_put_str(fx, "\"");
+}
+
+static void put_servers(csn_fx *fx, csn_span options) {
+  static const csn_mcp_style style = {.is = ":",
+                                      .local = "\"type\":\"stdio\",",
+                                      .remote = "\"type\":\"http\",",
+                                      .args = "args",
+                                      .env = "env",
+                                      .url = "url",
+                                      .headers = "headers"};
+  if (!csn_option_has(options, CSN_OPT_SERVER)) return;
+  csn_put_str(fx, ",\"--mcp-config\",\"");
+  csn_put_doc(fx, "{\"mcpServers\":");
+  csn_put_mcp_servers(fx, options, &style);
+  csn_put_doc(fx, "}");
+  csn_put_str(fx, "\",\"--strict-mcp-config\"");
+}
+
 static void spec(csn_fx *fx, const csn_spec_in *in) {
   static const char *const fixed[] = {"ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "IS_SANDBOX", NULL};
-  csn_put_str(fx, "{\"argv\":[\"claude\",\"-p\",\"--output-format\",\"stream-json\",\"--verbose\","
-                  "\"--dangerously-skip-permissions\"");
+  static const char *const formats[CSN_FORMAT_END] = {"stream-json", "json", "text"};
+  csn_put_str(fx, "{\"argv\":[\"claude\",\"-p\",\"--output-format\"");
+  csn_spec_arg_str(fx, formats[in->format]);
+  csn_spec_arg_str(fx, "--verbose");
+  if (in->partial) csn_spec_arg_str(fx, "--include-partial-messages");
+  put_permissions(fx, in->options);
+  put_servers(fx, in->options);
   if (in->model.len > 0) {
     csn_spec_arg_str(fx, "--model");
     csn_spec_arg(fx, in->model);
@@ -533,5 +572,26 @@ static void err_line(csn_view *v, csn_span text) {
     csn_put_refusal(v, "bad_input", text);
 }
 
-const csn_dialect csn_claude_code_dialect = {
-    .spec = spec, .table = {nodes, N_END}, .line = line, .err_line = err_line};
+/* With the output format text there is the exit status, and words. SIGINT ends with status 0 as well, but
+ * says "Execution error". */
+static void end_text(csn_agent_run *run, int32_t exit_code) {
+  csn_span text = csn_span_of(run->result, run->result_len);
+  if (exit_code == 0) {
+    if (csn_span_is(text, "Execution error") || csn_span_is(text, "Execution error\\n")) return;
+    csn_run_result(run, false, csn_span_str("completed"));
+    return;
+  }
+  bool turns = csn_span_starts(text, "Error: Reached max turns");
+  csn_run_result(run, true, csn_span_str(turns ? "max_turns" : "agent_error"));
+  csn_run_error(run, text, 0);
+  csn_run_no_text(run);
+}
+
+const csn_dialect csn_claude_code_dialect = {.can = CSN_CAN_MCP | CSN_CAN_TOOLS | CSN_CAN_TOOL_ARGS |
+                                                    CSN_CAN_MAX_TURNS | CSN_CAN_FORK | CSN_CAN_PARTIAL |
+                                                    CSN_CAN_FORMAT,
+                                             .spec = spec,
+                                             .table = {nodes, N_END},
+                                             .line = line,
+                                             .err_line = err_line,
+                                             .end_text = end_text};

@@ -53,8 +53,26 @@ static void put_config(csn_fx *fx, const char *key, csn_span value) {
   csn_put_str(fx, ",\"-c\",\"");
   csn_put_str(fx, key);
   csn_put_str(fx, "=\\\"");
-  csn_put_toml(fx, value);
+  csn_put_nested(fx, value);
   csn_put_str(fx, "\\\"\"");
+}
+
+static void put_servers(csn_fx *fx, csn_span options) {
+  static const csn_mcp_style style = {.is = "=",
+                                      .local = "",
+                                      .remote = "",
+                                      .args = "args",
+                                      .env = "env",
+                                      .url = "url",
+                                      .headers = "http_headers"};
+  csn_span name;
+  while (csn_option_find(&options, CSN_OPT_SERVER, &name)) {
+    csn_put_str(fx, ",\"-c\",\"mcp_servers.");
+    csn_put_escaped(fx, name); /* letters, digits, - and _: a key as it is */
+    csn_put_str(fx, "=");
+    csn_put_mcp_server(fx, &options, &style);
+    csn_put_str(fx, "\"");
+  }
 }
 
 static void spec(csn_fx *fx, const csn_spec_in *in) {
@@ -77,6 +95,7 @@ static void spec(csn_fx *fx, const csn_spec_in *in) {
     csn_spec_arg(fx, in->model);
   }
   if (in->system_prompt.len > 0) put_config(fx, "developer_instructions", in->system_prompt);
+  put_servers(fx, in->options);
   csn_spec_arg_str(fx, "-"); /* the prompt is on standard input */
   csn_put_str(fx, "],\"env\":{\"OPENAI_API_KEY\":\"caisson-placeholder\"");
   csn_spec_env(fx, in->env, fixed, false);
@@ -155,9 +174,12 @@ static void on_error(csn_view *v, csn_span message) {
 /* Tool items by their type: an item that begins opens a call, one that ends closes it. Most come twice, but
  * some only when they are over. */
 static uint64_t item_bit(const csn_view *v) {
-  uint64_t n;
   csn_span id = csn_view_text(v, N_ITEM_ID, 0);
-  return csn_number_after(id, "item_", &n) ? UINT64_C(1) << (n & 63) : 0;
+  uint32_t h =
+      2166136261u; /* FNV-1a: ids are item_0, item_1 ..., but those of web searches are the model's */
+  for (uint32_t i = 0; i < id.len; i++)
+    h = (h ^ id.ptr[i]) * 16777619u;
+  return UINT64_C(1) << (h >> 26);
 }
 
 static void put_item_id(csn_view *v) {
@@ -364,5 +386,8 @@ static void err_line(csn_view *v, csn_span text) {
   }
 }
 
-const csn_dialect csn_codex_dialect = {
-    .spec = spec, .table = {nodes, N_END}, .line = line, .err_line = err_line};
+const csn_dialect csn_codex_dialect = {.can = CSN_CAN_MCP | CSN_CAN_FORK,
+                                       .spec = spec,
+                                       .table = {nodes, N_END},
+                                       .line = line,
+                                       .err_line = err_line};

@@ -26,6 +26,7 @@
   X(SEVERITY, ROOT, KEY, "severity", 1, 0, 64)                                                               \
   X(MESSAGE, ROOT, KEY, "message", 1, 0, CSN_MESSAGE_CAP)                                                    \
   X(STATS, ROOT, KEY, "stats", 1, 0, 0)                                                                      \
+  X(STATS_TOTAL, STATS, KEY, "total_tokens", 1, 0, 32)                                                       \
   X(STATS_IN, STATS, KEY, "input_tokens", 1, 0, 32)                                                          \
   X(STATS_OUT, STATS, KEY, "output_tokens", 1, 0, 32)                                                        \
   X(STATS_CACHED, STATS, KEY, "cached", 1, 0, 32)                                                            \
@@ -37,16 +38,69 @@ _Static_assert(N_END <= CSN_JSON_NODE_MAX, "table too large");
 
 /* --- the command --- */
 
+/* It takes a settings file only from where root alone can write, or from its home: this is that. */
+#define HOME  "/var/lib/caisson/agents/gemini"
+#define SHELL "run_shell_command"
+
+static void put_settings(csn_fx *fx, const csn_spec_in *in) {
+  static const csn_mcp_style style = {.is = ":",
+                                      .local = "\"trust\":true,",
+                                      .remote = "\"trust\":true,",
+                                      .args = "args",
+                                      .env = "env",
+                                      .url = "httpUrl",
+                                      .headers = "headers"};
+  csn_put_str(fx, ",\"files\":{\"" HOME "/.gemini/settings.json\":\"");
+  csn_put_doc(fx, "{\"security\":{\"auth\":{\"selectedType\":\"gemini-api-key\"}},"
+                  "\"general\":{\"disableAutoUpdate\":true,\"enableAutoUpdate\":false},"
+                  "\"privacy\":{\"usageStatisticsEnabled\":false}");
+  if (in->max_turns > 0) {
+    csn_put_doc(fx, ",\"model\":{\"maxSessionTurns\":");
+    csn_put_u64(fx, in->max_turns);
+    csn_put_doc(fx, "}");
+  }
+  if (csn_option_has(in->options, CSN_OPT_ALLOW)) {
+    csn_put_doc(fx, ",\"tools\":{\"core\":");
+    csn_put_rules(fx, in->options, CSN_OPT_ALLOW);
+    csn_put_doc(fx, "}");
+  }
+  if (csn_option_has(in->options, CSN_OPT_SERVER)) {
+    csn_put_doc(fx, ",\"mcpServers\":");
+    csn_put_mcp_servers(fx, in->options, &style);
+  }
+  csn_put_doc(fx, "}");
+  csn_put_str(fx, "\"");
+}
+
+/* Denials go by its policy engine: the list of excluded tools does not look at what a tool is called with. */
+static void put_policy(csn_fx *fx, csn_span options) {
+  csn_span rule;
+  csn_put_str(fx, ",\"" HOME "/policy.toml\":\"");
+  while (csn_option_find(&options, CSN_OPT_DENY, &rule)) {
+    csn_span args = csn_rule_args(rule);
+    csn_put_doc(fx, "[[rule]]\ntoolName = ");
+    csn_put_doc_string(fx, csn_rule_tool(rule));
+    if (args.len > 0) {
+      csn_put_doc(fx, "\ncommandPrefix = ");
+      csn_put_doc_string(fx, args);
+    }
+    csn_put_doc(fx, "\ndecision = \"deny\"\npriority = 900\n");
+  }
+  csn_put_str(fx, "\"");
+}
+
 static void spec(csn_fx *fx, const csn_spec_in *in) {
   static const char *const fixed[] = {"GEMINI_API_KEY",
                                       "GOOGLE_API_KEY",
                                       "GOOGLE_GEMINI_BASE_URL",
+                                      "GEMINI_CLI_HOME",
                                       "GEMINI_CLI_TRUST_WORKSPACE",
-                                      "GEMINI_DEFAULT_AUTH_TYPE",
                                       "GEMINI_CLI_SYSTEM_SETTINGS_PATH",
                                       NULL};
+  bool deny = csn_option_has(in->options, CSN_OPT_DENY);
   csn_put_str(fx, "{\"argv\":[\"gemini\",\"--output-format\",\"stream-json\",\"--approval-mode\",\"yolo\","
                   "\"--skip-trust\"");
+  if (deny) csn_put_str(fx, ",\"--policy\",\"" HOME "/policy.toml\"");
   if (in->model.len > 0) { /* without one it asks another model which to take */
     csn_spec_arg_str(fx, "--model");
     csn_spec_arg(fx, in->model);
@@ -56,8 +110,15 @@ static void spec(csn_fx *fx, const csn_spec_in *in) {
     csn_spec_arg_escaped(fx, in->resume_id);
   }
   csn_put_str(fx, "],\"env\":{\"GEMINI_API_KEY\":\"caisson-placeholder\","
-                  "\"GOOGLE_GEMINI_BASE_URL\":\"http://gemini.model.caisson.internal\"");
+                  "\"GOOGLE_GEMINI_BASE_URL\":\"http://gemini.model.caisson.internal\","
+                  "\"GEMINI_CLI_HOME\":\"" HOME "\"");
   csn_spec_env(fx, in->env, fixed, false);
+  /* Else it starts itself a second time, for a larger heap. */
+  csn_spec_default(fx, in->env, "GEMINI_CLI_NO_RELAUNCH", "true");
+  csn_put_str(fx, "}");
+  put_settings(fx, in);
+  if (deny) put_policy(fx, in->options);
+  if (in->system_prompt.len > 0) csn_put_field_raw(fx, HOME "/.gemini/GEMINI.md", in->system_prompt);
   csn_put_str(fx, "}");
   csn_spec_tail(fx, in, true);
   csn_put_str(fx, "}");
@@ -154,11 +215,13 @@ static void on_error(csn_view *v) {
   if (csn_view_is(v, N_SEVERITY, 0, "error")) csn_run_error(v->run, message, status_of(message));
 }
 
-/* Usage is that of the run alone; input_tokens has the cached ones in it. It says no cost. */
+/* Usage is that of the run alone; input_tokens has the cached ones in it. Thoughts are in the total alone. It
+ * says no cost. */
 static csn_usage usage_of(csn_view *v) {
   uint64_t in = csn_view_count(v, N_STATS_IN), cached = csn_view_count(v, N_STATS_CACHED);
+  uint64_t out = csn_view_count(v, N_STATS_OUT), total = csn_view_count(v, N_STATS_TOTAL);
   csn_usage delta = {.input_tokens = in >= cached ? in - cached : 0,
-                     .output_tokens = csn_view_count(v, N_STATS_OUT),
+                     .output_tokens = total >= in && total - in > out ? total - in : out,
                      .cache_read_tokens = cached};
   csn_price_usage(v->prices, csn_span_of(v->run->model, v->run->model_len), false, &delta);
   delta.turns = v->run->live.turns;
@@ -236,5 +299,11 @@ static void end(csn_view *v) {
   if (!v->run->has_result) end_text(v, false);
 }
 
-const csn_dialect csn_gemini_dialect = {
-    .spec = spec, .table = {nodes, N_END}, .line = line, .err_line = err_line, .end = end};
+const csn_dialect csn_gemini_dialect = {.can = CSN_CAN_MCP | CSN_CAN_TOOLS | CSN_CAN_TOOL_ARGS |
+                                               CSN_CAN_MAX_TURNS,
+                                        .args_of = SHELL,
+                                        .spec = spec,
+                                        .table = {nodes, N_END},
+                                        .line = line,
+                                        .err_line = err_line,
+                                        .end = end};

@@ -44,6 +44,113 @@ _Static_assert(N_END <= CSN_JSON_NODE_MAX, "table too large");
 
 /* --- the command --- */
 
+#define INSTRUCTIONS "/var/lib/caisson/agents/opencode/instructions.md"
+
+/* Whether an earlier rule of the list names the same tool. */
+static bool named_before(csn_span options, csn_option_tag tag, csn_span rule) {
+  csn_span other, tool = csn_rule_tool(rule);
+  while (csn_option_find(&options, tag, &other) && other.ptr != rule.ptr) {
+    csn_span have = csn_rule_tool(other);
+    if (have.len == tool.len && memcmp(have.ptr, tool.ptr, tool.len) == 0) return true;
+  }
+  return false;
+}
+
+static bool names(csn_span options, csn_option_tag tag, csn_span tool) {
+  csn_span rule;
+  while (csn_option_find(&options, tag, &rule)) {
+    csn_span have = csn_rule_tool(rule);
+    if (have.len == tool.len && memcmp(have.ptr, tool.ptr, tool.len) == 0) return true;
+  }
+  return false;
+}
+
+/* The patterns of one tool with one verdict. Returns whether a rule names the whole tool. */
+static bool put_patterns(csn_fx *fx, csn_span options, csn_option_tag tag, csn_span tool) {
+  csn_span rule;
+  bool whole = false;
+  while (csn_option_find(&options, tag, &rule)) {
+    csn_span have = csn_rule_tool(rule), args = csn_rule_args(rule);
+    if (have.len != tool.len || memcmp(have.ptr, tool.ptr, tool.len) != 0) continue;
+    if (args.len == 0) whole = true;
+    if (fx == NULL || args.len == 0) continue;
+    csn_put_doc(fx, ",");
+    csn_put_doc_string(fx, args);
+    csn_put_doc(fx, tag == CSN_OPT_ALLOW ? ":\"allow\"" : ":\"deny\"");
+  }
+  return whole;
+}
+
+/* `"tool":{"*":...,"pattern":...}`: of the patterns that fit, the last one counts, so denials come last. */
+static void put_tool(csn_fx *fx, csn_span options, csn_span tool, bool listed) {
+  csn_put_doc(fx, ",");
+  csn_put_doc_string(fx, tool);
+  bool allowed = !listed || put_patterns(NULL, options, CSN_OPT_ALLOW, tool);
+  bool denied = put_patterns(NULL, options, CSN_OPT_DENY, tool);
+  csn_put_doc(fx, allowed && !denied ? ":{\"*\":\"allow\"" : ":{\"*\":\"deny\"");
+  if (!denied) put_patterns(fx, options, CSN_OPT_ALLOW, tool);
+  put_patterns(fx, options, CSN_OPT_DENY, tool);
+  csn_put_doc(fx, "}");
+}
+
+static void put_permission(csn_fx *fx, csn_span options) {
+  bool listed = csn_option_has(options, CSN_OPT_ALLOW);
+  csn_span rest = options, rule;
+  if (!listed && !csn_option_has(options, CSN_OPT_DENY)) return;
+  csn_put_doc(fx, listed ? ",\"permission\":{\"*\":\"deny\"" : ",\"permission\":{\"*\":\"allow\"");
+  while (csn_option_find(&rest, CSN_OPT_ALLOW, &rule))
+    if (!named_before(options, CSN_OPT_ALLOW, rule)) put_tool(fx, options, csn_rule_tool(rule), true);
+  rest = options;
+  while (csn_option_find(&rest, CSN_OPT_DENY, &rule))
+    if (!named_before(options, CSN_OPT_DENY, rule) && !names(options, CSN_OPT_ALLOW, csn_rule_tool(rule)))
+      put_tool(fx, options, csn_rule_tool(rule), listed);
+  csn_put_doc(fx, "}");
+}
+
+static csn_span plain_model(csn_span model) {
+  for (uint32_t i = 0; i < model.len; i++)
+    if (model.ptr[i] == '/') return csn_span_of(NULL, 0);
+  return model;
+}
+
+/* All of the vendors that it knows go through the model gateway, and a model without a vendor is asked for by
+ * Chat Completions. Its own cloud is left out. */
+static void put_config(csn_fx *fx, const csn_spec_in *in) {
+  static const csn_mcp_style style = {.is = ":",
+                                      .local = "\"type\":\"local\",\"enabled\":true,",
+                                      .remote = "\"type\":\"remote\",\"enabled\":true,",
+                                      .args = NULL,
+                                      .env = "environment",
+                                      .url = "url",
+                                      .headers = "headers"};
+  csn_span plain = plain_model(in->model);
+  csn_put_str(fx, ",\"OPENCODE_CONFIG_CONTENT\":\"");
+  csn_put_doc(fx, "{\"autoupdate\":false,\"share\":\"disabled\","
+                  "\"enabled_providers\":[\"anthropic\",\"openai\",\"google\",\"caisson\"],\"provider\":{"
+                  "\"anthropic\":{\"options\":{\"baseURL\":\"http://model.caisson.internal/v1\","
+                  "\"apiKey\":\"caisson-placeholder\"}},"
+                  "\"openai\":{\"options\":{\"baseURL\":\"http://openai.model.caisson.internal/v1\","
+                  "\"apiKey\":\"caisson-placeholder\"}},"
+                  "\"google\":{\"options\":{\"baseURL\":\"http://gemini.model.caisson.internal/v1beta\","
+                  "\"apiKey\":\"caisson-placeholder\"}}");
+  if (plain.len > 0) {
+    csn_put_doc(fx, ",\"caisson\":{\"npm\":\"@ai-sdk/openai-compatible\",\"name\":\"Caisson\",\"options\":{"
+                    "\"baseURL\":\"http://openai.model.caisson.internal/v1\","
+                    "\"apiKey\":\"caisson-placeholder\"},\"models\":{");
+    csn_put_doc_string(fx, plain);
+    csn_put_doc(fx, ":{}}}");
+  }
+  csn_put_doc(fx, "}");
+  if (in->system_prompt.len > 0) csn_put_doc(fx, ",\"instructions\":[\"" INSTRUCTIONS "\"]");
+  if (csn_option_has(in->options, CSN_OPT_SERVER)) {
+    csn_put_doc(fx, ",\"mcp\":");
+    csn_put_mcp_servers(fx, in->options, &style);
+  }
+  put_permission(fx, in->options);
+  csn_put_doc(fx, "}");
+  csn_put_str(fx, "\"");
+}
+
 static void spec(csn_fx *fx, const csn_spec_in *in) {
   static const char *const fixed[] = {"OPENCODE_CONFIG_CONTENT",
                                       "ANTHROPIC_API_KEY",
@@ -53,8 +160,10 @@ static void spec(csn_fx *fx, const csn_spec_in *in) {
                                       NULL};
   csn_put_str(fx, "{\"argv\":[\"opencode\",\"run\",\"--format\",\"json\",\"--auto\",\"--thinking\"");
   if (in->model.len > 0) {
-    csn_spec_arg_str(fx, "--model");
-    csn_spec_arg(fx, in->model);
+    csn_put_str(fx, ",\"--model\",\"");
+    if (plain_model(in->model).len > 0) csn_put_str(fx, "caisson/");
+    csn_put_escaped(fx, in->model);
+    csn_put_str(fx, "\"");
   }
   if (in->resume_id.len > 0) {
     csn_spec_arg_str(fx, "--session");
@@ -62,8 +171,14 @@ static void spec(csn_fx *fx, const csn_spec_in *in) {
     if (in->fork) csn_spec_arg_str(fx, "--fork");
   }
   csn_put_str(fx, "],\"env\":{\"OPENCODE_DISABLE_AUTOUPDATE\":\"1\",\"OPENCODE_DISABLE_MODELS_FETCH\":\"1\"");
+  put_config(fx, in);
   csn_spec_env(fx, in->env, fixed, false);
   csn_put_str(fx, "}");
+  if (in->system_prompt.len > 0) {
+    csn_put_str(fx, ",\"files\":{\"" INSTRUCTIONS "\":\"");
+    csn_put_escaped(fx, in->system_prompt);
+    csn_put_str(fx, "\"}");
+  }
   csn_spec_tail(fx, in, true);
   csn_put_str(fx, "}");
 }
@@ -215,5 +330,10 @@ static void end(csn_view *v) {
   if (v->run->has_result) csn_put_result_event(v);
 }
 
-const csn_dialect csn_opencode_dialect = {
-    .spec = spec, .table = {nodes, N_END}, .line = line, .err_line = err_line, .end = end};
+const csn_dialect csn_opencode_dialect = {.can =
+                                              CSN_CAN_MCP | CSN_CAN_TOOLS | CSN_CAN_TOOL_ARGS | CSN_CAN_FORK,
+                                          .spec = spec,
+                                          .table = {nodes, N_END},
+                                          .line = line,
+                                          .err_line = err_line,
+                                          .end = end};

@@ -10,27 +10,55 @@ void csn_run_id(csn_agent_run *run, csn_span id) {
   memcpy(run->agent_session_id, id.ptr, id.len);
 }
 
-void csn_run_conversation(csn_view *v, csn_span id) {
-  csn_agent_run *run = v->run;
-  csn_conversation *at = v->memory->at;
-  if (id.len == 0 || id.len > CSN_ID_CAP || (run->id_len > 0 && same_id(&at[0], id))) return;
-  csn_run_id(run, id);
+bool csn_is_conversation_id(csn_span id) {
+  if (id.len == 0 || id.len > CSN_ID_CAP) return false;
+  for (uint32_t i = 0; i < id.len; i++) {
+    uint8_t c = id.ptr[i];
+    bool name = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+    /* What comes from the sandbox must not become an option of the next run's command line. */
+    if (!name && (i == 0 || (c != '-' && c != '.' && c != ':'))) return false;
+  }
+  return true;
+}
+
+static uint32_t place_of(const csn_agent_memory *memory, csn_span id) {
   uint32_t i = 0;
-  while (i < CSN_CONVERSATION_MAX && !same_id(&at[i], id))
+  while (i < CSN_CONVERSATION_MAX && !same_id(&memory->at[i], id))
     i++;
-  csn_conversation entry = {0};
+  return i;
+}
+
+bool csn_memory_has(const csn_agent_memory *memory, csn_span id) {
+  return id.len > 0 && place_of(memory, id) < CSN_CONVERSATION_MAX;
+}
+
+/* The entry comes first, a new one with `total`. */
+static void bring_up(csn_agent_memory *memory, csn_span id, csn_usage total) {
+  csn_conversation *at = memory->at, entry = {.total = total};
+  uint32_t i = place_of(memory, id);
   if (i < CSN_CONVERSATION_MAX) {
     entry = at[i];
   } else {
     i = CSN_CONVERSATION_MAX - 1;
     entry.id_len = (uint8_t)id.len;
     memcpy(entry.id, id.ptr, id.len);
-    /* A copy counts on from where the original stood. */
-    if (run->is_fork) entry.total = at[0].total;
-    run->is_fork = 0;
   }
   memmove(at + 1, at, i * sizeof at[0]);
   at[0] = entry;
+}
+
+void csn_memory_use(csn_agent_memory *memory, csn_span id) {
+  bring_up(memory, id, (csn_usage){0});
+}
+
+void csn_run_conversation(csn_view *v, csn_span id) {
+  static const csn_usage none;
+  csn_agent_run *run = v->run;
+  if (id.len == 0 || id.len > CSN_ID_CAP || (run->id_len > 0 && same_id(&v->memory->at[0], id))) return;
+  csn_run_id(run, id);
+  /* A copy counts on from where the original stood. */
+  bring_up(v->memory, id, run->is_fork ? v->memory->at[0].total : none);
+  run->is_fork = 0;
 }
 
 csn_conversation *csn_run_entry(csn_view *v) {
@@ -191,6 +219,18 @@ void csn_put_error_event(csn_view *v, csn_span kind, csn_span message, uint64_t 
   csn_put_field_text(v->e->fx, "message", message);
   if (status > 0) csn_put_field_u64(v->e->fx, "status", status);
   csn_event_close(v->e, at);
+}
+
+void csn_agent_plain(csn_agent_run *run, csn_span raw) {
+  uint32_t room = CSN_FIELD_MAX - run->result_len;
+  uint32_t fits = raw.len <= room / 6u ? raw.len : csn_utf8_whole(csn_span_of(raw.ptr, room / 6u));
+  if (run->result_cut) fits = 0; /* behind a cut nothing can follow */
+  csn_fx text = {run->result, CSN_FIELD_MAX, run->result_len};
+  csn_put_escaped(&text, csn_span_of(raw.ptr, fits)); /* at most six times as long */
+  run->result_len = text.len;
+  if (fits < raw.len) run->result_cut = 1;
+  run->result_true_len =
+      raw.len <= UINT32_MAX - run->result_true_len ? run->result_true_len + raw.len : UINT32_MAX;
 }
 
 /* Length of the ANSI control sequence at the start of `text`, 0 when there is none. */

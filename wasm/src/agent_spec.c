@@ -62,7 +62,7 @@ void csn_spec_tail(csn_fx *fx, const csn_spec_in *in, bool prompt_on_stdin) {
   csn_put_field_u64(fx, "output_max_bytes", CSN_OUTPUT_MAX_BYTES);
 }
 
-void csn_put_toml(csn_fx *fx, csn_span raw) {
+void csn_put_nested(csn_fx *fx, csn_span raw) {
   static const char hex[] = "0123456789abcdef";
   for (uint32_t i = 0; i < raw.len; i++) {
     uint8_t b = raw.ptr[i];
@@ -77,4 +77,14 @@ void csn_put_toml(csn_fx *fx, csn_span raw) {
       csn_fx_put(fx, &raw.ptr[i], 1);
     }
   }
+}
+
+void csn_put_doc(csn_fx *fx, const char *text) {
+  csn_put_escaped(fx, csn_span_str(text));
+}
+
+void csn_put_doc_string(csn_fx *fx, csn_span raw) {
+  csn_put_str(fx, "\\\"");
+  csn_put_nested(fx, raw);
+  csn_put_str(fx, "\\\"");
 }

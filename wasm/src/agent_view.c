@@ -15,17 +15,9 @@ bool csn_view_is(const csn_view *v, uint32_t node, uint32_t index, const char *t
 }
 
 csn_span csn_view_id(const csn_view *v, uint32_t node) {
-  static const csn_span none;
-  const csn_json_item *item = csn_view_get(v, node, 0);
   csn_span id = csn_view_text(v, node, 0);
-  if (item->cut || id.len == 0 || id.len > CSN_ID_CAP) return none;
-  for (uint32_t i = 0; i < id.len; i++) {
-    uint8_t c = id.ptr[i];
-    bool name = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-    /* What comes from the sandbox must not become an option of the next run's command line. */
-    if (!name && (i == 0 || (c != '-' && c != '.' && c != ':'))) return none;
-  }
-  return id;
+  bool whole = !csn_view_get(v, node, 0)->cut && csn_is_conversation_id(id);
+  return whole ? id : csn_span_of(NULL, 0);
 }
 
 bool csn_view_u64(const csn_view *v, uint32_t node, uint32_t index, uint64_t *out) {

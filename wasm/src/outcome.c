@@ -44,6 +44,9 @@ static void decide_by_agent(csn_session *s, csn_span reason) {
   csn_outcome *o = &s->outcome;
   const csn_agent_run *r = &s->result;
   bool lost = csn_span_is(reason, "runner_lost") || csn_span_is(reason, "killed");
+  const csn_dialect *d = csn_dialect_of((csn_agent)s->agent);
+  if (s->is_plain && d->end_text != NULL && csn_span_is(reason, "exited") && o->has_exit_code)
+    d->end_text(&s->result, o->exit_code);
   if (s->is_command) {
     if (lost)
       set(o, CSN_T_RUN_INTERRUPTED, reason);

@@ -130,6 +130,7 @@ static void forget_run(csn_session *s) {
   s->is_command = 0;
   s->deadline_ms = 0;
   s->err_mid_line = 0;
+  s->is_plain = 0;
   s->cursor[0] = s->cursor[1] = 0;
   memset(&s->outcome, 0, sizeof s->outcome);
   memset(&s->result, 0, sizeof s->result);
@@ -225,6 +226,8 @@ static csn_err on_create(csn_session *s, csn_span payload, csn_fx *fx) {
   if (r.system_prompt.len > 0) memcpy(s->system_prompt, r.system_prompt.ptr, r.system_prompt.len);
   if (r.model.len > 0) memcpy(s->model, r.model.ptr, r.model.len);
   if (r.env.len > 0) memcpy(s->env, r.env.ptr, r.env.len);
+  s->options_len = r.options.len;
+  if (r.options.len > 0) memcpy(s->options, r.options.ptr, r.options.len);
   enter(s, CSN_ST_STARTING);
   csn_emit e = emitter(s, fx, 0);
   uint32_t at = csn_event_open(&e, CSN_T_SESSION_CREATED);
@@ -240,6 +243,8 @@ static csn_err on_run(csn_session *s, csn_span payload, csn_fx *fx) {
   csn_arena a = arena_of(s);
   csn_err err = csn_request_run(&a, payload, (csn_agent)s->agent, &r, &bad);
   if (err != CSN_ERR_OK) return bad_field(fx, err, &bad);
+  if (r.resume_id.len > 0 && !csn_memory_has(&s->memory, r.resume_id))
+    return bad_field_str(fx, CSN_ERR_BAD_VALUE, "/resume");
   if (s->run_count == CSN_RUN_MAX) return CSN_ERR_RUNS_EXHAUSTED;
   if (s->queue_len == CSN_QUEUE_MAX) return CSN_ERR_QUEUE_FULL;
   s->queue[s->queue_len++] = ++s->run_count;
@@ -255,8 +260,11 @@ static csn_err on_run_loaded(csn_session *s, csn_span payload, csn_fx *fx) {
   csn_arena a = arena_of(s);
   csn_err err = csn_request_run(&a, payload, (csn_agent)s->agent, &r, &bad);
   if (err != CSN_ERR_OK) return bad_field(fx, err, &bad);
+  if (r.resume_id.len > 0) csn_memory_use(&s->memory, r.resume_id);
   const csn_conversation *last = csn_memory_last(&s->memory);
   s->is_command = r.is_command;
+  s->is_plain = !r.is_command && r.format == CSN_FORMAT_TEXT;
+  s->result.is_fork = r.fork && last != NULL;
   s->run_timeout_s = r.timeout_s;
   s->deadline_ms = s->now_ms + (uint64_t)r.timeout_s * 1000u + CSN_OVERDUE_MS;
   csn_spec_in in = {
@@ -265,8 +273,11 @@ static csn_err on_run_loaded(csn_session *s, csn_span payload, csn_fx *fx) {
       .env = csn_span_of(s->env, s->env_len),
       .command = r.command,
       .resume_id = r.resume && last != NULL ? csn_span_of(last->id, last->id_len) : csn_span_of(NULL, 0),
+      .options = csn_span_of(s->options, s->options_len),
+      .fork = r.fork,
+      .partial = r.partial,
+      .format = r.format,
       .max_turns = r.max_turns,
-      .run = s->run,
       .wall_ms = (uint64_t)r.timeout_s * 1000u,
   };
   csn_agent_set_model(&s->result, in.model);

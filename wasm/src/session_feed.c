@@ -8,7 +8,7 @@ static csn_agent dialect_of(const csn_session *s) {
 
 /* Which of the current run's streams is the agent's event stream; all others are plain text. */
 static bool is_events(const csn_session *s, int stream) {
-  return stream == OUT && csn_dialect_of(dialect_of(s))->line != NULL;
+  return stream == OUT && !s->is_plain && csn_dialect_of(dialect_of(s))->line != NULL;
 }
 
 /* Text of a shell is passed on as it comes; text of an agent line by line. */
@@ -99,6 +99,7 @@ static void emit_text(csn_session *s, csn_emit *e, int stream, uint32_t len) {
   uint32_t at = csn_event_open(e, stream == ERR ? CSN_T_OUTPUT_STDERR : CSN_T_OUTPUT_STDOUT);
   csn_put_field_raw(e->fx, "text", csn_span_of(t->bytes, len));
   csn_event_close(e, at);
+  if (stream == OUT && s->is_plain) csn_agent_plain(&s->result, csn_span_of(t->bytes, len));
   if (stream == ERR) {
     if (!s->err_mid_line)
       csn_agent_err_line(dialect_of(s), e, csn_span_of(t->bytes, e->line_len), &s->result, &s->memory);

@@ -139,6 +139,7 @@ static void session(walk *w, csn_session *s) {
   u8(w, &s->kill, CSN_KILL_TIMED_OUT);
   u8(w, &s->started, 1);
   if (w->version >= 2) u8(w, &s->err_mid_line, 1);
+  if (w->version >= 2) u8(w, &s->is_plain, 1);
   u32(w, &s->timeout_s, CSN_TIMEOUT_S_MAX);
   u32(w, &s->run_timeout_s, CSN_TIMEOUT_S_MAX);
   u32(w, &s->run_count, CSN_RUN_MAX);
@@ -170,6 +171,8 @@ static void session(walk *w, csn_session *s) {
   u32(w, &s->env_len, sizeof s->env);
   bytes(w, s->env, s->env_len);
   if (w->version >= 2) prices(w, &s->prices);
+  if (w->version >= 2) u32(w, &s->options_len, sizeof s->options);
+  bytes(w, s->options, s->options_len);
 }
 
 int32_t csn_session_save(csn_session *s, uint8_t *out, uint32_t cap) {

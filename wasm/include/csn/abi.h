@@ -30,6 +30,10 @@
   X(SESSION_TIMEOUT_S_DEFAULT, 3600u, "seconds")                                                             \
   X(RUN_TIMEOUT_S_DEFAULT, 1800u, "seconds")                                                                 \
   X(MAX_TURNS_MAX, 1000u, "items: max_turns of a run")                                                       \
+  X(MCP_COUNT_MAX, 16u, "items: MCP servers of a session")                                                   \
+  X(MCP_BYTES_MAX, 16384u, "bytes of UTF-8: all texts of a session's MCP servers")                           \
+  X(TOOL_RULES_COUNT_MAX, 128u, "items: tool rules of a session")                                            \
+  X(TOOL_RULES_BYTES_MAX, 8192u, "bytes of UTF-8: all tool rules of a session")                              \
   X(FEED_MAX, 65536u, "bytes: agent output in one feed")                                                     \
   X(FIELD_MAX, 32768u, "bytes: one captured field of an agent line; longer ones are cut and flagged")        \
   X(OUTPUT_MAX_BYTES, 268435456u, "bytes: stdout or stderr of one run, enforced by the runner")              \
@@ -57,6 +61,7 @@
   X(OUT_OF_RANGE, -306, "number is out of range")                                                            \
   X(UNKNOWN_AGENT, -307, "no such agent")                                                                    \
   X(NO_MEMORY, -308, "document is too large for the arena")                                                  \
+  X(UNSUPPORTED, -309, "the session's agent has no such option")                                             \
   X(BAD_TOKEN, -400, "not a token that is verified here")                                                    \
   X(BAD_SIGNATURE, -401, "the token's signature, or the key, is not right")                                  \
   X(UNKNOWN_KEY, -402, "the token names a key that is not in use")                                           \
@@ -68,12 +73,14 @@
 
 /* --- events, host to core -------------------------------------------------------------------------- */
 #define CSN_EV_TABLE(X)                                                                                      \
-  X(CREATE, 1, "payload: session request JSON {agent, system_prompt?, model?, env?, timeout_s?}")            \
+  X(CREATE, 1,                                                                                               \
+    "payload: session request JSON {agent, system_prompt?, model?, env?, mcp?, tools?, timeout_s?}")         \
   X(SANDBOX_READY, 2, "the sandbox answers and the workspace is laid out")                                   \
   X(SANDBOX_FAILED, 3, "payload: JSON string, why; the session ends")                                        \
   X(SANDBOX_GONE, 4, "the sandbox is proven gone; payload: JSON string, why")                                \
   X(RUN, 5,                                                                                                  \
-    "payload: run request JSON {prompt | command, model?, max_turns?, timeout_s?, resume?}; "                \
+    "payload: run request JSON {prompt | command, model?, max_turns?, timeout_s?, resume?, fork?, "          \
+    "partial_messages?, output_format?}; "                                                                   \
     "queued as the next run number, named by the run.queued event")                                          \
   X(RUN_LOADED, 6, "answer to FX_RUN_LOAD; id: run; payload: the same request JSON")                         \
   X(RUN_STARTED, 7, "id: run; the runner has started the program")                                           \

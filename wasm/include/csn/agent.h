@@ -101,22 +101,65 @@ typedef struct csn_line {
   const csn_prices *prices; /* the operator's own; may be NULL */
 } csn_line;
 
+/* The parts of a session's configuration that are lists, one behind the other: a tag, a text, a NUL. */
+typedef enum csn_option_tag {
+  CSN_OPT_ALLOW = '+',   /* a tool rule, in the agent's own words */
+  CSN_OPT_DENY = '-',    /* the same */
+  CSN_OPT_SERVER = 's',  /* name of an MCP server; what follows is its */
+  CSN_OPT_COMMAND = 'c', /* program to start ... */
+  CSN_OPT_ARG = 'a',     /* ... its arguments in order */
+  CSN_OPT_ENV = 'e',     /* ... a variable's name, then CSN_OPT_VALUE */
+  CSN_OPT_URL = 'u',     /* or where it listens ... */
+  CSN_OPT_HEADER = 'h',  /* ... a header's name, then CSN_OPT_VALUE */
+  CSN_OPT_VALUE = 'v',
+} csn_option_tag;
+typedef struct csn_option {
+  uint8_t tag;
+  csn_span text;
+} csn_option;
+/* Takes the first option off `rest`; false when there is none. */
+bool csn_option_next(csn_span *rest, csn_option *out);
+
+/* How an agent prints its stream. */
+typedef enum csn_format {
+  CSN_FORMAT_EVENTS = 0,
+  CSN_FORMAT_RESULT,
+  CSN_FORMAT_TEXT,
+  CSN_FORMAT_END
+} csn_format;
+
 /* Agent configuration that a spec needs. Texts are UTF-8, not escaped. */
 typedef struct csn_spec_in {
   csn_span system_prompt, model; /* empty: not given */
   csn_span env;                  /* name NUL value NUL ... */
   csn_span command;              /* shell only */
+  csn_span options;              /* csn_option ... */
   csn_span resume_id;            /* escaped; empty: a new conversation */
   bool fork;                     /* go on with a copy of resume_id */
-  uint32_t max_turns;            /* 0: not given */
-  uint32_t run;                  /* number of the run */
+  bool partial;                  /* texts in pieces as well */
+  csn_format format;
+  uint32_t max_turns; /* 0: not given */
   uint64_t wall_ms;
 } csn_spec_in;
 
 typedef struct csn_view csn_view; /* csn/dialect.h */
 
+/* What an agent can be asked for. */
+enum csn_can {
+  CSN_CAN_MCP = 1,
+  CSN_CAN_TOOLS = 2,     /* rules by the tool's name */
+  CSN_CAN_TOOL_ARGS = 4, /* and by what it is called with: Name(pattern) */
+  CSN_CAN_MAX_TURNS = 8,
+  CSN_CAN_FORK = 16,
+  CSN_CAN_PARTIAL = 32,
+  CSN_CAN_FORMAT = 64,
+};
+
 /* How one agent is started and read. */
 typedef struct csn_dialect {
+  uint32_t can; /* csn_can */
+  /* The one tool that a rule's pattern may stand behind; NULL: any. */
+  const char *args_of;
   /* Writes spec.json into the open record: at most CSN_SPEC_MAX bytes. */
   void (*spec)(csn_fx *fx, const csn_spec_in *in);
   /* What is captured of a stdout line; no nodes: stdout is plain text. */
@@ -126,6 +169,8 @@ typedef struct csn_dialect {
   /* A line of stderr, without its newline, at most CSN_TEXT_CHUNK bytes; for what an agent reports only
    * there. May emit one event of at most CSN_ERR_LINE_MAX bytes. May be NULL. */
   void (*err_line)(csn_view *v, csn_span line);
+  /* The program has ended whose stdout was plain text, of which result[] has the beginning. May be NULL. */
+  void (*end_text)(csn_agent_run *run, int32_t exit_code);
   /* Both streams have ended. May emit one event and what result[] holds. May be NULL. */
   void (*end)(csn_view *v);
 } csn_dialect;
@@ -138,6 +183,15 @@ extern const csn_dialect csn_claude_code_dialect, csn_shell_dialect, csn_codex_d
 
 /* The conversation that a run resumes by default; NULL when there is none. */
 const csn_conversation *csn_memory_last(const csn_agent_memory *memory);
+/* Whether the session has had a conversation of this id. */
+bool csn_memory_has(const csn_agent_memory *memory, csn_span id);
+/* The conversation becomes the one that was last in use; one that is not known counts from zero. The id is
+ * one that csn_is_conversation_id likes. */
+void csn_memory_use(csn_agent_memory *memory, csn_span id);
+/* Whether the text can be the id of a conversation, and an argument of a command line. */
+bool csn_is_conversation_id(csn_span id);
+/* A piece of plain text that the agent printed: becomes part of result[]. */
+void csn_agent_plain(csn_agent_run *run, csn_span raw);
 /* A line, an end of the streams, or a line of stderr for the dialect of `agent`. The emitter's line fields
  * are the caller's. */
 void csn_agent_line(csn_agent agent, csn_emit *e, const csn_line *line, csn_agent_run *run,

@@ -120,7 +120,33 @@ void csn_spec_arg_str(csn_fx *fx, const char *text);
 void csn_spec_arg_escaped(csn_fx *fx, csn_span escaped);
 /* All after "env". */
 void csn_spec_tail(csn_fx *fx, const csn_spec_in *in, bool prompt_on_stdin);
-/* The inside of a TOML basic string, inside of a JSON string: at most 7 x len bytes. `raw` is UTF-8. */
-void csn_put_toml(csn_fx *fx, csn_span raw);
+/* The inside of a string, of JSON or of TOML, in a document that itself stands in a JSON string: at most 7 x
+ * len bytes. `raw` is UTF-8. */
+void csn_put_nested(csn_fx *fx, csn_span raw);
+/* A piece of such a document, as it is written. */
+void csn_put_doc(csn_fx *fx, const char *text);
+/* A string of such a document, quotes included. */
+void csn_put_doc_string(csn_fx *fx, csn_span raw);
+
+/* How a document names the parts of an MCP server. */
+typedef struct csn_mcp_style {
+  const char *is;     /* between a key and its value */
+  const char *local;  /* what every server with a command has besides, a comma at its end */
+  const char *remote; /* the same for a URL */
+  const char *args;   /* NULL: program and arguments are one list, "command" */
+  const char *env, *url, *headers;
+} csn_mcp_style;
+/* The body of the server whose options `rest` begins with, braces included; moves `rest` behind it. */
+void csn_put_mcp_server(csn_fx *fx, csn_span *rest, const csn_mcp_style *style);
+/* `{"name":{...},...}` of all servers. */
+void csn_put_mcp_servers(csn_fx *fx, csn_span options, const csn_mcp_style *style);
+/* Moves `rest` behind the next option with this tag, whose text it gives; false when there is none. */
+bool csn_option_find(csn_span *rest, csn_option_tag tag, csn_span *text);
+bool csn_option_has(csn_span options, csn_option_tag tag);
+/* `["rule",...]` of all rules with the tag. */
+void csn_put_rules(csn_fx *fx, csn_span options, csn_option_tag tag);
+/* A rule's tool, and what stands in parentheses behind it: empty when nothing does. */
+csn_span csn_rule_tool(csn_span rule);
+csn_span csn_rule_args(csn_span rule);
 
 #endif

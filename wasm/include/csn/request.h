@@ -11,12 +11,15 @@
 #include "csn/base.h"
 #include "csn/doc.h"
 
-#define CSN_DOC_VALUES_MAX 256u /* items: values in a request */
+#define CSN_DOC_VALUES_MAX 512u /* items: values in a request */
+/* bytes: csn_option ... of a session; each has a tag and a NUL */
+#define CSN_OPTIONS_CAP (CSN_MCP_BYTES_MAX + CSN_TOOL_RULES_BYTES_MAX + 2u * CSN_DOC_VALUES_MAX)
 
 typedef struct csn_session_request {
   csn_agent agent;
   csn_span system_prompt, model; /* empty when not given */
   csn_span env;                  /* name NUL value NUL ... */
+  csn_span options;              /* csn_option ... */
   uint32_t timeout_s;
 } csn_session_request;
 
@@ -27,6 +30,9 @@ typedef struct csn_run_request {
   uint32_t timeout_s;
   bool is_command;
   bool resume;
+  csn_span resume_id; /* empty: the conversation that was last in use */
+  bool fork, partial;
+  csn_format format;
 } csn_run_request;
 
 csn_err csn_request_session(csn_arena *a, csn_span doc, csn_session_request *out, csn_pointer *bad);

@@ -31,7 +31,7 @@ _Static_assert(CSN_IN_CAP + 1024u <= CSN_EVENT_FX_MAX, "a note must fit the out-
 
 #define CSN_SNAPSHOT_VERSION 2u /* the one before is loaded as well */
 #define CSN_SNAPSHOT_MAX                                                                                     \
-  114688u                     /* bytes: texts of a session and a run's result, and 4 KiB for all the rest */
+  147456u /* bytes: texts and options of a session and a run's result, and 8 KiB for all the rest */
 #define CSN_OVERDUE_MS 15000u /* milliseconds that the runner gets beyond a run's own time-out */
 
 /* One row of the transition table each. LOADING to COLLECTING are the phases of the current run. */
@@ -106,6 +106,7 @@ typedef struct csn_session { /* public size, private fields */
   uint8_t kill;         /* csn_kill of the current run */
   uint8_t started;      /* run.started has been told */
   uint8_t err_mid_line; /* the cursor of stderr stands inside a line */
+  uint8_t is_plain;     /* the agent of the current run prints plain text */
   uint32_t timeout_s;   /* of the session */
   uint32_t run_count;   /* runs issued */
   uint32_t run;         /* current run, 0 for none */
@@ -120,7 +121,7 @@ typedef struct csn_session { /* public size, private fields */
   uint64_t started_ms;  /* of the current run */
   uint64_t deadline_ms; /* watchdog of the current run, 0 for none */
   uint64_t cursor[2];   /* stdout, stderr: first byte that is not in an event yet */
-  uint32_t system_prompt_len, model_len, env_len;
+  uint32_t system_prompt_len, model_len, env_len, options_len;
   csn_prices prices; /* the operator's own, as they were when the session was created */
   csn_outcome outcome;
   csn_agent_memory memory;
@@ -128,6 +129,7 @@ typedef struct csn_session { /* public size, private fields */
   uint8_t model[CSN_MODEL_MAX];
   uint8_t system_prompt[CSN_SYSTEM_PROMPT_MAX];
   uint8_t env[CSN_ENV_BYTES_MAX + 2u * CSN_ENV_COUNT_MAX]; /* name NUL value NUL ... */
+  uint8_t options[CSN_OPTIONS_CAP];                        /* csn_option ... */
 
   /* Not in the snapshot: rebuilt by feeding from the cursor. */
   uint64_t fed[2]; /* bytes fed of stdout, stderr */
@@ -142,8 +144,8 @@ typedef struct csn_session { /* public size, private fields */
   /* Scratch of one call. */
   _Alignas(8) uint8_t arena[CSN_ARENA_CAP];
 } csn_session;
-/* texts 66 KiB + result 33 KiB + line 156 KiB + held text 18 KiB + arena 448 KiB */
-_Static_assert(sizeof(csn_session) <= 732 * 1024, "see the sum above");
+/* texts 66 KiB + options 25 KiB + result 33 KiB + line 156 KiB + held text 18 KiB + arena 448 KiB */
+_Static_assert(sizeof(csn_session) <= 757 * 1024, "see the sum above");
 _Static_assert(sizeof(csn_json) + 1024u <= CSN_ARENA_CAP, "a reader must fit the arena");
 
 void csn_session_init(csn_session *s);

@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 3440275242,
+  digest: 4186268328,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -11,7 +11,7 @@ export const ABI = {
 
 /** Events, host to core. */
 export const EV = {
-  /** payload: session request JSON {agent, system_prompt?, model?, env?, timeout_s?} */
+  /** payload: session request JSON {agent, system_prompt?, model?, env?, mcp?, tools?, timeout_s?} */
   CREATE: 1,
   /** the sandbox answers and the workspace is laid out */
   SANDBOX_READY: 2,
@@ -19,7 +19,7 @@ export const EV = {
   SANDBOX_FAILED: 3,
   /** the sandbox is proven gone; payload: JSON string, why */
   SANDBOX_GONE: 4,
-  /** payload: run request JSON {prompt | command, model?, max_turns?, timeout_s?, resume?}; queued as the next run number, named by the run.queued event */
+  /** payload: run request JSON {prompt | command, model?, max_turns?, timeout_s?, resume?, fork?, partial_messages?, output_format?}; queued as the next run number, named by the run.queued event */
   RUN: 5,
   /** answer to FX_RUN_LOAD; id: run; payload: the same request JSON */
   RUN_LOADED: 6,
@@ -157,6 +157,8 @@ export const ERR = {
   UNKNOWN_AGENT: -307,
   /** document is too large for the arena */
   NO_MEMORY: -308,
+  /** the session's agent has no such option */
+  UNSUPPORTED: -309,
   /** not a token that is verified here */
   BAD_TOKEN: -400,
   /** the token's signature, or the key, is not right */
@@ -195,6 +197,7 @@ export const ERR_TEXT = {
   OUT_OF_RANGE: "number is out of range",
   UNKNOWN_AGENT: "no such agent",
   NO_MEMORY: "document is too large for the arena",
+  UNSUPPORTED: "the session's agent has no such option",
   BAD_TOKEN: "not a token that is verified here",
   BAD_SIGNATURE: "the token's signature, or the key, is not right",
   UNKNOWN_KEY: "the token names a key that is not in use",
@@ -346,6 +349,14 @@ export const BOUND = {
   RUN_TIMEOUT_S_DEFAULT: 1800,
   /** items: max_turns of a run */
   MAX_TURNS_MAX: 1000,
+  /** items: MCP servers of a session */
+  MCP_COUNT_MAX: 16,
+  /** bytes of UTF-8: all texts of a session's MCP servers */
+  MCP_BYTES_MAX: 16384,
+  /** items: tool rules of a session */
+  TOOL_RULES_COUNT_MAX: 128,
+  /** bytes of UTF-8: all tool rules of a session */
+  TOOL_RULES_BYTES_MAX: 8192,
   /** bytes: agent output in one feed */
   FEED_MAX: 65536,
   /** bytes: one captured field of an agent line; longer ones are cut and flagged */

@@ -125,6 +125,39 @@ const files = z
     }
   });
 
+/* --- what an agent may be given ------------------------------------------------------------------------------------- */
+
+/** The core has the last word on these: it knows what each agent can be asked for. */
+const mcpServers = z
+  .record(
+    z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$/),
+    z.union([
+      z.strictObject({
+        command: z.string().min(1),
+        args: z.array(z.string()).optional(),
+        env: z.record(z.string(), z.string()).optional(),
+      }),
+      z.strictObject({ url: z.string().regex(/^https?:\/\//), headers: z.record(z.string(), z.string()).optional() }),
+    ]),
+  )
+  .refine((servers) => Object.keys(servers).length <= CORE_BOUNDS.MCP_COUNT_MAX, {
+    message: `has more than ${CORE_BOUNDS.MCP_COUNT_MAX} servers`,
+    params: { code: "too_long" },
+  })
+  .openapi({
+    description: `MCP servers by name; ${CORE_BOUNDS.MCP_BYTES_MAX} bytes of text at most`,
+    example: { files: { command: "node", args: ["server.mjs"] } },
+  });
+
+const toolRules = z
+  .strictObject({ allow: z.array(z.string().min(1)).optional(), deny: z.array(z.string().min(1)).optional() })
+  .openapi({
+    description:
+      "Rules in the agent's own words: a tool, or a tool with a pattern. With `allow` what no rule allows is refused. " +
+      `${CORE_BOUNDS.TOOL_RULES_COUNT_MAX} rules and ${CORE_BOUNDS.TOOL_RULES_BYTES_MAX} bytes at most. Codex has none.`,
+    example: { allow: ["Read", "Bash(git diff:*)"] },
+  });
+
 /* --- sessions ------------------------------------------------------------------------------------------------------ */
 
 export const CreateSessionBodySchema = z
@@ -138,6 +171,8 @@ export const CreateSessionBodySchema = z
     model: boundedText(CORE_BOUNDS.MODEL_MAX, "invalid_value")
       .optional()
       .openapi({ description: "Default model of the session's runs" }),
+    mcp: mcpServers.optional(),
+    tools: toolRules.optional(),
     metadata: z
       .record(z.string().min(1).max(LIMITS.METADATA_KEY_MAX), z.string().max(LIMITS.METADATA_VALUE_MAX))
       .refine((metadata) => Object.keys(metadata).length <= LIMITS.METADATA_COUNT_MAX, {
@@ -208,9 +243,22 @@ export const CreateRunBodySchema = z
     timeout_s: timeoutS
       .optional()
       .openapi({ description: `Wall time of the run; ${CORE_BOUNDS.RUN_TIMEOUT_S_DEFAULT} when absent` }),
-    resume: z.boolean().optional().openapi({
-      description: "false starts a new conversation; true, the default, goes on with the session's last one",
+    resume: z
+      .union([z.boolean(), z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_.:-]*$/)])
+      .optional()
+      .openapi({
+        description:
+          "false starts a new conversation; true, the default, goes on with the session's last one; an " +
+          "`agent_session_id` of this session goes on with that one",
+      }),
+    fork: z.boolean().optional().openapi({
+      description: "goes on with a copy of the conversation, which stays as it is (not Gemini CLI)",
     }),
+    partial_messages: z.boolean().optional().openapi({ description: "texts in pieces as well (Claude Code)" }),
+    output_format: z
+      .enum(["stream-json", "json", "text"])
+      .optional()
+      .openapi({ description: "what Claude Code prints; only `stream-json`, the default, has events on the way" }),
   })
   .superRefine((body, ctx) => {
     if ((body.prompt === undefined) === (body.command === undefined)) {

@@ -6,12 +6,14 @@ import { fail } from "./failures.js";
 
 /** The fields of EV_CREATE's payload. */
 export function coreRequest(body: CreateSessionBody): Record<string, unknown> {
-  const { agent, system_prompt, model, env, timeout_s } = body;
+  const { agent, system_prompt, model, env, mcp, tools, timeout_s } = body;
   return {
     agent,
     ...(system_prompt === undefined ? {} : { system_prompt }),
     ...(model === undefined ? {} : { model }),
     ...(env === undefined ? {} : { env }),
+    ...(mcp === undefined ? {} : { mcp }),
+    ...(tools === undefined ? {} : { tools }),
     ...(timeout_s === undefined ? {} : { timeout_s }),
   };
 }
