@@ -62,7 +62,7 @@ endef
 
 # Redzones make every frame large.
 CORE_SAN := -O1 -g -Wno-frame-larger-than -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-WASM_FLAGS := --target=wasm32-wasi -O2 -msimd128 -fvisibility=hidden -fno-exceptions -ffunction-sections -fdata-sections
+WASM_FLAGS := --target=wasm32-wasi -O2 -msimd128 -mbulk-memory -fvisibility=hidden -fno-exceptions -ffunction-sections -fdata-sections
 $(eval $(call core_objects,native,$(CC),-O2 -g))
 $(eval $(call core_objects,scalar,$(CC),-O2 -DCSN_NO_SIMD))
 $(eval $(call core_objects,san-gcc,gcc,$(CORE_SAN)))

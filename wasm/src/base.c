@@ -1,5 +1,7 @@
 #include "csn/base.h"
 
+#include "simd.h"
+
 uint32_t csn_str_len(const char *text) {
   uint32_t n = 0;
   while (text[n] != 0)
@@ -16,11 +18,6 @@ uint32_t csn_span_find(csn_span s, uint8_t byte) {
   while (i < s.len && s.ptr[i] != byte)
     i++;
   return i;
-}
-
-bool csn_span_is(csn_span s, const char *text) {
-  uint32_t n = csn_str_len(text);
-  return s.len == n && (n == 0 || memcmp(s.ptr, text, n) == 0);
 }
 
 static bool take(csn_reader *r, uint32_t len, const uint8_t **out) {
@@ -102,7 +99,7 @@ uint32_t csn_fx_open(csn_fx *fx, csn_fx_kind kind, uint32_t id, int32_t code, ui
 }
 
 void csn_fx_put(csn_fx *fx, const void *ptr, uint32_t len) {
-  if (len > 0) memcpy(grow(fx, len), ptr, len);
+  if (len > 0) csn_copy(grow(fx, len), ptr, len);
 }
 
 void csn_fx_close(csn_fx *fx, uint32_t at) {
@@ -130,17 +127,28 @@ void csn_fx_emit_cursor(csn_fx *fx, uint32_t stream, uint32_t id, uint64_t off) 
   csn_fx_close(fx, at);
 }
 
-void csn_put_str(csn_fx *fx, const char *text) {
-  csn_fx_put(fx, text, csn_str_len(text));
-}
-
 void csn_put_u64(csn_fx *fx, uint64_t value) {
-  char digits[20];
+  static const char pairs[] =
+      "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
+      "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
+      "8081828384858687888990919293949596979899";
+  uint8_t digits[20];
   uint32_t at = sizeof digits;
-  do {
-    digits[--at] = (char)('0' + value % 10);
-    value /= 10;
-  } while (value > 0);
+  /* Eight digits at a time in 32 bits: a 64-bit division for each would be slow in wasm. */
+  while (value > UINT32_MAX) {
+    uint32_t low = (uint32_t)(value % 100000000u);
+    value /= 100000000u;
+    for (uint32_t i = 0; i < 4; i++, low /= 100) {
+      at -= 2;
+      memcpy(digits + at, pairs + low % 100 * 2, 2);
+    }
+  }
+  uint32_t rest = (uint32_t)value;
+  for (; rest >= 10; rest /= 100) {
+    at -= 2;
+    memcpy(digits + at, pairs + rest % 100 * 2, 2);
+  }
+  if (rest > 0 || at == sizeof digits) digits[--at] = (uint8_t)('0' + rest);
   csn_fx_put(fx, digits + at, (uint32_t)sizeof digits - at);
 }
 
@@ -202,6 +210,11 @@ void csn_put_escaped(csn_fx *fx, csn_span raw) {
   uint32_t done = 0; /* bytes before this are written */
   uint32_t i = 0;
   while (i < raw.len) {
+    if (raw.len - i >= CSN_V) {
+      uint32_t special = csn_v_special(csn_v_load(raw.ptr + i));
+      i += special != 0 ? (uint32_t)__builtin_ctz(special) : CSN_V;
+      if (special == 0) continue;
+    }
     uint8_t b = raw.ptr[i];
     if (b >= 0x20 && b < 0x80 && b != '"' && b != '\\') {
       i++;
@@ -241,9 +254,11 @@ void csn_put_escaped(csn_fx *fx, csn_span raw) {
 }
 
 static void put_key(csn_fx *fx, const char *key) {
-  csn_put_str(fx, ",\"");
-  csn_put_str(fx, key);
-  csn_put_str(fx, "\":");
+  uint32_t len = csn_str_len(key);
+  uint8_t *p = grow(fx, len + 4);
+  memcpy(p, ",\"", 2);
+  csn_copy(p + 2, (const uint8_t *)key, len);
+  memcpy(p + 2 + len, "\":", 2);
 }
 
 void csn_put_field_raw(csn_fx *fx, const char *key, csn_span raw) {

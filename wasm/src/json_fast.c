@@ -195,7 +195,7 @@ const uint8_t *csn_json_fast(csn_json *j, const uint8_t *p, const uint8_t *end) 
         const uint8_t *value = p, *q = p + 1;
         bool plain = false;
         while (end - q >= (ptrdiff_t)CSN_V) {
-          uint32_t mask = csn_scan_special(csn_v_load(q));
+          uint32_t mask = csn_v_special(csn_v_load(q));
           if (mask == 0) {
             q += CSN_V;
             continue;

@@ -14,17 +14,10 @@ const uint8_t *csn_scan_long(const uint8_t *p, const uint8_t *end, uint32_t *see
 /* The same byte by byte. */
 const uint8_t *csn_scan_bytes(const uint8_t *p, const uint8_t *end, uint32_t *seen);
 
-/* Bit i: byte i of the block is a quote, a backslash, a control character or not ASCII. */
-static inline uint32_t csn_scan_special(csn_v v) {
-  /* Below a space by sign is also what is not ASCII. */
-  return csn_v_mask(csn_v_or(csn_v_or(csn_v_eq(v, CSN_SPLAT_QUOTE), csn_v_eq(v, CSN_SPLAT_BACKSLASH)),
-                             csn_v_less(v, CSN_SPLAT_SPACE)));
-}
-
 /* csn_scan_long; short plain strings are read right here. */
 static inline const uint8_t *csn_scan_string(const uint8_t *p, const uint8_t *end, uint32_t *seen) {
   if (end - p >= (ptrdiff_t)CSN_V) {
-    uint32_t special = csn_scan_special(csn_v_load(p));
+    uint32_t special = csn_v_special(csn_v_load(p));
     p += special != 0 ? (uint32_t)__builtin_ctz(special) : CSN_V;
     if (special != 0 && *p == '"') return p;
   }

@@ -169,10 +169,10 @@ static inline uint32_t csn_v_mask(csn_v v) {
 #error "no SIMD for this target: define CSN_NO_SIMD"
 #endif
 
-/* The masks of four blocks, one bit a byte. */
-static inline uint64_t csn_v_mask4(csn_v a, csn_v b, csn_v c, csn_v d) {
-  return (uint64_t)csn_v_mask(a) | (uint64_t)csn_v_mask(b) << 16 | (uint64_t)csn_v_mask(c) << 32 |
-         (uint64_t)csn_v_mask(d) << 48;
+/* Bit i: byte i of the block is a quote, a backslash, a control character or not ASCII. */
+static inline uint32_t csn_v_special(csn_v v) {
+  csn_v quotes = csn_v_or(csn_v_eq(v, CSN_SPLAT_QUOTE), csn_v_eq(v, CSN_SPLAT_BACKSLASH));
+  return csn_v_mask(csn_v_or(quotes, csn_v_less(v, CSN_SPLAT_SPACE)));
 }
 
 /* First newline in [p, end), or end. */

@@ -32,9 +32,48 @@ static inline csn_span csn_span_of(const void *ptr, uint32_t len) {
 }
 uint32_t csn_str_len(const char *text);
 csn_span csn_span_str(const char *text);
-bool csn_span_is(csn_span s, const char *text);
 /* Where `byte` first stands; s.len when it does not. */
 uint32_t csn_span_find(csn_span s, uint8_t byte);
+
+/* memcpy for texts, most of which are short. */
+static inline void csn_copy(uint8_t *to, const uint8_t *from, uint32_t len) {
+  if (len > 32) {
+    memcpy(to, from, len);
+  } else if (len >= 16) {
+    memcpy(to, from, 16);
+    memcpy(to + len - 16, from + len - 16, 16);
+  } else if (len >= 8) {
+    memcpy(to, from, 8);
+    memcpy(to + len - 8, from + len - 8, 8);
+  } else if (len >= 4) {
+    memcpy(to, from, 4);
+    memcpy(to + len - 4, from + len - 4, 4);
+  } else if (len > 0) {
+    to[0] = from[0];
+    to[len / 2] = from[len / 2];
+    to[len - 1] = from[len - 1];
+  }
+}
+/* Whether `len` bytes are the same. */
+static inline bool csn_same(const uint8_t *a, const uint8_t *b, uint32_t len) {
+  uint32_t x, y, i = 0;
+  for (; i + 4 <= len; i += 4) {
+    memcpy(&x, a + i, 4);
+    memcpy(&y, b + i, 4);
+    if (x != y) return false;
+  }
+  for (; i < len; i++)
+    if (a[i] != b[i]) return false;
+  return true;
+}
+/* csn_str_len, by the compiler where it knows the text. */
+static inline uint32_t csn_len_of(const char *text) {
+  return __builtin_constant_p(__builtin_strlen(text)) ? (uint32_t)__builtin_strlen(text) : csn_str_len(text);
+}
+static inline bool csn_span_is(csn_span s, const char *text) {
+  uint32_t len = csn_len_of(text);
+  return s.len == len && csn_same(s.ptr, (const uint8_t *)text, len);
+}
 
 /* Little-endian reader over a span. Every function returns false, and moves nothing, when the bytes are
  * short. */
@@ -78,7 +117,9 @@ void csn_fx_emit_time(csn_fx *fx, csn_fx_kind kind, uint64_t time_ms);
 void csn_fx_emit_cursor(csn_fx *fx, uint32_t stream, uint32_t id, uint64_t off);
 
 /* JSON text into the open record. */
-void csn_put_str(csn_fx *fx, const char *text); /* as it is */
+static inline void csn_put_str(csn_fx *fx, const char *text) { /* as it is */
+  csn_fx_put(fx, text, csn_len_of(text));
+}
 void csn_put_u64(csn_fx *fx, uint64_t value);
 void csn_put_i64(csn_fx *fx, int64_t value);
 /* Escapes raw bytes: quotes, backslash and control characters; bytes that are not UTF-8 become U+FFFD, one

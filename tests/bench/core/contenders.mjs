@@ -1,0 +1,68 @@
+/**
+ * What is measured against each other, the same code in Node and inside workerd. Every contender reads the whole input in
+ * chunks of 64 KiB, as a stream comes, and answers what it saw, so that it can be checked that they did the same.
+ *
+ *   javascript  `TextDecoder` stream + `split("\n")` + `JSON.parse` + reading every text that the dialect's table names
+ *   parse       the core's tokenizer: copy into wasm memory, validation, captures, reading the same texts
+ *   normalize   the core as the Worker uses it: `Core.feed`, every event read back as a string
+ */
+import { Core } from "../../../worker/src/core/core.ts";
+import { readers } from "./readers.gen.mjs";
+
+const CHUNK = 65_536;
+export const AGENTS = { "claude-code": 1, codex: 3, gemini: 4, opencode: 5 };
+
+export function contenders(modules, inputs) {
+  const { exports: bench } = new WebAssembly.Instance(modules.bench, {});
+  bench._initialize();
+  const box = new Uint8Array(bench.memory.buffer, bench.in(), CHUNK);
+  return {
+    javascript(name) {
+      const { agent, bytes } = inputs[name];
+      const read = readers[agent];
+      const decoder = new TextDecoder();
+      const seen = { lines: 0, fields: 0, sum: 0 };
+      let rest = "";
+      for (let at = 0; at < bytes.length; at += CHUNK) {
+        const lines = (rest + decoder.decode(bytes.subarray(at, at + CHUNK), { stream: true })).split("\n");
+        rest = lines.pop();
+        for (const line of lines) {
+          if (line === "") continue;
+          read(JSON.parse(line), seen);
+          seen.lines += 1;
+        }
+      }
+      return { lines: seen.lines, fields: seen.fields };
+    },
+    parse(name) {
+      const { agent, bytes } = inputs[name];
+      bench.reset(AGENTS[agent]);
+      for (let at = 0; at < bytes.length; at += CHUNK) {
+        const chunk = bytes.subarray(at, at + CHUNK);
+        box.set(chunk);
+        bench.parse(chunk.length);
+      }
+      return { lines: bench.lines(), fields: bench.fields() };
+    },
+    normalize(name) {
+      const { agent, bytes } = inputs[name];
+      const core = new Core(modules.core);
+      const run = '{"prompt":"-"}';
+      core.event({ kind: "CREATE", payload: JSON.stringify({ agent }) }, 1);
+      core.event({ kind: "SANDBOX_READY" }, 1);
+      core.event({ kind: "RUN", payload: run }, 1);
+      core.event({ kind: "RUN_LOADED", id: 1, payload: run }, 1);
+      core.event({ kind: "RUN_STARTED", id: 1 }, 1);
+      let events = 0;
+      let chars = 0;
+      for (let at = 0; at < bytes.length; at += CHUNK) {
+        for (const effect of core.feed(1, 1, bytes.subarray(at, at + CHUNK), 2)) {
+          if (effect.kind !== "event") continue;
+          events += 1;
+          chars += effect.json.length;
+        }
+      }
+      return { events, chars };
+    },
+  };
+}
