@@ -309,6 +309,31 @@ describe("modelEgress", () => {
     expect(seen).toHaveLength(1);
   });
 
+  it("gives each vendor its own key, and only to model calls", async () => {
+    const seen = network(() => new Response("ok"));
+    const keys = { ...env, ANTHROPIC_API_KEY: "ka", OPENAI_API_KEY: "ko", GEMINI_API_KEY: "kg" };
+    const ask = (url: string): Promise<Response> =>
+      modelEgress(new Request(url, { method: "POST", body: "{}", headers: { "x-goog-api-key": "placeholder" } }), keys);
+    await ask("http://openai.model.caisson.internal/v1/responses");
+    await ask("http://gemini.model.caisson.internal/v1beta/models/g-1:streamGenerateContent?alt=sse&key=placeholder");
+    expect(seen.map(({ url }) => url)).toEqual([
+      "https://api.openai.com/v1/responses",
+      "https://generativelanguage.googleapis.com/v1beta/models/g-1:streamGenerateContent?alt=sse",
+    ]);
+    expect(seen.map(({ headers }) => [headers.get("authorization"), headers.get("x-goog-api-key")])).toEqual([
+      ["Bearer ko", null],
+      [null, "kg"],
+    ]);
+    for (const url of [
+      "http://api.openai.com/v1/files",
+      "http://api.anthropic.com/v1/files",
+      "http://generativelanguage.googleapis.com/v1beta/files",
+      "http://evil.example/v1/responses",
+    ])
+      expect((await ask(url)).status).toBe(403);
+    expect(seen).toHaveLength(2);
+  });
+
   it("without a key says so in the API's own form; with another upstream asks that", async () => {
     const seen = network(() => new Response("ok"));
     const none = await modelEgress(
