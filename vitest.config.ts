@@ -19,7 +19,11 @@ export default defineConfig(async () => ({
         },
         r2Buckets: ["ARTIFACTS"],
         d1Databases: ["INDEX"],
-        bindings: { TEST_MIGRATIONS: await readD1Migrations("worker/migrations") },
+        bindings: {
+          TEST_MIGRATIONS: await readD1Migrations("worker/migrations"),
+          // Of tests alone: 32 bytes of 7.
+          CAISSON_SEAL_KEY: `1:${Buffer.alloc(32, 7).toString("base64url")}`,
+        },
       },
     }),
   ],

@@ -56,8 +56,22 @@ const PROVIDERS: readonly Provider[] = [
   },
 ];
 
-/** Hosts that stand for a model's interface. */
-export const MODEL_HOSTS = PROVIDERS.flatMap(({ hosts }) => hosts);
+/** A host that stands for a model's interface. */
+export interface ModelHost {
+  /** The vendor's own first. */
+  readonly hosts: readonly string[];
+  /** An error in the interface's own shape, so that its clients report it in words. */
+  readonly refuse: (status: number, type: string, message: string) => Response;
+}
+
+/** The model's interface that the name stands for, or null. */
+export function modelHost(hostname: string): ModelHost | null {
+  const provider = PROVIDERS.find(({ hosts }) => hosts.includes(hostname));
+  if (provider === undefined) return null;
+  const refuse: ModelHost["refuse"] = (status, type, message) =>
+    Response.json(provider.error(status, type, message), { status });
+  return { hosts: provider.hosts, refuse };
+}
 
 /** Headers that the sandbox may not choose, or that belong to the connection it used. */
 const DROPPED = [
@@ -74,7 +88,7 @@ const DROPPED = [
   "cf-connecting-ip",
 ];
 
-/** Forwards a request for one of MODEL_HOSTS, streaming both ways. Only the paths of model calls leave. */
+/** Forwards a request for a model's host, streaming both ways. Only the paths of model calls leave. */
 export async function modelEgress(request: Request, env: Env): Promise<Response> {
   const url = new URL(request.url);
   const provider = PROVIDERS.find(({ hosts }) => hosts.includes(url.hostname));

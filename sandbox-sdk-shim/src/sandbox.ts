@@ -5,8 +5,8 @@
 import { ContainerProxy, Sandbox as SDKSandbox } from "@cloudflare/sandbox";
 import type { Env } from "../../worker/src/env.js";
 import { EGRESS_TOKEN_HEADER, egressAllowed } from "./egress.js";
+import { gate } from "./gate.js";
 import { LocalContainer } from "./local-container.js";
-import { MODEL_HOSTS, modelEgress } from "./model-egress.js";
 
 /** The SDK hands outbound requests to this entrypoint: the Worker's main module must export it. */
 export { ContainerProxy };
@@ -18,10 +18,12 @@ export interface RuntimeState {
 }
 
 const BOOT_KEY = "caisson:boot";
+const OWNER_KEY = "caisson:owner";
 
 export class Sandbox extends SDKSandbox<Env> {
-  /** No route out except through the handlers below. */
+  /** No route out except through the gate below. */
   override enableInternet = false;
+  override interceptHttps = true;
   readonly #local: LocalContainer | null;
   readonly #env: Env;
 
@@ -43,6 +45,18 @@ export class Sandbox extends SDKSandbox<Env> {
     return { running: this.ctx.container?.running === true, boot: this.ctx.storage.kv.get<string>(BOOT_KEY) ?? null };
   }
 
+  /** Name of the Session object that decides what this sandbox may reach; "" when there is none. */
+  async owner(): Promise<string> {
+    return this.ctx.storage.kv.get<string>(OWNER_KEY) ?? "";
+  }
+
+  /** Said once, by the session, before the sandbox starts. Another owner is refused: a sandbox serves one session. */
+  async setOwner(name: string): Promise<void> {
+    const known = await this.owner();
+    if (known !== "" && known !== name) throw new Error("this sandbox belongs to another session");
+    this.ctx.storage.kv.put(OWNER_KEY, name);
+  }
+
   override async onStart(): Promise<void> {
     this.ctx.storage.kv.put(BOOT_KEY, crypto.randomUUID());
     await super.onStart();
@@ -59,9 +73,7 @@ export class Sandbox extends SDKSandbox<Env> {
 
 // Assigned, not declared: the SDK keeps handlers in a table that an inherited static setter fills, and a static field
 // would define a property of its own beside it.
-Sandbox.outboundByHost = Object.fromEntries(
-  MODEL_HOSTS.map((host) => [host, (request: Request, env: unknown) => modelEgress(request, env as Env)]),
-);
+Sandbox.outbound = (request: Request, env: unknown, ctx: { containerId: string }) => gate(request, env as Env, ctx);
 
 function localContainer(ctx: DurableObjectState, env: Env): LocalContainer | null {
   if (env.CAISSON_ENGINE_URL === undefined || env.CAISSON_ENGINE_URL === "") return null;

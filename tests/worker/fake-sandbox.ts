@@ -24,6 +24,8 @@ export interface FakeChange {
 export class FakeScript {
   running = false;
   boot = 0;
+  /** What the session said it is. */
+  owner = "";
   readonly commands: string[] = [];
   readonly files = new Map<string, string>();
   readonly runs = new Map<string, FakeRun>();
@@ -114,6 +116,14 @@ export class FakeSandbox extends DurableObject {
   }
 
   configure(): void {}
+
+  setOwner(name: string): void {
+    this.#script.owner = name;
+  }
+
+  owner(): string {
+    return this.#script.owner;
+  }
 
   runtime(): { running: boolean; boot: string | null } {
     const { running, boot } = this.#script;

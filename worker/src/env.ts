@@ -32,6 +32,10 @@ export interface Env {
   readonly CAISSON_API_KEY?: string;
   /** Signing keys of tokens and static keys: a document that `caisson-token keygen` begins (csn/token.h). */
   readonly CAISSON_KEYS?: string;
+  /** Keys that seal secrets at rest: `<version>:<32 bytes in base64url>`, newest first, separated by commas. */
+  readonly CAISSON_SEAL_KEY?: string;
+  /** The operator's presets of policies: a JSON object of documents by name. */
+  readonly CAISSON_POLICIES?: string;
   /** Class → limits of a tenant, JSON (identity/quotas.ts). */
   readonly CAISSON_QUOTAS?: string;
   /** Origins whose pages may call, separated by commas; `*` for any. None when absent. */

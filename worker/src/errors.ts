@@ -39,6 +39,8 @@ export const PROBLEMS = {
   share_not_found: { status: 404, title: "There is no such share link" },
   too_many_shares: { status: 409, title: "The session has too many share links" },
   quota_exceeded: { status: 429, title: "A quota is used up" },
+  invalid_policy: { status: 400, title: "The policy is refused" },
+  no_seal_key: { status: 409, title: "No key to seal secrets with is configured" },
   bad_keys: { status: 500, title: "The operator's configuration cannot be read" },
   no_signing_key: { status: 409, title: "No signing key is configured" },
   permission_denied: { status: 403, title: "The sandbox's user may not do that" },

@@ -59,4 +59,10 @@ export const LIMITS = {
   TOKEN_LIFE_S_MAX: 31_622_400,
   /** seconds: life of a share link. */
   SHARE_LIFE_S_MAX: 31_622_400,
+  /** characters: a policy document; the guard has the same bound in bytes. routes/schemas.ts */
+  POLICY_MAX: 131_072,
+  /** items: secrets of a session. routes/schemas.ts */
+  SECRETS_COUNT_MAX: 32,
+  /** items: one page of the egress log. routes/policy.ts */
+  EGRESS_PAGE_MAX: 1_000,
 } as const;

@@ -189,6 +189,8 @@ describe("openapi.json", () => {
     "/v1/sessions/{id}/artifacts.tar.gz": ["get"],
     "/v1/sessions/{id}/artifacts/{path}": ["get"],
     "/v1/sessions/{id}/audit": ["get"],
+    "/v1/sessions/{id}/egress": ["get"],
+    "/v1/sessions/{id}/policy": ["get", "put"],
     "/v1/sessions/{id}/share": ["post"],
     "/v1/sessions/{id}/shares": ["get"],
     "/v1/sessions/{id}/shares/{share}": ["delete"],

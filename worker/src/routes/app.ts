@@ -12,6 +12,7 @@ import { registerExecute } from "./execute.js";
 import { registerFiles } from "./files.js";
 import { registerIdentity } from "./identity.js";
 import { registerMeta } from "./meta.js";
+import { registerPolicy } from "./policy.js";
 import { registerRuns } from "./runs.js";
 import { registerSessions } from "./sessions.js";
 
@@ -36,6 +37,7 @@ export function createApp(): App {
   registerArtifacts(app);
   registerExecute(app);
   registerIdentity(app);
+  registerPolicy(app);
 
   app.notFound((c) => {
     const { pathname } = new URL(c.req.url);

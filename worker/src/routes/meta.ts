@@ -127,6 +127,7 @@ function openapiDocument(app: App, origin: string): object {
       { name: "Files", description: "The workspace" },
       { name: "Results", description: "Diff and artifacts" },
       { name: "One-shots", description: "A sandbox for one piece of code" },
+      { name: "Policy", description: "What a sandbox may do, and what it asked for" },
       { name: "Identity", description: "Tokens, share links, audit" },
       { name: "Service", description: "About the service itself" },
     ],

@@ -158,6 +158,67 @@ const toolRules = z
     example: { allow: ["Read", "Bash(git diff:*)"] },
   });
 
+/* --- policy ------------------------------------------------------------------------------------------------------ */
+
+/** Checked by the guard, which names the field at fault; here only that it is an object, and its size. */
+export const PolicySchema = z
+  .looseObject({})
+  .refine((value) => JSON.stringify(value).length <= LIMITS.POLICY_MAX, {
+    message: `is longer than ${LIMITS.POLICY_MAX} characters`,
+    params: { code: "too_long" },
+  })
+  .openapi("Policy");
+
+const secrets = z
+  .record(z.string(), z.string().min(8).max(65_536))
+  .superRefine((all, ctx) => {
+    const names = Object.keys(all);
+    if (names.length > LIMITS.SECRETS_COUNT_MAX)
+      ctx.addIssue({
+        code: "custom",
+        message: `has more than ${LIMITS.SECRETS_COUNT_MAX} entries`,
+        params: { code: "too_long" },
+      });
+    for (const name of names)
+      if (!/^[A-Za-z_][A-Za-z0-9_]{0,63}$/.test(name))
+        ctx.addIssue({
+          code: "custom",
+          path: [name],
+          message: "is not a variable name (letters, digits and _)",
+          params: { code: "invalid_value" },
+        });
+      // A header with a line break would be two.
+      else if (/[\0\r\n]/.test(all[name] ?? ""))
+        ctx.addIssue({
+          code: "custom",
+          path: [name],
+          message: "must not contain NUL or line breaks",
+          params: { code: "invalid_value" },
+        });
+  })
+  .openapi({
+    description:
+      "Stored sealed and never shown. The sandbox gets a placeholder in its environment; `network.inject` of the policy says for which hosts it is replaced on the way out",
+    example: { GITHUB_TOKEN: "the real one" },
+  });
+
+export const EgressEntrySchema = z
+  .object({
+    id: z.number(),
+    time: timestamp,
+    host: z.string(),
+    port: z.number(),
+    method: z.string(),
+    path: z.string().openapi({ description: "Without its query" }),
+    verdict: z.enum(["allow", "deny"]),
+    rule: z.string(),
+    status: z.number().nullable(),
+    bytes_up: z.number().nullable(),
+    bytes_down: z.number().nullable(),
+    duration_ms: z.number().nullable(),
+  })
+  .openapi("EgressEntry");
+
 /* --- sessions ------------------------------------------------------------------------------------------------------ */
 
 export const CreateSessionBodySchema = z
@@ -181,6 +242,8 @@ export const CreateSessionBodySchema = z
       })
       .optional()
       .openapi({ description: "The caller's own labels, returned as they are", example: { ticket: "42" } }),
+    policy: PolicySchema.optional().openapi({ description: "What the sandbox may do; `model-only` when absent" }),
+    secrets: secrets.optional(),
     timeout_s: timeoutS
       .optional()
       .openapi({ description: `Seconds until the session ends; ${CORE_BOUNDS.SESSION_TIMEOUT_S_DEFAULT} when absent` }),

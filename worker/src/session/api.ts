@@ -4,6 +4,7 @@
  * Every call is an RPC to the Durable Object `Session` named by the session id. Failures are values
  * (`Result`), because an Error loses its class on the way through RPC.
  */
+import type { PolicyReport } from "../core/guard.js";
 import type { AgentName, CreateRunBody, CreateSessionBody } from "../routes/schemas.js";
 
 /** A failure in the terms of docs/API: `code` is stable, `field` is a JSON pointer into the request. */
@@ -72,6 +73,45 @@ export interface RunView {
   usage: Usage | null;
 }
 
+/** What a program in the sandbox asks of the network. `path` has no query. */
+export interface EgressQuestion {
+  readonly host: string;
+  readonly port: number;
+  readonly method: string;
+  readonly path: string;
+  readonly websocket: boolean;
+}
+
+export interface EgressAnswer {
+  /** Of the entry in the egress log. */
+  readonly id: number;
+  readonly allow: boolean;
+  readonly rule: string;
+  readonly reason: string;
+  /** Headers to set. */
+  readonly headers: readonly (readonly [name: string, value: string])[];
+  /** Placeholders and what they stand for, for this host. */
+  readonly replace: readonly (readonly [placeholder: string, secret: string])[];
+  /** Replace them in small JSON bodies too. */
+  readonly body: boolean;
+}
+
+/** One line of the egress log. What is null is not known yet, or never: the request was denied. */
+export interface EgressEntry {
+  id: number;
+  time: string;
+  host: string;
+  port: number;
+  method: string;
+  path: string;
+  verdict: string;
+  rule: string;
+  status: number | null;
+  bytes_up: number | null;
+  bytes_down: number | null;
+  duration_ms: number | null;
+}
+
 /** A link that lets others read the session. */
 export interface ShareView {
   id: string;
@@ -136,6 +176,20 @@ export interface SessionRpc {
    * (one event a text frame, the same parameters). Both end after `session.ended`.
    */
   fetch(request: Request): Promise<Response>;
+  policy(): Promise<Result<{ policy: object; compiled: object }>>;
+  /** Holds from the next connection on. 400 `invalid_policy` with the field. */
+  setPolicy(document: object): Promise<Result<PolicyReport>>;
+  /** May the sandbox do this? The question is logged, and reported as an event when it is denied. */
+  egress(question: EgressQuestion): Promise<Result<EgressAnswer>>;
+  /** What became of an allowed request: bytes both ways, milliseconds. */
+  egressEnded(
+    id: number,
+    status: number,
+    bytesUp: number,
+    bytesDown: number,
+    durationMs: number,
+  ): Promise<Result<true>>;
+  egressLog(after: number, limit: number): Promise<Result<EgressEntry[]>>;
   /** Records a link. 409 `too_many_shares`. */
   addShare(shareId: string, expiresMs: number): Promise<Result<ShareView>>;
   shares(): Promise<Result<ShareView[]>>;

@@ -90,7 +90,8 @@ export class Effects {
     const done = (): void => store.dropPending(pending.id);
     switch (pending.kind) {
       case "sandboxStart": {
-        const { boot, tree } = await startSandbox(this.#env, this.#sandbox.stub, store.files());
+        const owner = this.#ctx.id.name ?? store.text("id") ?? "";
+        const { boot, tree } = await startSandbox(this.#env, this.#sandbox.stub, owner, store.files());
         machine.step({ kind: "SANDBOX_READY" }, () => {
           done();
           store.set("boot", boot);

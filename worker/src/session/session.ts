@@ -3,7 +3,9 @@
  * (effects.ts), the running run is followed (follower.ts).
  */
 import { DurableObject } from "cloudflare:workers";
-import { BOUND } from "../core/abi.gen.js";
+import guardModule from "../../../build/guard.wasm";
+import { BOUND, T } from "../core/abi.gen.js";
+import { Guard, type PolicyReport } from "../core/guard.js";
 import { checkEngine, EngineUnavailable } from "../effects/engine.js";
 import type { Env } from "../env.js";
 import { auditHead } from "../identity/audit.js";
@@ -11,10 +13,22 @@ import type { CreateRunBody, CreateSessionBody } from "../routes/schemas.js";
 import { readOptions } from "../transport/log.js";
 import { serveSSE } from "../transport/sse.js";
 import { acceptSocket } from "../transport/ws.js";
-import type { ArtifactView, EventText, Result, RunView, SessionRpc, SessionView, ShareView } from "./api.js";
+import type {
+  ArtifactView,
+  EgressAnswer,
+  EgressEntry,
+  EgressQuestion,
+  EventText,
+  Result,
+  RunView,
+  SessionRpc,
+  SessionView,
+  ShareView,
+} from "./api.js";
 import { Effects } from "./effects.js";
 import { fail, failureOf, NOT_FOUND } from "./failures.js";
 import { Follower } from "./follower.js";
+import { Gate } from "./gate.js";
 import { IndexRow } from "./index-row.js";
 import { Machine } from "./machine.js";
 import { OwnSandbox } from "./own-sandbox.js";
@@ -34,6 +48,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   readonly #effects: Effects;
   readonly #index: IndexRow;
   readonly #shares: Shares;
+  readonly #gate: Gate;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -47,6 +62,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     this.#effects = new Effects(ctx, env, this.#store, this.#machine, this.#sandbox, this.#follower);
     this.#index = new IndexRow(ctx, env, this.#store);
     this.#shares = new Shares(ctx.storage.sql);
+    this.#gate = new Gate(ctx.storage.sql, env, this.#store, () => new Guard(guardModule));
     ctx.setWebSocketAutoResponse(new WebSocketRequestResponsePair("ping", "pong"));
     void ctx.blockConcurrencyWhile(async () => {
       if (!this.#store.exists) return;
@@ -59,7 +75,9 @@ export class Session extends DurableObject<Env> implements SessionRpc {
 
   async create(id: string, body: CreateSessionBody, tenant = ""): Promise<Result<SessionView>> {
     try {
-      const request = coreRequest(body);
+      const gate = this.#gate.prepare(id, body);
+      if ("ok" in gate) return gate;
+      const request = coreRequest({ ...body, env: { ...body.env, ...gate.env } });
       const whole = JSON.stringify(body);
       const bodyDigest = await digestOf(whole);
       if (this.#store.exists) return this.#createdWith(bodyDigest);
@@ -73,6 +91,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
         this.#store.createTables();
         this.#store.set("id", id);
         this.#store.set("tenant", tenant);
+        gate.save();
         this.#store.set("agent", body.agent);
         this.#store.set("metadata", JSON.stringify(body.metadata ?? {}));
         this.#store.set("body_digest", bodyDigest);
@@ -175,6 +194,52 @@ export class Session extends DurableObject<Env> implements SessionRpc {
 
   async diff(runId?: string): Promise<Result<Uint8Array>> {
     return this.#try(() => this.#sandbox.diff(runId));
+  }
+
+  async policy(): Promise<Result<{ policy: object; compiled: object }>> {
+    return this.#try(() => ({ ok: true, value: this.#gate.policy() }));
+  }
+
+  async setPolicy(document: object): Promise<Result<PolicyReport>> {
+    return this.#try(() => this.#gate.setPolicy(document));
+  }
+
+  async egress(question: EgressQuestion): Promise<Result<EgressAnswer>> {
+    return this.#try(() => {
+      const state = this.#store.text("state");
+      if (state === "ended" || state === "ending") return fail(409, "session_ended", "the session has ended");
+      const answer = this.#gate.ask(question, Date.now());
+      const { websocket: _, ...asked } = question;
+      if (!answer.allow)
+        this.#machine.note(this.#activeRun(), T.EGRESS_DENIED, { ...asked, rule: answer.rule, reason: answer.reason });
+      return { ok: true, value: answer };
+    });
+  }
+
+  async egressEnded(
+    id: number,
+    status: number,
+    bytesUp: number,
+    bytesDown: number,
+    durationMs: number,
+  ): Promise<Result<true>> {
+    return this.#try(() => {
+      const entry = this.#gate.ended(id, status, bytesUp, bytesDown, durationMs);
+      if (entry !== null && this.#store.text("state") !== "ended") {
+        const { id: _, time: __, verdict: ___, ...fields } = entry;
+        this.#machine.note(this.#activeRun(), T.EGRESS_ALLOWED, fields);
+      }
+      return { ok: true, value: true };
+    });
+  }
+
+  async egressLog(after: number, limit: number): Promise<Result<EgressEntry[]>> {
+    return this.#try(() => ({ ok: true, value: this.#gate.log(after, limit) }));
+  }
+
+  /** The run that an event from outside belongs to; 0 when none is under way. */
+  #activeRun(): number {
+    return this.#store.number("active_run") ?? 0;
   }
 
   async addShare(shareId: string, expiresMs: number): Promise<Result<ShareView>> {

@@ -1,0 +1,171 @@
+/**
+ * The way out of a sandbox: every request that a program inside makes comes here, in production through the platform's
+ * interception and locally through the engine's. The session that owns the sandbox is asked, credentials are put in,
+ * the request goes on, streaming both ways, and what became of it is told the session.
+ */
+import type { Env } from "../../worker/src/env.js";
+import type { EgressAnswer, EgressQuestion, Result, SessionRpc } from "../../worker/src/session/api.js";
+import { modelEgress, modelHost } from "./model-egress.js";
+import type { Sandbox } from "./sandbox.js";
+
+/** bytes: JSON bodies up to so many are searched for placeholders, where a rule says so. */
+const BODY_SEARCHED_MAX = 65_536;
+/** items: owners remembered; a sandbox's owner never changes. */
+const OWNERS_MAX = 1_000;
+
+/** Headers of the connection that the sandbox used, and of the platform. */
+const DROPPED = new Set([
+  "connection",
+  "proxy-authorization",
+  "proxy-connection",
+  "host",
+  "cf-connecting-ip",
+  "cf-ray",
+]);
+
+const owners = new Map<string, string>();
+
+/** Name of the Session object that owns the sandbox; "" for one that no session owns. */
+async function ownerOf(env: Env, containerId: string): Promise<string> {
+  const known = owners.get(containerId);
+  if (known !== undefined) return known;
+  const sandbox = env.SANDBOX.get(env.SANDBOX.idFromString(containerId)) as unknown as Pick<Sandbox, "owner">;
+  const owner = await sandbox.owner();
+  // Until the session has said so the sandbox has no owner; that is not remembered.
+  if (owner !== "") {
+    if (owners.size >= OWNERS_MAX) owners.clear();
+    owners.set(containerId, owner);
+  }
+  return owner;
+}
+
+/** The handler of every outbound request (ContainerProxy calls it). */
+export async function gate(request: Request, env: Env, { containerId }: { containerId: string }): Promise<Response> {
+  const url = new URL(request.url);
+  const model = modelHost(url.hostname);
+  const upgrade = request.headers.get("upgrade")?.toLowerCase() === "websocket";
+  const question: EgressQuestion = {
+    // A name of ours stands for the vendor's: the policy speaks of the vendor.
+    host: model?.hosts[0] ?? url.hostname,
+    port: model !== null ? 443 : Number(url.port || (url.protocol === "https:" ? "443" : "80")),
+    method: request.method,
+    path: url.pathname,
+    websocket: upgrade,
+  };
+  const owner = await ownerOf(env, containerId);
+  if (owner === "")
+    return denied("network", `${question.host} is denied: this sandbox has no session, and so no network.`);
+  const session = env.SESSION.get(env.SESSION.idFromName(owner)) as unknown as SessionRpc;
+  const asked: Result<EgressAnswer> = await session.egress(question);
+  if (!asked.ok) return denied("session", asked.detail);
+  const answer = asked.value;
+  if (!answer.allow) return model?.refuse(403, "permission_error", answer.reason) ?? denied(answer.rule, answer.reason);
+  const begun = Date.now();
+  const up = counter();
+  const ended = async (status: number, down: number): Promise<void> => {
+    await session.egressEnded(answer.id, status, up.bytes, down, Date.now() - begun);
+  };
+  try {
+    const sent = await outgoing(request, answer, up);
+    const response = model !== null ? await modelEgress(sent, env) : await fetch(sent);
+    return await passed(response, ended);
+  } catch (error) {
+    console.error("egress:", question.host, error);
+    await ended(502, 0);
+    return Response.json(
+      {
+        type: "urn:caisson:problem:egress_failed",
+        title: "The host does not answer",
+        status: 502,
+        detail: `${question.host} does not answer.`,
+      },
+      { status: 502, headers: { "content-type": "application/problem+json" } },
+    );
+  }
+}
+
+function denied(rule: string, reason: string): Response {
+  const document = {
+    type: "urn:caisson:problem:egress_denied",
+    title: "The policy does not allow this connection",
+    status: 403,
+    code: "egress_denied",
+    rule,
+    detail: reason,
+  };
+  return Response.json(document, {
+    status: 403,
+    headers: { "content-type": "application/problem+json", "x-caisson-denied": rule, "cache-control": "no-store" },
+  });
+}
+
+interface Counter {
+  bytes: number;
+  readonly stream: TransformStream<Uint8Array, Uint8Array>;
+}
+
+function counter(): Counter {
+  const counted: Counter = {
+    bytes: 0,
+    stream: new TransformStream({
+      transform(chunk, controller) {
+        counted.bytes += chunk.byteLength;
+        controller.enqueue(chunk);
+      },
+    }),
+  };
+  return counted;
+}
+
+/** The request with the credentials that the policy puts in. */
+async function outgoing(request: Request, answer: EgressAnswer, up: Counter): Promise<Request> {
+  const headers = new Headers();
+  for (const [name, value] of request.headers) {
+    if (!DROPPED.has(name) && !name.startsWith("x-caisson-")) headers.append(name, replaced(value, answer.replace));
+  }
+  // The answer passes as the sandbox asked for it; nothing here decodes it.
+  for (const [name, value] of answer.headers) headers.set(name, value);
+  let body: BodyInit | null = request.body === null ? null : request.body.pipeThrough(up.stream);
+  const length = Number(request.headers.get("content-length") ?? Number.NaN);
+  const isJSON = /^application\/(\w+\+)?json\b/i.test(request.headers.get("content-type") ?? "");
+  if (body !== null && answer.body && isJSON && length <= BODY_SEARCHED_MAX) {
+    body = replaced(await new Response(body).text(), answer.replace, jsonText);
+    headers.delete("content-length");
+  }
+  return new Request(request.url, {
+    method: request.method,
+    headers,
+    body,
+    redirect: "manual",
+    signal: request.signal,
+  });
+}
+
+const jsonText = (text: string): string => JSON.stringify(text).slice(1, -1);
+
+/** Every placeholder replaced by what it stands for. */
+export function replaced(
+  text: string,
+  pairs: readonly (readonly [string, string])[],
+  encode: (secret: string) => string = (secret) => secret,
+): string {
+  return pairs.reduce((value, [placeholder, secret]) => value.replaceAll(placeholder, () => encode(secret)), text);
+}
+
+/** The answer as it comes, counted; its end is reported before the sandbox sees it. */
+async function passed(response: Response, ended: (status: number, down: number) => Promise<void>): Promise<Response> {
+  if (response.webSocket !== null || response.body === null) {
+    await ended(response.status, 0);
+    return response;
+  }
+  let bytes = 0;
+  const counted = new TransformStream<Uint8Array, Uint8Array>({
+    transform(chunk, controller) {
+      bytes += chunk.byteLength;
+      controller.enqueue(chunk);
+    },
+    flush: () => ended(response.status, bytes),
+    cancel: () => ended(response.status, bytes),
+  });
+  return new Response(response.body.pipeThrough(counted), response);
+}

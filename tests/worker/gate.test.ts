@@ -1,0 +1,220 @@
+/** What leaves a sandbox: the session's verdict, the credentials put in, the log; and that secrets are nowhere else. */
+import { runInDurableObject } from "cloudflare:test";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { gate, replaced } from "../../sandbox-sdk-shim/src/gate.js";
+import type { Env } from "../../worker/src/env.js";
+import type { CreateSessionBody } from "../../worker/src/routes/schemas.js";
+import type { Result, SessionRpc } from "../../worker/src/session/api.js";
+import { env } from "./env.js";
+import { script } from "./fake-sandbox.js";
+
+type Stub = DurableObjectStub & SessionRpc;
+const SECRET = "s3cr3t-value-0123456789";
+let count = 0;
+
+afterEach(() => {
+  vi.unstubAllGlobals();
+});
+
+function value<T>(result: Result<T>): T {
+  if (!result.ok) throw new Error(`${result.code}: ${result.detail}`);
+  return result.value;
+}
+
+async function created(body: Partial<CreateSessionBody>): Promise<{ id: string; session: Stub; containerId: string }> {
+  count += 1;
+  const id = `ses_gate${count}`;
+  const session = env.SESSION.get(env.SESSION.idFromName(id)) as unknown as Stub;
+  value(await session.create(id, { agent: "shell", ...body }));
+  await vi.waitFor(async () => expect(value(await session.view()).state).toBe("idle"), { timeout: 8_000 });
+  expect(script(`ses-gate${count}`).owner).toBe(id);
+  return { id, session, containerId: env.SANDBOX.idFromName(`ses-gate${count}`).toString() };
+}
+
+/** Stubs the network; the answer says what arrived. */
+function network(answer: (request: Request) => Promise<Response> | Response): Request[] {
+  const seen: Request[] = [];
+  vi.stubGlobal("fetch", async (input: RequestInfo, init?: RequestInit) => {
+    const request = new Request(input, init);
+    seen.push(request.clone() as Request);
+    return await answer(request);
+  });
+  return seen;
+}
+
+const through = (containerId: string, url: string, init?: RequestInit) =>
+  gate(new Request(url, init), env as unknown as Env, { containerId });
+
+const POLICY = {
+  network: {
+    allow: ["api.example.com:443", "*.allowed.example", "hooks.example.com"],
+    inject: [
+      { host: "api.example.com", header: "authorization", secret: "API_TOKEN", format: "Bearer {}" },
+      { host: "hooks.example.com", secret: "API_TOKEN", body: true },
+    ],
+  },
+};
+
+describe("the gate", () => {
+  it("sends an allowed request on with the credential, and logs both ends", async () => {
+    const { session, containerId } = await created({ policy: POLICY, secrets: { API_TOKEN: SECRET } });
+    const seen = network(async (request) => new Response(`got ${(await request.text()).length}`, { status: 201 }));
+    const response = await through(containerId, "https://api.example.com/v1/x?token=1", {
+      method: "POST",
+      body: "12345",
+      headers: { authorization: "whatever the sandbox sent", "x-caisson-forged": "1" },
+    });
+    expect([response.status, await response.text()]).toEqual([201, "got 5"]);
+    expect(seen[0]?.headers.get("authorization")).toBe(`Bearer ${SECRET}`);
+    expect(seen[0]?.headers.has("x-caisson-forged")).toBe(false);
+    const [entry] = value(await session.egressLog(0, 10));
+    expect(entry).toMatchObject({
+      host: "api.example.com",
+      port: 443,
+      method: "POST",
+      path: "/v1/x",
+      verdict: "allow",
+      rule: "network.allow[0]",
+      status: 201,
+      bytes_up: 5,
+      bytes_down: 5,
+    });
+    const { events } = value(await session.events(0, 100, true));
+    expect(events.map((event) => event.type)).toContain("egress.allowed");
+    expect(JSON.stringify(events)).not.toContain(SECRET);
+  });
+
+  it("refuses in words, at once, and says which rule it was", async () => {
+    const { session, containerId } = await created({ policy: POLICY });
+    const seen = network(() => new Response("must not be reached"));
+    for (const [url, rule] of [
+      ["https://evil.example/", "network.default"],
+      ["http://api.example.com/", "network.default"],
+      ["http://169.254.169.254/latest/meta-data", "network.private_ranges"],
+      ["http://[::ffff:127.0.0.1]/", "network.private_ranges"],
+      ["http://0x7f.1/", "network.private_ranges"],
+    ] as const) {
+      const response = await through(containerId, url);
+      expect([url, response.status, response.headers.get("x-caisson-denied")]).toEqual([url, 403, rule]);
+      expect(await response.json()).toMatchObject({ code: "egress_denied", rule });
+    }
+    expect(seen).toEqual([]);
+    const { events } = value(await session.events(0, 100, true));
+    expect(events.filter((event) => event.type === "egress.denied")).toHaveLength(5);
+  });
+
+  it("replaces a placeholder for the host named and for no other", async () => {
+    const { session, containerId } = await created({ policy: POLICY, secrets: { API_TOKEN: SECRET } });
+    const placeholder = await runInDurableObject(session, (_, state) => {
+      return (
+        [...state.storage.sql.exec<{ placeholder: string }>("SELECT placeholder FROM secrets")][0]?.placeholder ?? ""
+      );
+    });
+    expect(placeholder).toMatch(/^caisson-secret-[0-9a-f]{32}$/);
+    const seen = network(async (request) => new Response(await request.text()));
+    const init = {
+      method: "POST",
+      body: JSON.stringify({ t: placeholder }),
+      headers: { "content-type": "application/json", "x-token": `a ${placeholder}`, "content-length": "60" },
+    };
+    await (await through(containerId, "https://hooks.example.com/", init)).text();
+    await (await through(containerId, "https://sub.allowed.example/", init)).text();
+    expect(seen[0]?.headers.get("x-token")).toBe(`a ${SECRET}`);
+    expect(await seen[0]?.json()).toEqual({ t: SECRET });
+    expect(seen[1]?.headers.get("x-token")).toBe(`a ${placeholder}`);
+    expect(await seen[1]?.json()).toEqual({ t: placeholder });
+  });
+
+  it("follows a change of the policy from the next request on", async () => {
+    const { session, containerId } = await created({ policy: { preset: "offline" } });
+    network(() => new Response("ok"));
+    expect((await through(containerId, "https://a.example/")).status).toBe(403);
+    expect(value(await session.setPolicy({ network: { allow: ["a.example"] } }))).toMatchObject({ dialect: "caisson" });
+    expect((await through(containerId, "https://a.example/")).status).toBe(200);
+    const refused = await session.setPolicy({ network: { allow: ["*.*"] } });
+    expect(refused).toMatchObject({ ok: false, status: 400, code: "invalid_policy", field: "/policy/network/allow/0" });
+    expect((await through(containerId, "https://a.example/")).status).toBe(200);
+    expect(value(await session.policy())).toMatchObject({ policy: { network: { allow: ["a.example"] } } });
+  });
+
+  it("lets nothing out of a sandbox that no session owns", async () => {
+    const seen = network(() => new Response("must not be reached"));
+    const response = await through(env.SANDBOX.idFromName("one-stray").toString(), "https://a.example/");
+    expect([response.status, seen.length]).toEqual([403, 0]);
+  });
+
+  it("asks the policy about the vendor when a model's host of ours is meant, and answers in its shape", async () => {
+    const open = await created({});
+    const seen = network(() => Response.json({ ok: true }));
+    const ok = await through(open.containerId, "http://model.caisson.internal/v1/messages", {
+      method: "POST",
+      body: "{}",
+    });
+    expect([ok.status, seen.length]).toEqual([401, 0]);
+    const closed = await created({ policy: { preset: "offline" } });
+    const refused = await through(closed.containerId, "http://model.caisson.internal/v1/messages", {
+      method: "POST",
+      body: "{}",
+    });
+    expect(refused.status).toBe(403);
+    expect(await refused.json()).toMatchObject({ type: "error", error: { type: "permission_error" } });
+    expect(value(await closed.session.egressLog(0, 1))[0]).toMatchObject({ host: "api.anthropic.com", port: 443 });
+  });
+
+  it("reports a host that does not answer", async () => {
+    const { session, containerId } = await created({ policy: { preset: "open" } });
+    network(() => Promise.reject(new Error("connection refused")));
+    expect((await through(containerId, "https://a.example/")).status).toBe(502);
+    expect(value(await session.egressLog(0, 1))[0]).toMatchObject({ status: 502 });
+  });
+
+  it("obeys network.websockets", async () => {
+    const { containerId } = await created({ policy: { network: { allow: ["a.example"], websockets: "deny" } } });
+    network(() => new Response("must not be reached"));
+    const response = await through(containerId, "https://a.example/", { headers: { upgrade: "websocket" } });
+    expect([response.status, response.headers.get("x-caisson-denied")]).toEqual([403, "network.websockets"]);
+  });
+});
+
+describe("secrets", () => {
+  it("are nowhere in what the session has stored", async () => {
+    const { session } = await created({ policy: POLICY, secrets: { API_TOKEN: SECRET } });
+    const dump = await runInDurableObject(session, (_, state) => {
+      const { sql } = state.storage;
+      const tables = [
+        ...sql.exec<{ name: string }>(
+          "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_cf%' ESCAPE '\\'",
+        ),
+      ];
+      return tables
+        .flatMap(({ name }) => [...sql.exec(`SELECT * FROM ${name}`)].flatMap((row) => Object.values(row)))
+        .map((cell) => (cell instanceof ArrayBuffer ? Buffer.from(cell).toString("latin1") : String(cell)))
+        .join("\n");
+    });
+    expect(dump).toContain("caisson-secret-");
+    for (const form of [SECRET, Buffer.from(SECRET).toString("base64"), encodeURIComponent(SECRET)])
+      expect(dump).not.toContain(form);
+  });
+  it("are refused without a key to seal them with, and beside a variable of that name", async () => {
+    const id = "ses_gate_none";
+    const session = env.SESSION.get(env.SESSION.idFromName(id)) as unknown as Stub;
+    const both = await session.create(id, { agent: "shell", env: { A: "x" }, secrets: { A: "12345678" } });
+    expect(both).toMatchObject({ ok: false, status: 400, code: "conflicting_fields", field: "/secrets/A" });
+    const policy = await session.create(id, { agent: "shell", policy: { network: { allow: [1] } } });
+    expect(policy).toMatchObject({ ok: false, status: 400, code: "invalid_policy", field: "/policy/network/allow/0" });
+    expect(await session.view()).toMatchObject({ ok: false, status: 404 });
+  });
+});
+
+describe("placeholders", () => {
+  it("are replaced wherever they stand, and nothing else is", () => {
+    const pairs = [
+      ["caisson-secret-aa", "$&$1"],
+      ["caisson-secret-bb", 'q"\\'],
+    ] as const;
+    expect(replaced("x caisson-secret-aa caisson-secret-aa", pairs)).toBe("x $&$1 $&$1");
+    expect(replaced("caisson-secret-a", pairs)).toBe("caisson-secret-a");
+    const json = replaced('{"a":"caisson-secret-bb"}', pairs, (text) => JSON.stringify(text).slice(1, -1));
+    expect(JSON.parse(json)).toEqual({ a: 'q"\\' });
+  });
+});

@@ -1,0 +1,80 @@
+/** The session's policy and the log of what its sandbox asked of the network. */
+import { z } from "@hono/zod-openapi";
+import { LIMITS } from "../limits.js";
+import { type App, endpoint, intParam } from "./endpoint.js";
+import { json } from "./json.js";
+import { EgressEntrySchema, PolicySchema } from "./schemas.js";
+import { sessionObject, unwrap } from "./session-object.js";
+
+const ReportSchema = z.object({
+  dialect: z.string().openapi({ description: "What the document was read as" }),
+  unmapped: z
+    .array(z.object({ pointer: z.string(), why: z.string() }))
+    .openapi({ description: "Settings that have no equal here" }),
+});
+
+export function registerPolicy(app: App): void {
+  endpoint(app, {
+    method: "get",
+    path: "/v1/sessions/{id}/policy",
+    tag: "Policy",
+    summary: "The session's policy",
+    answers: {
+      200: {
+        description: "The document as it was given, and the table as a document of our own",
+        content: { "application/json": z.object({ policy: PolicySchema, compiled: PolicySchema }) },
+      },
+    },
+    async handler({ env, session }) {
+      return json(unwrap(await sessionObject(env, session).policy()));
+    },
+  });
+
+  endpoint(app, {
+    method: "put",
+    path: "/v1/sessions/{id}/policy",
+    tag: "Policy",
+    summary: "Replace the session's policy",
+    description:
+      "Holds from the next connection on. Settings of Claude Code, E2B, Docker sandboxes and sandbox-runtime are accepted as they are.",
+    body: PolicySchema,
+    bodyMax: LIMITS.POLICY_MAX,
+    answers: { 200: { description: "How it was read", content: { "application/json": ReportSchema } } },
+    problems: [409],
+    async handler({ env, session, body }) {
+      return json(unwrap(await sessionObject(env, session).setPolicy(body)));
+    },
+  });
+
+  endpoint(app, {
+    method: "get",
+    path: "/v1/sessions/{id}/egress",
+    tag: "Policy",
+    summary: "What the sandbox asked of the network",
+    description:
+      "Oldest first. With `Accept: application/x-ndjson` one entry a line. Live as `egress.allowed` and `egress.denied` events.",
+    query: z.strictObject({
+      after: intParam(0, Number.MAX_SAFE_INTEGER).optional().openapi({ description: "`id` after which to go on" }),
+      limit: intParam(1, LIMITS.EGRESS_PAGE_MAX).optional(),
+    }),
+    headers: { Accept: "`application/x-ndjson` for lines" },
+    answers: {
+      200: {
+        description: "A page",
+        content: {
+          "application/json": z.object({ egress: z.array(EgressEntrySchema), next_after: z.number() }),
+          "application/x-ndjson": null,
+        },
+      },
+    },
+    async handler({ env, session, request, query }) {
+      const after = query.after ?? 0;
+      const entries = unwrap(await sessionObject(env, session).egressLog(after, query.limit ?? LIMITS.EGRESS_PAGE_MAX));
+      if (/\bapplication\/x-ndjson\b/i.test(request.headers.get("accept") ?? "")) {
+        const lines = entries.map((entry) => `${JSON.stringify(entry)}\n`).join("");
+        return new Response(lines, { headers: { "content-type": "application/x-ndjson" } });
+      }
+      return json({ egress: entries, next_after: entries.at(-1)?.id ?? after });
+    },
+  });
+}

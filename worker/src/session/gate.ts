@@ -1,0 +1,229 @@
+/**
+ * What the session's sandbox may reach: the policy, the secrets that are put in on the way out, and the log of what was
+ * asked. The policy is judged by the guard; secrets are stored sealed and opened only for the answer to one request.
+ */
+import { CoreError } from "../core/core.js";
+import type { Guard, Injection, PolicyReport } from "../core/guard.js";
+import type { Env } from "../env.js";
+import type { CreateSessionBody } from "../routes/schemas.js";
+import type { EgressAnswer, EgressEntry, EgressQuestion, Failure, Result } from "./api.js";
+import { fail } from "./failures.js";
+import type { Store } from "./store.js";
+
+/** What holds for a session whose request says nothing: its agent's model and nothing else. */
+const DEFAULT_POLICY = '{"preset":"model-only"}';
+/** items: rows of the egress log; the oldest go. */
+const LOG_MAX = 10_000;
+/** UTF-16 units of a path kept in the log. */
+const PATH_KEPT = 512;
+
+interface Row {
+  [column: string]: SqlStorageValue;
+  id: number;
+  time_ms: number;
+  host: string;
+  port: number;
+  method: string;
+  path: string;
+  verdict: string;
+  rule: string;
+  status: number | null;
+  bytes_up: number | null;
+  bytes_down: number | null;
+  duration_ms: number | null;
+}
+
+export class Gate {
+  readonly #sql: SqlStorage;
+  readonly #env: Env;
+  readonly #store: Store;
+  readonly #newGuard: () => Guard;
+  #guard: Guard | null = null;
+
+  constructor(sql: SqlStorage, env: Env, store: Store, newGuard: () => Guard) {
+    this.#sql = sql;
+    this.#env = env;
+    this.#store = store;
+    this.#newGuard = newGuard;
+  }
+
+  /** Names and placeholders of the request's secrets for the sandbox's environment, and what to store; or what is wrong. */
+  prepare(id: string, body: CreateSessionBody): { env: Record<string, string>; save: () => void } | Failure {
+    const { policy, secrets = {} } = body;
+    const guard = this.#newGuard();
+    const text = policy === undefined ? DEFAULT_POLICY : JSON.stringify(policy);
+    const compiled = this.#compile(guard, text);
+    if (!compiled.ok) return compiled;
+    const names = Object.keys(secrets);
+    const env: Record<string, string> = {};
+    const rows: [name: string, placeholder: string, sealed: Uint8Array][] = [];
+    if (names.length > 0) {
+      const keyed = this.#useSealKeys(guard);
+      if (keyed !== null) return keyed;
+    }
+    for (const name of names) {
+      if (body.env !== undefined && Object.hasOwn(body.env, name))
+        return fail(400, "conflicting_fields", `${name} is in "env" too`, `/secrets/${name}`);
+      const placeholder = `caisson-secret-${Buffer.from(crypto.getRandomValues(new Uint8Array(16))).toString("hex")}`;
+      env[name] = placeholder;
+      rows.push([name, placeholder, guard.seal(id, name, new TextEncoder().encode(secrets[name]))]);
+    }
+    const save = (): void => {
+      this.#tables();
+      this.#store.set("policy", text);
+      for (const row of rows)
+        this.#sql.exec("INSERT INTO secrets (name, placeholder, sealed) VALUES (?, ?, ?)", ...row);
+      this.#guard = guard;
+    };
+    return { env, save };
+  }
+
+  #tables(): void {
+    this.#sql.exec(`
+      CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, placeholder TEXT NOT NULL, sealed BLOB NOT NULL) STRICT, WITHOUT ROWID;
+      CREATE TABLE IF NOT EXISTS egress (id INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, host TEXT NOT NULL, port INTEGER NOT NULL, method TEXT NOT NULL,
+        path TEXT NOT NULL, verdict TEXT NOT NULL, rule TEXT NOT NULL, status INTEGER, bytes_up INTEGER, bytes_down INTEGER, duration_ms INTEGER) STRICT;
+    `);
+  }
+
+  /** Replaces the policy; it holds from the next request on. */
+  setPolicy(document: object): Result<PolicyReport> {
+    const text = JSON.stringify(document);
+    const guard = this.#newGuard();
+    const compiled = this.#compile(guard, text);
+    if (!compiled.ok) return compiled;
+    this.#tables();
+    this.#store.set("policy", text);
+    this.#guard = guard;
+    return compiled;
+  }
+
+  /** The policy as it was given, and as it is understood. */
+  policy(): { policy: object; compiled: object } {
+    const text = this.#store.text("policy") ?? DEFAULT_POLICY;
+    return { policy: JSON.parse(text), compiled: JSON.parse(this.#current().policy()) };
+  }
+
+  /** Judges a request and logs it. An allowed one is to be reported with `ended`. */
+  ask(question: EgressQuestion, nowMs: number): EgressAnswer {
+    const guard = this.#current();
+    const found = guard.net(question.host, question.port);
+    let { verdict, rule, reason } = found;
+    if (verdict === "allow" && question.websocket && !this.#allowsWebSockets(guard)) {
+      verdict = "deny";
+      rule = "network.websockets";
+      reason = `A WebSocket to ${question.host} is denied: network.websockets is deny.`;
+    }
+    const allow = verdict === "allow";
+    this.#tables();
+    this.#sql.exec(
+      "INSERT INTO egress (time_ms, host, port, method, path, verdict, rule) VALUES (?, ?, ?, ?, ?, ?, ?)",
+      nowMs,
+      question.host,
+      question.port,
+      question.method,
+      question.path.slice(0, PATH_KEPT),
+      allow ? "allow" : "deny",
+      rule,
+    );
+    const id = [...this.#sql.exec<{ id: number }>("SELECT last_insert_rowid() AS id")][0]?.id ?? 0;
+    this.#sql.exec("DELETE FROM egress WHERE id <= ?", id - LOG_MAX);
+    return { id, allow, rule, reason, ...(allow ? this.#credentials(guard, found.inject) : NO_CREDENTIALS) };
+  }
+
+  #allowsWebSockets(guard: Guard): boolean {
+    return (JSON.parse(guard.policy()) as { network: { websockets: string } }).network.websockets === "allow";
+  }
+
+  /** Headers to set, and placeholders with what they stand for. A secret that is not there is left out, and said in the log. */
+  #credentials(guard: Guard, inject: readonly Injection[]): Pick<EgressAnswer, "headers" | "replace" | "body"> {
+    const headers: [string, string][] = [];
+    const replace: [string, string][] = [];
+    let body = false;
+    if (inject.length > 0 && this.#useSealKeys(guard) !== null) return NO_CREDENTIALS;
+    for (const rule of inject) {
+      const row = [
+        ...this.#sql.exec<{ placeholder: string; sealed: ArrayBuffer }>(
+          "SELECT placeholder, sealed FROM secrets WHERE name = ?",
+          rule.secret,
+        ),
+      ][0];
+      if (row === undefined) continue;
+      const opened = guard.unseal(this.#store.text("id") ?? "", rule.secret, new Uint8Array(row.sealed));
+      const secret = new TextDecoder().decode(opened);
+      opened.fill(0);
+      if (rule.header !== undefined) headers.push([rule.header, (rule.format ?? "{}").replace("{}", () => secret)]);
+      else replace.push([row.placeholder, secret]);
+      body ||= rule.body;
+    }
+    return { headers, replace, body };
+  }
+
+  /** What became of an allowed request. */
+  ended(id: number, status: number, bytesUp: number, bytesDown: number, durationMs: number): EgressEntry | null {
+    this.#tables();
+    this.#sql.exec(
+      "UPDATE egress SET status = ?, bytes_up = ?, bytes_down = ?, duration_ms = ? WHERE id = ?",
+      status,
+      bytesUp,
+      bytesDown,
+      durationMs,
+      id,
+    );
+    return this.log(id - 1, 1)[0] ?? null;
+  }
+
+  log(after: number, limit: number): EgressEntry[] {
+    this.#tables();
+    return [...this.#sql.exec<Row>("SELECT * FROM egress WHERE id > ? ORDER BY id LIMIT ?", after, limit)].map(
+      ({ time_ms, ...row }) => ({ ...row, time: new Date(time_ms).toISOString() }),
+    );
+  }
+
+  #current(): Guard {
+    if (this.#guard !== null) return this.#guard;
+    const guard = this.#newGuard();
+    // A preset that the operator has taken away leaves a guard that denies everything.
+    this.#compile(guard, this.#store.text("policy") ?? DEFAULT_POLICY);
+    this.#guard = guard;
+    return guard;
+  }
+
+  /** Compiles a document, over the operator's preset that it names if there is one. */
+  #compile(guard: Guard, text: string): Result<PolicyReport> {
+    try {
+      const document = JSON.parse(text) as { preset?: unknown };
+      const presets = JSON.parse(this.#env.CAISSON_POLICIES || "{}") as Record<string, unknown>;
+      const name = document.preset;
+      if (typeof name !== "string" || !Object.hasOwn(presets, name)) return { ok: true, value: guard.setPolicy(text) };
+      guard.setPolicy(JSON.stringify(presets[name]));
+      return { ok: true, value: guard.setPolicy(JSON.stringify({ ...document, preset: undefined }), "auto", true) };
+    } catch (error) {
+      if (!(error instanceof CoreError)) throw error;
+      const field = `/policy${error.field ?? ""}`;
+      return fail(400, "invalid_policy", `the policy is refused at ${field}: ${error.message}`, field);
+    }
+  }
+
+  /** CAISSON_SEAL_KEY: `<version>:<32 bytes in base64url>`, the newest first, separated by commas. */
+  #useSealKeys(guard: Guard): Failure | null {
+    const text = this.#env.CAISSON_SEAL_KEY ?? "";
+    const keys = text.split(",").map((part) => {
+      const [version = "", key = ""] = part.trim().split(":");
+      return { version: Number(version), key: new Uint8Array(Buffer.from(key, "base64url")) };
+    });
+    const good = keys.every(({ version, key }) => version >= 1 && version <= 255 && key.byteLength === 32);
+    if (text === "" || !good) {
+      const detail =
+        "secrets need CAISSON_SEAL_KEY: `1:` and 32 random bytes in base64url (openssl rand -base64 32 | tr '+/' '-_' | tr -d =)";
+      return fail(409, "no_seal_key", detail, "/secrets");
+    }
+    guard.setSealKeys(keys);
+    return null;
+  }
+}
+
+const NO_CREDENTIALS = { headers: [], replace: [], body: false } as const satisfies Pick<
+  EgressAnswer,
+  "headers" | "replace" | "body"
+>;
