@@ -28,8 +28,8 @@ typedef struct transport {
   void (*answer)(exchange *x, int status, const char *type, csn_buf *body);
   /* Starts an answer of server-sent events, status 200. */
   void (*open)(exchange *x);
-  /* Sends one or more whole events, "data: JSON\n\n" each; consumed. exchange_room() follows when the next
-   * ones may come. */
+  /* Sends one or more whole events, "data: JSON\n\n" each, or a comment, ":\n\n"; consumed. exchange_room()
+   * follows when the next ones may come. */
   void (*piece)(exchange *x, csn_buf *events);
   /* Ends the stream. The exchange is freed by the caller. */
   void (*end)(exchange *x);

@@ -44,7 +44,7 @@ typedef struct interp_process {
   pid_t group; /* of the interpreter and its children, 0 before it is ready */
   struct bufferevent *channel;
   size_t scanned; /* bytes of the channel's input that have no line feed */
-  struct event *timer;
+  struct event *timer, *beat;
   run *current, *queue;
   uint64_t run_count;  /* numbers of runs, over all processes of the context */
   uint64_t cell_count; /* runs in this process */
@@ -147,6 +147,7 @@ static void end_run(interp_process *p) {
   p->current = NULL;
   r->p = NULL;
   event_del(p->timer);
+  event_del(p->beat);
   hold(p, false);
   flush(r);
 }
@@ -157,6 +158,19 @@ static void fail_run(interp_process *p, const interp_line *line, const char *ena
   flush_held(r, 1);
   interp_add_error(&r->pending, line, ename, evalue);
   end_run(p);
+}
+
+/* A client that has gone is often noticed only when something is sent to it: a Worker learns of its own
+ * client's end that way. A comment is no event. */
+static void on_beat(evutil_socket_t fd, short what, void *arg) {
+  (void)fd;
+  (void)what;
+  interp_process *p = arg;
+  run *r = p->current;
+  if (r == NULL || r->gone || r->out.busy || r->pending.len > 0) return;
+  csn_buf comment = {0};
+  csn_buf_str(&comment, ":\n\n");
+  sse_send(&r->out, &comment);
 }
 
 static void arm(interp_process *p, int64_t ms) {
@@ -252,6 +266,7 @@ static void close_channel(interp_process *p) {
 static void free_process(interp_process *p) {
   close_channel(p);
   event_free(p->timer);
+  event_free(p->beat);
   csn_buf_free(&p->stray[0]);
   csn_buf_free(&p->stray[1]);
   free(p);
@@ -414,6 +429,8 @@ static void send_code(interp_process *p) {
   bufferevent_write(p->channel, b.p, b.len);
   csn_buf_free(&b);
   if (r->timeout_ms > 0) arm(p, r->timeout_ms);
+  struct timeval tv = {INTERP_BEAT_MS / 1000, INTERP_BEAT_MS % 1000 * 1000};
+  event_add(p->beat, &tv);
 }
 
 static void answer_created(interp_process *p) {
@@ -664,7 +681,8 @@ void interp_create(exchange *x, enum interp_language language, const char *cwd, 
   p->c = c;
   p->creator = x;
   p->timer = evtimer_new(guest_base, on_timer, p);
-  if (c->cwd == NULL || p->timer == NULL) abort();
+  p->beat = event_new(guest_base, -1, EV_PERSIST, on_beat, p);
+  if (c->cwd == NULL || p->timer == NULL || p->beat == NULL) abort();
   c->next = contexts;
   contexts = c;
   if (start_process(p)) return;
@@ -703,11 +721,18 @@ void interp_delete(context *c, exchange *x) {
   job_kill(p->j, 0);
 }
 
+/* The real server's variable of the sandbox; 0 without it. */
+static int64_t default_timeout_ms(void) {
+  const char *text = getenv("INTERPRETER_EXECUTION_TIMEOUT_MS");
+  long long ms = text == NULL ? 0 : strtoll(text, NULL, 10);
+  return ms > 0 && ms < INT32_MAX ? ms : 0;
+}
+
 void interp_execute(context *c, exchange *x, const char *code, int64_t timeout_ms) {
   run *r = calloc(1, sizeof *r);
   if (r == NULL) abort();
   r->p = c->process;
-  r->timeout_ms = timeout_ms;
+  r->timeout_ms = timeout_ms > 0 ? timeout_ms : default_timeout_ms();
   r->code = strdup(code);
   if (r->code == NULL) abort();
   r->out = (sse){.more = on_more, .gone = on_gone, .arg = r};

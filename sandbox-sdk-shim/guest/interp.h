@@ -16,6 +16,7 @@
   (1024u * 1024)              /* waiting for the client before the interpreter is held, bytes                \
                                */
 #define INTERP_START_MS 60000 /* as the real server's INTERPRETER_SPAWN_TIMEOUT_MS */
+#define INTERP_BEAT_MS  5000  /* between two comments of a silent run */
 #define INTERP_GRACE_MS 2000  /* from SIGINT to the end of the process */
 
 enum interp_language { LANGUAGE_PYTHON, LANGUAGE_JAVASCRIPT, LANGUAGE_TYPESCRIPT, LANGUAGE_NONE };
@@ -43,7 +44,8 @@ context *interp_find(const char *id);
 void interp_create(exchange *x, enum interp_language language, const char *cwd, char **env);
 /* Ends a context and answers x when its processes are gone. */
 void interp_delete(context *c, exchange *x);
-/* Queues code and answers x with a stream of events. timeout_ms 0: none. */
+/* Queues code and answers x with a stream of events. timeout_ms 0: the sandbox's
+ * INTERPRETER_EXECUTION_TIMEOUT_MS, or none. */
 void interp_execute(context *c, exchange *x, const char *code, int64_t timeout_ms);
 
 #endif

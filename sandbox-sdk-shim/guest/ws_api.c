@@ -102,12 +102,14 @@ static void api_piece(exchange *x, csn_buf *events) {
   while (at < end) {
     const char *line_end = memchr(at, '\n', (size_t)(end - at)); /* JSON holds no newline of its own */
     if (line_end == NULL) line_end = end;
-    if ((size_t)(line_end - at) > sizeof start - 1) {
+    bool comment = *at == ':'; /* an empty event, which the SDK skips like a comment */
+    size_t skip = comment ? (size_t)(line_end - at) : sizeof start - 1;
+    if (comment || (size_t)(line_end - at) > skip) {
       csn_buf b = {0};
       csn_buf_str(&b, "{\"type\":\"stream\"");
       add_id(&b, r->id);
       csn_buf_str(&b, ",\"data\":");
-      csn_json_str(&b, at + sizeof start - 1, (size_t)(line_end - at) - (sizeof start - 1));
+      csn_json_str(&b, at + skip, (size_t)(line_end - at) - skip);
       csn_buf_str(&b, "}");
       ws_send_buf(r->on->w, WS_OP_TEXT, &b);
     }

@@ -125,7 +125,7 @@ function guestOf(engine, name, generation, port, token) {
 export const parseEvents = (text) =>
   text
     .split("\n\n")
-    .filter(Boolean)
+    .filter((block) => block !== "" && !block.startsWith(":")) // a comment is no event
     .map((block) => JSON.parse(block.replace(/^data: /, "")));
 
 /** A command that is looked for, and killed, machine-wide: no other test run on this machine has the same. */

@@ -532,6 +532,25 @@ describe("time and interrupts", () => {
     await box.call("DELETE", `/api/contexts/${id}`);
   });
 
+  test("a silent run's stream carries a comment now and then", async () => {
+    const id = await create("python");
+    const r = await box.call("POST", "/api/execute/code", { context_id: id, code: "import time\ntime.sleep(2.5)\n1" });
+    assert.match(r.text, /^:\n\ndata: /);
+    assert.deepEqual(
+      parseEvents(r.text).map((e) => e.type),
+      ["result", "execution_complete"],
+    );
+    await box.call("DELETE", `/api/contexts/${id}`);
+  });
+
+  test("INTERPRETER_EXECUTION_TIMEOUT_MS of the sandbox is the default", async () => {
+    const quick = await engine.sandbox("quick", { env: { INTERPRETER_EXECUTION_TIMEOUT_MS: "300" } });
+    const context_id = (await quick.call("POST", "/api/contexts", {})).json.contextId;
+    const r = await quick.call("POST", "/api/execute/code", { context_id, code: "while True: pass" });
+    assert.match(r.text, /timed out after 300 ms/);
+    await engine.api("DELETE", "/v1/sandboxes/quick");
+  });
+
   test("runs of one context come one after another; contexts run side by side", async () => {
     const [a, b] = [await create("python"), await create("python")];
     const order = await Promise.all([
