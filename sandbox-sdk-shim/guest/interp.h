@@ -16,7 +16,7 @@
   (1024u * 1024)              /* waiting for the client before the interpreter is held, bytes                \
                                */
 #define INTERP_START_MS 60000 /* as the real server's INTERPRETER_SPAWN_TIMEOUT_MS */
-#define INTERP_BEAT_MS  5000  /* between two comments of a silent run */
+#define INTERP_BEAT_MS  2000  /* between two comments of a silent run */
 #define INTERP_GRACE_MS 2000  /* from SIGINT to the end of the process */
 
 enum interp_language { LANGUAGE_PYTHON, LANGUAGE_JAVASCRIPT, LANGUAGE_TYPESCRIPT, LANGUAGE_NONE };
