@@ -18,12 +18,18 @@
 #define WINDOW_BYTES (8u * 1024 * 1024) /* how far a FOLLOW_EXEC client may be behind */
 #define PIECE_BYTES  (256u * 1024)
 #define PUNCH_BYTES  (4u * 1024 * 1024)
+/* A program that writes byte by byte would else cost its reader a message for each, and the Worker can take a
+ * few thousand of those a second: less than this much output waits until the last piece is this old. */
+#define PACE_BYTES (16u * 1024)
+#define PACE_MS    5
 
 struct follower {
   proc *p;
   sse out;
   enum follow_mode mode;
   uint64_t off[2];
+  int64_t sent_ms; /* when the last piece of output left */
+  struct event *pace;
   bool ending;
   follower *next;
 };
@@ -101,6 +107,7 @@ static void drop_follower(follower *f) {
     *at = f->next;
     break;
   }
+  if (f->pace != NULL) event_free(f->pace);
   free(f);
 }
 
@@ -163,10 +170,33 @@ static void add_last(follower *f, csn_buf *b) {
   csn_buf_str(b, "}\n\n");
 }
 
+static void on_more(void *arg);
+
+static void on_pace(evutil_socket_t fd, short what, void *arg) {
+  (void)fd;
+  (void)what;
+  on_more(arg);
+}
+
+/* Whether the next piece waits for more output; a timer then comes back to it. */
+static bool paced(follower *f) {
+  const proc *p = f->p;
+  uint64_t have = p->log[0].end - f->off[0] + (p->log[1].end - f->off[1]);
+  int64_t age = csn_now_ms() - f->sent_ms;
+  if (p->ended || have >= PACE_BYTES || age >= PACE_MS) return false;
+  if (have > 0) {
+    if (f->pace == NULL) f->pace = evtimer_new(guest_base, on_pace, f);
+    if (f->pace == NULL) abort();
+    struct timeval tv = {0, (PACE_MS - age) * 1000};
+    if (!evtimer_pending(f->pace, NULL)) event_add(f->pace, &tv);
+  }
+  return true;
+}
+
 /* Sends the next piece if none is on its way. May free f. */
 static void on_more(void *arg) {
   follower *f = arg;
-  if (f->out.busy) return;
+  if (f->out.busy || paced(f)) return;
   proc *p = f->p;
   if (f->ending) {
     sse_end(&f->out);
@@ -176,6 +206,7 @@ static void on_more(void *arg) {
   csn_buf b = {0};
   bool any = add_piece(f, 0, &b);
   any |= add_piece(f, 1, &b);
+  if (any) f->sent_ms = csn_now_ms();
   if (!any && p->ended) {
     add_last(f, &b);
     f->ending = true;

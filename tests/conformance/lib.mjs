@@ -8,7 +8,7 @@ if (!url) throw new Error("run these tests with: node tests/conformance/run.mjs 
 
 export const client = sdk(url);
 export const engine = JSON.parse(process.env.CONFORMANCE_ENGINE);
-export const TRANSPORTS = (process.env.CONFORMANCE_TRANSPORTS ?? "http").split(" ");
+export const TRANSPORTS = (process.env.CONFORMANCE_TRANSPORTS ?? "http websocket").split(" ");
 export const sleep = (ms) => new Promise((r) => setTimeout(r, ms));
 
 let serial = 0;
@@ -42,6 +42,9 @@ export async function rejects(promise, { name, code, message, context }) {
     if (!(caught instanceof SDKError)) throw caught;
     error = caught;
   }
+  // Over its WebSocket the SDK tells of a refused stream in text alone.
+  const told = error.message.match(/^Stream error: \d+ - (\{.*\})$/s);
+  if (told && error.code === undefined) Object.assign(error, JSON.parse(told[1]), { message: error.message });
   const seen = `${error.name} ${error.code}: ${error.message} ${JSON.stringify(error.context)}`;
   if (name) assert.equal(error.name, name, seen);
   if (code) assert.equal(error.code, code, seen);
