@@ -154,7 +154,8 @@ export async function startWorker({ dir, cwd = ROOT, port, vars, config, prepare
   // In a file of our own: a command line would show the keys to every user of the machine.
   const varsFile = join(dir, "worker.vars");
   rmSync(varsFile, { force: true });
-  const lines = Object.entries(vars).map(([k, v]) => `${k}=${JSON.stringify(v)}\n`);
+  // The reader of such files does not undo an escaped quote.
+  const lines = Object.entries(vars).map(([k, v]) => `${k}=${v.includes('"') ? `'${v}'` : JSON.stringify(v)}\n`);
   writeFileSync(varsFile, lines.join(""), { mode: 0o600 });
   let child;
   const stop = async () => {

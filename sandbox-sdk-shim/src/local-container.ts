@@ -62,6 +62,8 @@ export class LocalContainer {
   #starting: Promise<void> = Promise.resolve();
   readonly #ports = new Map<number, Port>();
   readonly #byHost = new Map<string, Fetcher>();
+  /** The same for HTTPS, which the engine ends with a certificate of its own authority; `*` is every host. */
+  readonly #byHTTPSHost = new Map<string, Fetcher>();
   #all: Fetcher | null = null;
   /** The interception set that the engine has, as JSON; null when that is not known. */
   #sentEgress: string | null = null;
@@ -195,8 +197,10 @@ export class LocalContainer {
     await this.#sendEgress();
   }
 
-  /** HTTPS is not intercepted locally: agents get a plain HTTP base URL, and there is no other route out. */
-  async interceptOutboundHttps(_host: string, _fetcher: Fetcher): Promise<void> {}
+  async interceptOutboundHttps(host: string, fetcher: Fetcher): Promise<void> {
+    this.#byHTTPSHost.set(host.toLowerCase(), fetcher);
+    await this.#sendEgress();
+  }
 
   async interceptAllOutboundHttp(fetcher: Fetcher): Promise<void> {
     this.#all = fetcher;
@@ -211,7 +215,9 @@ export class LocalContainer {
     } catch {
       return new Response("the egress request names no URL\n", { status: 400 });
     }
-    const fetcher = this.#byHost.get(url.hostname.replace(/\.+$/, "").toLowerCase()) ?? this.#all;
+    const host = url.hostname.replace(/\.+$/, "").toLowerCase();
+    const fetcher =
+      url.protocol === "https:" ? forHost(this.#byHTTPSHost, host) : (forHost(this.#byHost, host) ?? this.#all);
     if (fetcher === null) return new Response(`no outbound handler for ${url.hostname}\n`, { status: 403 });
     const headers = new Headers();
     for (const [name, value] of request.headers) {
@@ -229,11 +235,12 @@ export class LocalContainer {
     );
   }
 
-  async #egressSet(): Promise<{ url: string; token: string; hosts: string[]; all: boolean }> {
+  async #egressSet(): Promise<object> {
     return {
       url: `${this.#config.workerURL}${EGRESS_PATH}${this.#config.name}`,
       token: await egressToken(this.#config.engineToken, this.#config.name),
       hosts: [...this.#byHost.keys()].sort(),
+      https_hosts: [...this.#byHTTPSHost.keys()].sort(),
       all: this.#all !== null,
     };
   }
@@ -330,4 +337,16 @@ export class LocalContainer {
 
 function text(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+/** The handler of a host: its own, else that of a pattern, in which a star stands for any text. */
+function forHost(handlers: ReadonlyMap<string, Fetcher>, host: string): Fetcher | null {
+  const own = handlers.get(host);
+  if (own !== undefined) return own;
+  for (const [pattern, fetcher] of handlers) {
+    if (!pattern.includes("*")) continue;
+    const parts = pattern.split("*").map((part) => part.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"));
+    if (new RegExp(`^${parts.join(".*")}$`).test(host)) return fetcher;
+  }
+  return null;
 }

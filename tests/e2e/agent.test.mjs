@@ -234,9 +234,10 @@ describe("claude-code", () => {
 
   test("no other host is reachable from the sandbox", async () => {
     const session = await api.session({ agent: "shell" });
-    const probe = `for u in http://example.com/ http://127.0.0.1:${stack.port}/health http://127.0.0.1:${stack.engine.port}/v1/health http://169.254.169.254/; do curl -s -m 3 -o /dev/null -w "%{http_code}\\n" $u; done; cat /sys/class/net/*/address 2>/dev/null | sort -u`;
+    const probe = `for u in http://example.com/ https://example.com/ http://127.0.0.1:${stack.port}/health http://127.0.0.1:${stack.engine.port}/v1/health http://169.254.169.254/; do curl -s -m 3 -o /dev/null -w "%{http_code}\\n" $u; done; cat /sys/class/net/*/address 2>/dev/null | sort -u`;
     const { body } = await api.ok("POST", `/v1/sessions/${session.id}/exec`, { command: probe });
-    assert.deepEqual(body.stdout.trim().split("\n").slice(0, 4), ["000", "000", "000", "000"]);
+    // A loopback address is the sandbox's own; everything else is asked of the policy.
+    assert.deepEqual(body.stdout.trim().split("\n").slice(0, 5), ["403", "403", "000", "000", "403"]);
     const model = await api.ok("POST", `/v1/sessions/${session.id}/exec`, {
       command: "curl -s -m 5 -o /dev/null -w '%{http_code}' http://api.anthropic.com/secret/admin",
     });

@@ -193,7 +193,8 @@ export class Gate {
   #compile(guard: Guard, text: string): Result<PolicyReport> {
     try {
       const document = JSON.parse(text) as { preset?: unknown };
-      const presets = JSON.parse(this.#env.CAISSON_POLICIES || "{}") as Record<string, unknown>;
+      const presets = this.#presets();
+      if (presets === null) return fail(500, "bad_keys", "CAISSON_POLICIES is not a JSON object of policies by name");
       const name = document.preset;
       if (typeof name !== "string" || !Object.hasOwn(presets, name)) return { ok: true, value: guard.setPolicy(text) };
       guard.setPolicy(JSON.stringify(presets[name]));
@@ -202,6 +203,16 @@ export class Gate {
       if (!(error instanceof CoreError)) throw error;
       const field = `/policy${error.field ?? ""}`;
       return fail(400, "invalid_policy", `the policy is refused at ${field}: ${error.message}`, field);
+    }
+  }
+
+  /** The operator's presets by name, null when they cannot be read. */
+  #presets(): Record<string, unknown> | null {
+    try {
+      const presets: unknown = JSON.parse(this.#env.CAISSON_POLICIES || "{}");
+      return typeof presets === "object" && presets !== null ? (presets as Record<string, unknown>) : null;
+    } catch {
+      return null;
     }
   }
 
