@@ -23,6 +23,7 @@ export default defineConfig(async () => ({
           TEST_MIGRATIONS: await readD1Migrations("worker/migrations"),
           // Of tests alone: 32 bytes of 7.
           CAISSON_SEAL_KEY: `1:${Buffer.alloc(32, 7).toString("base64url")}`,
+          CAISSON_PRICES: '[{"model":"house-model","input":1,"output":2.5}]',
         },
       },
     }),

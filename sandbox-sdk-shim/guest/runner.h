@@ -32,7 +32,8 @@ typedef enum run_reason {
   RUN_SPAWN_FAILED,
   RUN_OUTPUT_LIMIT,
   RUN_DISK_FULL,
-  RUN_RUNNER_LOST
+  RUN_RUNNER_LOST,
+  RUN_OVER_BUDGET
 } run_reason;
 
 /* A file that is there, readable by its owner alone, before the program starts. */

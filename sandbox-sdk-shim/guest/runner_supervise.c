@@ -163,9 +163,13 @@ static void on_signal(run *r, int signal_fd) {
     if (info.ssi_signo == SIGCHLD) continue; /* reap() is called anyway */
     if (info.ssi_code == SI_QUEUE) {         /* run_kill(): grace in ms << 4 | reason */
       int64_t grace_ms = (info.ssi_int >> 4) & 0xffff;
-      bool late = (info.ssi_int & 15) == RUN_TIMED_OUT;
-      end_run(r, late ? RUN_TIMED_OUT : RUN_KILLED, late ? "ended by the caller's time-out" : "cancelled",
-              grace_ms);
+      int reason = info.ssi_int & 15;
+      if (reason == RUN_TIMED_OUT)
+        end_run(r, RUN_TIMED_OUT, "ended by the caller's time-out", grace_ms);
+      else if (reason == RUN_OVER_BUDGET)
+        end_run(r, RUN_OVER_BUDGET, "a limit of its budget was reached", grace_ms);
+      else
+        end_run(r, RUN_KILLED, "cancelled", grace_ms);
     } else {
       end_run(r, RUN_KILLED, "the supervisor was asked to end", r->spec->grace_ms);
     }

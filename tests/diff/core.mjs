@@ -20,6 +20,9 @@ const EV = {
   DELETE: 16,
   DIGEST_BEGIN: 17,
   DIGEST_END: 18,
+  USAGE: 19,
+  SET_LIMITS: 20,
+  TOUCH: 21,
 };
 const FX = { EVENT: 1, CURSOR: 9, DIGEST: 10 };
 const FX_NAME = [
@@ -35,6 +38,8 @@ const FX_NAME = [
   "cursor",
   "digest",
   "bad_field",
+  "answer",
+  "budget",
 ];
 
 export class Core {

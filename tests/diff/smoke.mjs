@@ -20,15 +20,18 @@ let r = core.event("CREATE", {
   time: 1000,
   payload: '{"agent":"claude-code","timeout_s":600,"env":{"A":"b\\"c"},"system_prompt":"Be brief."}',
 });
-ok(r.rc === 0 && kinds(r.fx) === "session.created sandbox_start wake_at", `create: ${r.rc} ${kinds(r.fx)}`);
-ok(r.fx[2].time === 601000, "wakes at the end of the session");
+ok(r.rc === 0 && kinds(r.fx) === "session.created sandbox_start budget wake_at", `create: ${r.rc} ${kinds(r.fx)}`);
+ok(r.fx[3].time === 601000, "wakes at the end of the session");
 r = core.event("RUN", { time: 1001, payload: '{"prompt":"Create hello.txt"}' });
 ok(r.rc === 0 && kinds(r.fx) === "run.queued", `run while starting: ${kinds(r.fx)}`);
 r = core.event("SANDBOX_READY", { time: 1002 });
 ok(kinds(r.fx) === "session.started run_load wake_at", `ready: ${kinds(r.fx)}`);
 r = core.event("RUN_LOADED", { time: 1003, id: 1, payload: '{"prompt":"Create hello.txt"}' });
 const spec = JSON.parse(r.fx[0].payload.toString());
-ok(kinds(r.fx) === "run_start" && spec.argv[0] === "claude" && spec.stdin === "prompt", `loaded: ${kinds(r.fx)}`);
+ok(
+  kinds(r.fx) === "run_start budget" && spec.argv[0] === "claude" && spec.stdin === "prompt",
+  `loaded: ${kinds(r.fx)}`,
+);
 ok(
   spec.argv.join(" ").endsWith("--append-system-prompt Be brief.") && spec.env.A === 'b"c',
   "the spec has the system prompt and the environment",
@@ -76,14 +79,16 @@ ok(other.load(snapshot) === 0 && other.save().equals(snapshot), `snapshot of ${s
 r = core.event("COLLECTED", { time: 1008, id: 1 });
 const again = other.event("COLLECTED", { time: 1008, id: 1 });
 ok(r.raw.equals(again.raw), "a new instance goes on the same");
-ok(kinds(r.fx) === "run.succeeded session.idle wake_at", `collected: ${kinds(r.fx)}`);
-const outcome = r.fx[0].event;
+ok(kinds(r.fx) === "budget run.succeeded session.idle wake_at", `collected: ${kinds(r.fx)}`);
+const budget = JSON.parse(r.fx[0].payload.toString());
+ok(budget.run.id === "run_1" && budget.session.usage.turns === 3 && budget.may_call, r.fx[0].payload.toString());
+const outcome = r.fx[1].event;
 ok(
   outcome.result === "Done: hello.txt and notes.md exist." &&
     outcome.usage.cost_usd === 0.002524 &&
     outcome.usage.tool_calls === 2 &&
     outcome.duration_ms === 236,
-  r.fx[0].json,
+  r.fx[1].json,
 );
 r = core.event("RUN", { time: 1009, payload: '{"prompt":"","x":1}' });
 ok(
@@ -97,7 +102,7 @@ ok(
   "a follow-up resumes the agent's session",
 );
 r = core.event("DELETE", { time: 1012 });
-ok(kinds(r.fx) === "run.cancelled sandbox_destroy wake_at", `delete: ${kinds(r.fx)}`);
+ok(kinds(r.fx) === "budget run.cancelled sandbox_destroy wake_at", `delete: ${kinds(r.fx)}`);
 r = core.event("SANDBOX_GONE", { time: 1013 });
 ok(kinds(r.fx) === "session.ended" && r.fx[0].event.reason === "deleted", `gone: ${kinds(r.fx)}`);
 r = core.event("RUN", { time: 1014, payload: '{"prompt":"x"}' });

@@ -194,6 +194,21 @@ describe("caisson-run", () => {
     assert.equal(call("kill", dir, "cancelled", 100).status, 0, "killing what is over is not an error");
   });
 
+  test("over budget: the record says so", async () => {
+    const dir = bash("echo up; while :; do sleep 0.05; done");
+    started(dir);
+    await until(
+      () => existsSync(join(dir, "stdout")) && readFileSync(join(dir, "stdout"), "utf8") === "up\n",
+      "it is up",
+    );
+    const kill = call("kill", dir, "over_budget", 2000);
+    assert.equal(kill.status, 0, kill.stderr);
+    const { record } = pieces(call("follow", dir, 0, 0).stdout);
+    assert.deepEqual([record.reason, record.signal], ["over_budget", 15]);
+    assert.match(record.detail, /a limit of its budget/);
+    assert.equal(call("kill", dir, "overbudget", 100).status, 64);
+  });
+
   test("the output limit", () => {
     const { record, out } = ran(bash("yes", { output_max_bytes: 100_000 }));
     assert.equal(record.reason, "output_limit");

@@ -9,12 +9,14 @@
 typedef struct drive {
   csn_session s;
   uint64_t now_ms;
-  uint64_t cursor[3]; /* by stream */
-  uint32_t fx_cap;    /* out-box of feeds */
-  uint32_t next_seq;  /* seq expected of the next event */
-  bool gap;           /* a seq did not come */
-  char pointer[300];  /* of the last BAD_FIELD */
-  char *log;          /* kinds of effects, JSON of events */
+  uint64_t cursor[3];                   /* by stream */
+  uint32_t fx_cap;                      /* out-box of feeds */
+  uint32_t next_seq;                    /* seq expected of the next event */
+  bool gap;                             /* a seq did not come */
+  char pointer[300];                    /* of the last BAD_FIELD */
+  char budget[CSN_BUDGET_JSON_MAX + 1]; /* of the last BUDGET: how many there are depends on chunking */
+  int32_t budget_code;
+  char *log; /* kinds of effects, JSON of events */
   size_t log_len, log_cap;
 } drive;
 
@@ -64,6 +66,11 @@ __attribute__((unused)) static void drive_drain(drive *d, const csn_fx *fx) {
       drive_log(d, "\n", 1);
     } else if (rec.kind == CSN_FX_CURSOR) {
       memcpy(&d->cursor[rec.stream], payload, 8);
+    } else if (rec.kind == CSN_FX_BUDGET) {
+      if (rec.payload_len > CSN_BUDGET_JSON_MAX) abort();
+      memcpy(d->budget, payload, rec.payload_len);
+      d->budget[rec.payload_len] = 0;
+      d->budget_code = rec.code;
     } else {
       int n = snprintf(line, sizeof line, "%s %u %d %llu ", names[rec.kind], rec.id, rec.code,
                        (unsigned long long)rec.time_ms);

@@ -9,6 +9,8 @@ static const char *const event_names[CSN_EV_COLUMNS] = {
         [CSN_EV_EXPIRED] = "(TIMER: session over)",
     [CSN_EV_OVERDUE] = "(TIMER: run overdue)",
     [CSN_EV_CANCEL_WAITING] = "(CANCEL of a waiting run)",
+    [CSN_EV_IDLED] = "(TIMER: idle for long)",
+    [CSN_EV_OVER_BUDGET] = "(a limit is over)",
 };
 
 /* The transition table as tests/golden/transitions.txt holds it. */
@@ -61,6 +63,10 @@ static const char *payload_of(uint32_t kind) {
     return EXITED_0;
   case CSN_EV_NOTE:
     return "{}";
+  case CSN_EV_USAGE:
+    return "{\"input_tokens\":1}";
+  case CSN_EV_SET_LIMITS:
+    return "{\"limits\":{\"turns\":9}}";
   case CSN_EV_RUN_START_FAILED:
   case CSN_EV_SANDBOX_FAILED:
   case CSN_EV_SANDBOX_GONE:
@@ -93,7 +99,7 @@ static void sweep(void) {
       if (k == CSN_EV_CANCEL && (s == CSN_ST_STARTING || s == CSN_ST_IDLE)) want = CSN_ERR_NO_RUN;
       if (k == CSN_EV_CANCEL && s == CSN_ST_COLLECTING) want = CSN_ERR_RUN_OVER;
       bool answer = k == CSN_EV_RUN_LOADED || k == CSN_EV_RUN_STARTED || k == CSN_EV_RUN_START_FAILED ||
-                    k == CSN_EV_RUN_EXIT || k == CSN_EV_COLLECTED;
+                    k == CSN_EV_RUN_EXIT || k == CSN_EV_COLLECTED || k == CSN_EV_USAGE;
       bool right = err == want && (want == CSN_ERR_OK || same) && !d.gap;
       if (want == CSN_ERR_OK && to == CSN_TO_LATE)
         right = right && d.s.late_count == late + 1 && d.s.state == s;

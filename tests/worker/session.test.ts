@@ -3,80 +3,25 @@ import { describe, expect, it, vi } from "vitest";
 import { Core, CoreTrap } from "../../worker/src/core/core.js";
 import * as index from "../../worker/src/effects/index-d1.js";
 import type { CreateRunBody, CreateSessionBody } from "../../worker/src/routes/schemas.js";
-import type { Result, RunView, SessionRpc, SessionView } from "../../worker/src/session/api.js";
+import type { SessionView } from "../../worker/src/session/api.js";
 import { env } from "./env.js";
-import { type FakeScript, script } from "./fake-sandbox.js";
-
-type Stub = DurableObjectStub & SessionRpc;
-let count = 0;
-
-interface Fixture {
-  readonly id: string;
-  readonly session: Stub;
-  readonly fake: FakeScript;
-}
-
-function fresh(): Fixture {
-  count += 1;
-  const id = `ses_test${count}`;
-  return { id, session: stub(id), fake: script(`ses-test${count}`) };
-}
-
-function stub(id: string): Stub {
-  return env.SESSION.get(env.SESSION.idFromName(id)) as unknown as Stub;
-}
-
-function value<T>(result: Result<T>): T {
-  if (!result.ok) throw new Error(`${result.code}: ${result.detail}`);
-  return result.value;
-}
-
-async function created(body: Partial<CreateSessionBody> = {}): Promise<Fixture> {
-  const fixture = fresh();
-  value(await fixture.session.create(fixture.id, { agent: "shell", ...body }));
-  return fixture;
-}
-
-async function running(
-  body: Partial<CreateSessionBody> = {},
-  run: CreateRunBody = { command: "work" },
-): Promise<Fixture> {
-  const fixture = await created(body);
-  value(await fixture.session.createRun(run));
-  await eventually(async () => expect(value(await fixture.session.run("run_1")).state).toBe("running"));
-  return fixture;
-}
-
-async function eventually(check: () => Promise<void>): Promise<void> {
-  await vi.waitFor(check, { timeout: 8_000, interval: 20 });
-}
-
-async function ended(session: Stub, run = "run_1"): Promise<RunView> {
-  let view: RunView | undefined;
-  await eventually(async () => {
-    view = value(await session.run(run));
-    expect(["queued", "running"]).not.toContain(view.state);
-  });
-  return view as RunView;
-}
-
-async function log(session: Stub, withRaw = false): Promise<Record<string, unknown>[]> {
-  const { events } = value(await session.events(0, 10_000, withRaw));
-  return events.map(({ json }) => JSON.parse(json) as Record<string, unknown>);
-}
+import {
+  created,
+  ended,
+  eventually,
+  expectGapless,
+  fresh,
+  log,
+  running,
+  type Stub,
+  stub,
+  types,
+  value,
+} from "./session-fixture.js";
 
 /** One character a byte, as the fake sandbox has it. */
 async function diff(session: Stub, run?: string): Promise<string> {
   return Buffer.from(value(await session.diff(run))).toString("latin1");
-}
-
-function types(events: Record<string, unknown>[]): unknown[] {
-  return events.map(({ type }) => type);
-}
-
-/** Every event has the next number, and none is there twice. */
-function expectGapless(events: Record<string, unknown>[]): void {
-  expect(events.map(({ seq }) => seq)).toEqual(events.map((_, i) => i + 1));
 }
 
 describe("a session", () => {
@@ -205,10 +150,10 @@ describe("a session", () => {
 
   it("is extended", async () => {
     const { session } = await created({ timeout_s: 50 });
-    const view = value(await session.setTimeout(500));
+    const view = value(await session.update({ timeout_s: 500 }));
     expect(view.timeout_s).toBe(500);
     expect(Date.parse(view.expires_at ?? "")).toBeGreaterThan(Date.now() + 400_000);
-    expect(await session.setTimeout(0)).toMatchObject({ ok: false, status: 400, code: "out_of_range" });
+    expect(await session.update({ timeout_s: 0 })).toMatchObject({ ok: false, status: 400, code: "out_of_range" });
   });
 
   it("says why when its sandbox does not start", async () => {
@@ -509,9 +454,9 @@ describe("a core that traps", () => {
     const event = vi.spyOn(Core.prototype, "event").mockImplementationOnce(() => {
       throw new CoreTrap("scripted trap");
     });
-    expect(await session.setTimeout(100)).toMatchObject({ ok: false, status: 500, code: "core_trap" });
+    expect(await session.update({ timeout_s: 100 })).toMatchObject({ ok: false, status: 500, code: "core_trap" });
     event.mockRestore();
-    expect(value(await session.setTimeout(100)).timeout_s).toBe(100);
+    expect(value(await session.update({ timeout_s: 100 })).timeout_s).toBe(100);
     expectGapless(await log(session));
   });
 
@@ -539,8 +484,8 @@ describe("the index", () => {
       while (!open) await new Promise((resolve) => setTimeout(resolve, 2));
       await write(...row);
     });
-    value(await session.setTimeout(1_000));
-    value(await session.setTimeout(2_000));
+    value(await session.update({ timeout_s: 1_000 }));
+    value(await session.update({ timeout_s: 2_000 }));
     open = true;
     await eventually(async () => {
       const row = await env.INDEX.prepare("SELECT timeout_s FROM sessions WHERE id = ?").bind(id).first();

@@ -123,6 +123,7 @@ bool csn_run_turn(csn_view *v, const csn_turn *turn) {
   used.cost_unknown = 0; /* the agent may still report it */
   used.turns = turn->parent.len == 0 ? 1 : 0;
   csn_usage_add(&run->live, &used);
+  run->busy = 1;
   if (turn->parent.len == 0) run->more = 0;
   uint32_t at = csn_event_open(e, CSN_T_AGENT_TURN);
   if (turn->parent.len == 0) csn_put_field_u64(e->fx, "turn", run->live.turns);
@@ -173,6 +174,7 @@ void csn_run_text(csn_view *v, uint32_t node, bool append) {
 
 void csn_run_result(csn_agent_run *run, bool is_error, csn_span reason) {
   run->has_result = 1;
+  run->more = run->busy = 0;
   run->is_error = is_error;
   if (!is_error) csn_run_error(run, csn_span_of(NULL, 0), 0);
   csn_text64_set(&run->reason, reason);

@@ -103,3 +103,12 @@ csn_err csn_doc_number(const cJSON *item, uint32_t min, uint32_t max, uint32_t *
   *out = (uint32_t)v;
   return (double)*out == v ? CSN_ERR_OK : CSN_ERR_BAD_VALUE;
 }
+
+csn_err csn_doc_nano(const cJSON *item, uint64_t min_nano, uint32_t max, uint64_t *out) {
+  CSN_INVARIANT(max <= 1000000u);
+  if (!cJSON_IsNumber(item)) return CSN_ERR_BAD_TYPE;
+  double v = item->valuedouble;
+  if (!(v >= 0 && v <= (double)max)) return CSN_ERR_OUT_OF_RANGE;
+  *out = (uint64_t)(v * 1e9 + 0.5);
+  return *out < min_nano ? CSN_ERR_OUT_OF_RANGE : CSN_ERR_OK;
+}

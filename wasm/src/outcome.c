@@ -14,8 +14,9 @@ static const csn_json_node nodes[N_END] = {
 const csn_json_table csn_exit_table = {nodes, N_END};
 
 bool csn_exit_reason_known(csn_span reason) {
-  static const char *const known[] = {"exited",       "signalled",    "timed_out", "killed",
-                                      "spawn_failed", "output_limit", "disk_full", "runner_lost"};
+  static const char *const known[] = {"exited",    "signalled",    "timed_out",
+                                      "killed",    "spawn_failed", "output_limit",
+                                      "disk_full", "runner_lost",  "over_budget"};
   for (uint32_t i = 0; i < sizeof known / sizeof known[0]; i++)
     if (csn_span_is(reason, known[i])) return true;
   return false;
@@ -43,7 +44,8 @@ static void set_message(csn_session *s, csn_span escaped) {
 static void decide_by_agent(csn_session *s, csn_span reason) {
   csn_outcome *o = &s->outcome;
   const csn_agent_run *r = &s->result;
-  bool lost = csn_span_is(reason, "runner_lost") || csn_span_is(reason, "killed");
+  bool lost = csn_span_is(reason, "runner_lost") || csn_span_is(reason, "killed") ||
+              csn_span_is(reason, "over_budget");
   const csn_dialect *d = csn_dialect_of((csn_agent)s->agent);
   if (s->is_plain && d->end_text != NULL && csn_span_is(reason, "exited") && o->has_exit_code)
     d->end_text(&s->result, o->exit_code);
@@ -88,6 +90,8 @@ void csn_outcome_decide(csn_session *s, const csn_json *record) {
                 csn_span_is(reason, "output_limit");
   if (s->kill == CSN_KILL_CANCELLED)
     set(o, CSN_T_RUN_CANCELLED, csn_span_str("cancelled"));
+  else if (s->kill == CSN_KILL_OVER_BUDGET)
+    set(o, CSN_T_RUN_OVER_BUDGET, csn_span_str(csn_limit_key((csn_limit)s->budget.over)));
   else if (s->kill == CSN_KILL_TIMED_OUT || csn_span_is(reason, "timed_out"))
     set(o, CSN_T_RUN_TIMED_OUT, csn_span_str("timeout"));
   else if (broken)
@@ -95,7 +99,7 @@ void csn_outcome_decide(csn_session *s, const csn_json *record) {
   else
     decide_by_agent(s, reason);
   if (s->result.message_len == 0 && detail->kind == CSN_JK_STRING && detail->len > 0 &&
-      o->type != CSN_T_RUN_SUCCEEDED && o->type != CSN_T_RUN_CANCELLED)
+      o->type != CSN_T_RUN_SUCCEEDED && o->type != CSN_T_RUN_CANCELLED && o->type != CSN_T_RUN_OVER_BUDGET)
     set_message(s, csn_json_text(record, detail));
 }
 
@@ -148,7 +152,12 @@ void csn_outcome_emit(csn_session *s, csn_emit *e) {
   if (failed && (r->error_status > 0 || r->kind.len > 0 || r->message_len > 0)) put_error(fx, r);
   if (r->id_len > 0) csn_put_field_text(fx, "agent_session_id", csn_span_of(r->agent_session_id, r->id_len));
   csn_put_str(fx, ",\"usage\":{");
-  csn_put_usage(fx, &r->usage);
+  csn_put_counters(fx, &s->budget.run);
   csn_put_str(fx, "}");
+  if (s->budget.over != 0) {
+    csn_put_str(fx, ",\"budget\":{");
+    csn_put_over(fx, &s->budget);
+    csn_put_str(fx, "}");
+  }
   csn_event_close(e, at);
 }

@@ -4,8 +4,7 @@
 
 #include "cJSON.h"
 
-/* A model's name is an argument of the agent's command line: it must not look like an option. */
-static csn_err read_model(const cJSON *item, csn_span *out) {
+csn_err csn_read_model(const cJSON *item, csn_span *out) {
   csn_err err = csn_doc_text(item, 1, CSN_MODEL_MAX, out);
   if (err != CSN_ERR_OK) return err;
   if (out->ptr[0] == '-') return CSN_ERR_BAD_VALUE;
@@ -290,7 +289,7 @@ csn_err csn_request_session(csn_arena *a, csn_span doc, csn_session_request *out
     } else if (csn_span_is(key, "system_prompt")) {
       err = csn_doc_text(item, 0, CSN_SYSTEM_PROMPT_MAX, &out->system_prompt);
     } else if (csn_span_is(key, "model")) {
-      err = read_model(item, &out->model);
+      err = csn_read_model(item, &out->model);
     } else if (csn_span_is(key, "env")) {
       err = read_env(a, item, &out->env, bad);
     } else if (csn_span_is(key, "mcp")) {
@@ -299,6 +298,11 @@ csn_err csn_request_session(csn_arena *a, csn_span doc, csn_session_request *out
       err = read_tools(item, &options, bad);
     } else if (csn_span_is(key, "timeout_s")) {
       err = csn_doc_number(item, CSN_TIMEOUT_S_MIN, CSN_TIMEOUT_S_MAX, &out->timeout_s);
+    } else if (csn_span_is(key, "limits")) {
+      err = csn_read_limits(item, CSN_LIMITS_IDLE, &out->limits, bad);
+    } else if (csn_span_is(key, "prices")) {
+      out->prices = csn_arena_take(a, sizeof *out->prices);
+      err = out->prices == NULL ? CSN_ERR_NO_MEMORY : csn_read_prices(item, out->prices, bad);
     } else {
       err = CSN_ERR_UNKNOWN_FIELD;
     }
@@ -355,7 +359,7 @@ enum { F_MODEL, F_MAX_TURNS, F_FORK, F_PARTIAL, F_FORMAT, F_COUNT };
 static csn_err read_agent_field(uint32_t field, const cJSON *item, csn_run_request *out) {
   switch (field) {
   case F_MODEL:
-    return read_model(item, &out->model);
+    return csn_read_model(item, &out->model);
   case F_MAX_TURNS:
     return csn_doc_number(item, 1, CSN_MAX_TURNS_MAX, &out->max_turns);
   case F_FORK:
@@ -420,6 +424,10 @@ csn_err csn_request_run(csn_arena *a, csn_span doc, csn_agent agent, csn_run_req
       err = csn_doc_text(item, 1, CSN_COMMAND_MAX, &out->command);
     } else if (csn_span_is(key, "timeout_s")) {
       err = csn_doc_number(item, CSN_TIMEOUT_S_MIN, CSN_TIMEOUT_S_MAX, &out->timeout_s);
+    } else if (csn_span_is(key, "limits")) {
+      csn_limits_request limits;
+      err = csn_read_limits(item, 0, &limits, bad);
+      out->limits = limits.limits;
     } else if (csn_span_is(key, "resume")) {
       err = read_resume(item, out);
     } else {

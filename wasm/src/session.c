@@ -28,9 +28,14 @@ static const uint8_t table[CSN_EV_COLUMNS][CSN_ST_COUNT] = {
   [CSN_EV_DELETE]          = {ILLEGAL,  TO(ENDING),  TO(ENDING), TO(ENDING),    TO(ENDING),     TO(ENDING),     TO(ENDING),     TO(ENDING), SAME,      OVER},
   [CSN_EV_DIGEST_BEGIN]    = {SAME,     SAME,        SAME,       SAME,          SAME,           SAME,           SAME,           SAME,       SAME,      OVER},
   [CSN_EV_DIGEST_END]      = {SAME,     SAME,        SAME,       SAME,          SAME,           SAME,           SAME,           SAME,       SAME,      OVER},
+  [CSN_EV_USAGE]           = {ILLEGAL,  LATE,        LATE,       LATE,          SAME,           SAME,           SAME,           SAME,       LATE,      OVER},
+  [CSN_EV_SET_LIMITS]      = {ILLEGAL,  SAME,        SAME,       SAME,          SAME,           SAME,           SAME,           SAME,       OVER,      OVER},
+  [CSN_EV_TOUCH]           = {ILLEGAL,  SAME,        SAME,       SAME,          SAME,           SAME,           SAME,           SAME,       SAME,      OVER},
   [CSN_EV_EXPIRED]         = {ILLEGAL,  TO(ENDING),  TO(ENDING), TO(ENDING),    TO(ENDING),     TO(ENDING),     TO(ENDING),     TO(ENDING), SAME,      OVER},
   [CSN_EV_OVERDUE]         = {ILLEGAL,  SAME,        SAME,       SAME,          TO(KILLING),    TO(KILLING),    SAME,           SAME,       SAME,      OVER},
   [CSN_EV_CANCEL_WAITING]  = {ILLEGAL,  SAME,        ILLEGAL,    SAME,          SAME,           SAME,           SAME,           SAME,       OVER,      OVER},
+  [CSN_EV_IDLED]           = {ILLEGAL,  ILLEGAL,     TO(ENDING), ILLEGAL,       ILLEGAL,        ILLEGAL,        ILLEGAL,        ILLEGAL,    ILLEGAL,   OVER},
+  [CSN_EV_OVER_BUDGET]     = {SAME,     SAME,        SAME,       SAME,          TO(KILLING),    TO(KILLING),    SAME,           SAME,       SAME,      OVER},
 };
 /* clang-format on */
 
@@ -45,8 +50,8 @@ const char *csn_state_name(csn_state state) {
   return names[state];
 }
 
-static const char *const end_reasons[CSN_END_COUNT] = {"", "deleted", "timeout", "sandbox_failed",
-                                                       "sandbox_lost"};
+static const char *const end_reasons[CSN_END_COUNT] = {
+    "", "deleted", "timeout", "sandbox_failed", "sandbox_lost", "idle"};
 
 void csn_session_init(csn_session *s) {
   memset(s, 0, offsetof(csn_session, arena)); /* scratch needs no clearing */
@@ -61,11 +66,11 @@ static csn_arena arena_of(csn_session *s) {
   return (csn_arena){s->arena, CSN_ARENA_CAP, 0};
 }
 
-static csn_emit emitter(csn_session *s, csn_fx *fx, uint32_t run) {
+csn_emit csn_session_emitter(csn_session *s, csn_fx *fx, uint32_t run) {
   return (csn_emit){.fx = fx, .seq = &s->seq, .time_ms = s->now_ms, .run = run};
 }
 
-static csn_err bad_field(csn_fx *fx, csn_err err, const csn_pointer *at) {
+csn_err csn_bad_field(csn_fx *fx, csn_err err, const csn_pointer *at) {
   csn_fx_emit(fx, CSN_FX_BAD_FIELD, 0, err, csn_span_of(at->bytes, at->len));
   return err;
 }
@@ -73,7 +78,7 @@ static csn_err bad_field(csn_fx *fx, csn_err err, const csn_pointer *at) {
 static csn_err bad_field_str(csn_fx *fx, csn_err err, const char *at) {
   csn_pointer p;
   csn_pointer_set(&p, at);
-  return bad_field(fx, err, &p);
+  return csn_bad_field(fx, err, &p);
 }
 
 /* --- payloads read with the streaming reader, which stands in the arena --- */
@@ -110,9 +115,15 @@ static csn_err read_why(csn_session *s, csn_span payload, csn_fx *fx, csn_span *
 static void update_wake(csn_session *s, csn_fx *fx) {
   uint64_t want = s->state == CSN_ST_NEW || s->state >= CSN_ST_ENDING ? 0 : s->expires_ms;
   if (in_run(s)) {
-    uint64_t soon = s->now_ms + CSN_WATCHDOG_MS;
+    uint64_t soon = s->now_ms + CSN_WATCHDOG_MS,
+             room = csn_budget_room(&s->budget, CSN_LIMIT_WALL, s->budget.run.wall_ms);
     if (s->wake_ms > s->now_ms && s->wake_ms < soon) soon = s->wake_ms; /* one that is set already will do */
+    if (s->started && room < soon - s->now_ms) soon = s->now_ms + room;
     if (soon < want) want = soon;
+  }
+  if (s->state == CSN_ST_IDLE && s->idle_s > 0) {
+    uint64_t idled = s->idle_since_ms + (uint64_t)s->idle_s * 1000u;
+    if (idled < want) want = idled;
   }
   if (want == s->wake_ms) return;
   s->wake_ms = want;
@@ -148,39 +159,53 @@ static void set_outcome(csn_session *s, csn_type type, const char *reason) {
 }
 
 static void tell_outcome(csn_session *s, csn_fx *fx) {
-  csn_emit e = emitter(s, fx, s->run);
+  csn_session_count(s, fx, false);
+  s->budget_dirty = 1;
+  csn_session_tell_budget(s, fx);
+  csn_emit e = csn_session_emitter(s, fx, s->run);
   csn_outcome_emit(s, &e);
+  csn_budget_end(&s->budget);
   forget_run(s);
 }
 
 /* A run that never became the current one. */
-static void cancel_waiting(csn_session *s, csn_fx *fx, uint32_t run, const char *reason) {
-  csn_emit e = emitter(s, fx, run);
-  uint32_t at = csn_event_open(&e, CSN_T_RUN_CANCELLED);
+static void end_waiting(csn_session *s, csn_fx *fx, uint32_t run, csn_type type, const char *reason) {
+  csn_emit e = csn_session_emitter(s, fx, run);
+  uint32_t at = csn_event_open(&e, type);
   csn_put_field_raw(fx, "reason", csn_span_str(reason));
   csn_put_str(fx, ",\"exit_code\":null,\"signal\":null,\"duration_ms\":0,\"usage\":{");
-  csn_put_usage(fx, &(csn_usage){0});
+  csn_put_counters(fx, &(csn_counters){0});
   csn_put_str(fx, "}");
+  if (type == CSN_T_RUN_OVER_BUDGET) {
+    csn_put_str(fx, ",\"budget\":{");
+    csn_put_spent(fx, &s->budget, csn_budget_spent(&s->budget));
+    csn_put_str(fx, "}");
+  }
   csn_event_close(&e, at);
 }
 
 /* Ends the current run, if any, and all that wait. A run that has an outcome keeps it. */
 static void end_all_runs(csn_session *s, csn_fx *fx, csn_type type, const char *reason) {
   if (s->run != 0) {
-    csn_emit e = emitter(s, fx, s->run);
+    csn_emit e = csn_session_emitter(s, fx, s->run);
     csn_streams_flush(s, &e);
     if (s->outcome.type == 0) set_outcome(s, type, reason);
     tell_outcome(s, fx);
   }
   for (uint32_t i = 0; i < s->queue_len; i++)
-    cancel_waiting(s, fx, s->queue[i], reason);
+    end_waiting(s, fx, s->queue[i], CSN_T_RUN_CANCELLED, reason);
   s->queue_len = 0;
 }
 
 static void to_queue(csn_session *s, csn_fx *fx) {
+  csn_limit spent = csn_budget_spent(&s->budget);
+  for (uint32_t i = 0; spent != CSN_LIMIT_NONE && i < s->queue_len; i++)
+    end_waiting(s, fx, s->queue[i], CSN_T_RUN_OVER_BUDGET, csn_limit_key(spent));
+  if (spent != CSN_LIMIT_NONE) s->queue_len = 0;
   if (s->queue_len == 0) {
     enter(s, CSN_ST_IDLE);
-    csn_emit e = emitter(s, fx, 0);
+    s->idle_since_ms = s->now_ms;
+    csn_emit e = csn_session_emitter(s, fx, 0);
     csn_event_close(&e, csn_event_open(&e, CSN_T_SESSION_IDLE));
     return;
   }
@@ -193,7 +218,7 @@ static void to_queue(csn_session *s, csn_fx *fx) {
 }
 
 static void end_session(csn_session *s, csn_fx *fx, csn_end reason, csn_span why) {
-  csn_emit e = emitter(s, fx, 0);
+  csn_emit e = csn_session_emitter(s, fx, 0);
   uint32_t at = csn_event_open(&e, CSN_T_SESSION_ENDED);
   csn_put_field_raw(fx, "reason", csn_span_str(end_reasons[reason]));
   if (why.len > 0) csn_put_field_text(fx, "message", why);
@@ -201,7 +226,7 @@ static void end_session(csn_session *s, csn_fx *fx, csn_end reason, csn_span why
   enter(s, CSN_ST_ENDED);
 }
 
-static void kill_run(csn_session *s, csn_fx *fx, csn_kill kill) {
+void csn_session_kill(csn_session *s, csn_fx *fx, csn_kill kill) {
   if (s->kill == CSN_KILL_NONE) s->kill = (uint8_t)kill;
   s->deadline_ms = s->now_ms + CSN_OVERDUE_MS;
   enter(s, CSN_ST_KILLING);
@@ -215,7 +240,7 @@ static csn_err on_create(csn_session *s, csn_span payload, csn_fx *fx) {
   csn_pointer bad;
   csn_arena a = arena_of(s);
   csn_err err = csn_request_session(&a, payload, &r, &bad);
-  if (err != CSN_ERR_OK) return bad_field(fx, err, &bad);
+  if (err != CSN_ERR_OK) return csn_bad_field(fx, err, &bad);
   s->agent = (uint8_t)r.agent;
   csn_streams_reset(s);
   s->timeout_s = r.timeout_s;
@@ -228,8 +253,11 @@ static csn_err on_create(csn_session *s, csn_span payload, csn_fx *fx) {
   if (r.env.len > 0) memcpy(s->env, r.env.ptr, r.env.len);
   s->options_len = r.options.len;
   if (r.options.len > 0) memcpy(s->options, r.options.ptr, r.options.len);
+  if (r.prices != NULL) s->prices = *r.prices;
+  csn_limits_apply(&r.limits, &s->budget.limits[CSN_SCOPE_SESSION], &s->idle_s);
+  s->budget_dirty = 1;
   enter(s, CSN_ST_STARTING);
-  csn_emit e = emitter(s, fx, 0);
+  csn_emit e = csn_session_emitter(s, fx, 0);
   uint32_t at = csn_event_open(&e, CSN_T_SESSION_CREATED);
   csn_put_field_raw(fx, "agent", csn_span_str(csn_agent_name(r.agent)));
   csn_event_close(&e, at);
@@ -242,13 +270,14 @@ static csn_err on_run(csn_session *s, csn_span payload, csn_fx *fx) {
   csn_pointer bad;
   csn_arena a = arena_of(s);
   csn_err err = csn_request_run(&a, payload, (csn_agent)s->agent, &r, &bad);
-  if (err != CSN_ERR_OK) return bad_field(fx, err, &bad);
+  if (err != CSN_ERR_OK) return csn_bad_field(fx, err, &bad);
   if (r.resume_id.len > 0 && !csn_memory_has(&s->memory, r.resume_id))
     return bad_field_str(fx, CSN_ERR_BAD_VALUE, "/resume");
   if (s->run_count == CSN_RUN_MAX) return CSN_ERR_RUNS_EXHAUSTED;
   if (s->queue_len == CSN_QUEUE_MAX) return CSN_ERR_QUEUE_FULL;
+  if (csn_budget_spent(&s->budget) != CSN_LIMIT_NONE) return CSN_ERR_OVER_BUDGET;
   s->queue[s->queue_len++] = ++s->run_count;
-  csn_emit e = emitter(s, fx, s->run_count);
+  csn_emit e = csn_session_emitter(s, fx, s->run_count);
   csn_event_close(&e, csn_event_open(&e, CSN_T_RUN_QUEUED));
   if (s->state == CSN_ST_IDLE) to_queue(s, fx);
   return CSN_ERR_OK;
@@ -259,7 +288,7 @@ static csn_err on_run_loaded(csn_session *s, csn_span payload, csn_fx *fx) {
   csn_pointer bad;
   csn_arena a = arena_of(s);
   csn_err err = csn_request_run(&a, payload, (csn_agent)s->agent, &r, &bad);
-  if (err != CSN_ERR_OK) return bad_field(fx, err, &bad);
+  if (err != CSN_ERR_OK) return csn_bad_field(fx, err, &bad);
   if (r.resume_id.len > 0) csn_memory_use(&s->memory, r.resume_id);
   const csn_conversation *last = csn_memory_last(&s->memory);
   s->is_command = r.is_command;
@@ -267,6 +296,9 @@ static csn_err on_run_loaded(csn_session *s, csn_span payload, csn_fx *fx) {
   s->result.is_fork = r.fork && last != NULL;
   s->run_timeout_s = r.timeout_s;
   s->deadline_ms = s->now_ms + (uint64_t)r.timeout_s * 1000u + CSN_OVERDUE_MS;
+  csn_budget_begin(&s->budget, &r.limits);
+  s->budget_dirty = 1;
+  csn_agent_set_model(&s->result, r.model.len > 0 ? r.model : csn_span_of(s->model, s->model_len));
   csn_spec_in in = {
       .system_prompt = csn_span_of(s->system_prompt, s->system_prompt_len),
       .model = r.model.len > 0 ? r.model : csn_span_of(s->model, s->model_len),
@@ -292,7 +324,7 @@ static void on_run_started(csn_session *s, csn_fx *fx) {
   if (!s->started) {
     s->started = 1;
     s->started_ms = s->now_ms;
-    csn_emit e = emitter(s, fx, s->run);
+    csn_emit e = csn_session_emitter(s, fx, s->run);
     csn_event_close(&e, csn_event_open(&e, CSN_T_RUN_STARTED));
   }
   if (s->state != CSN_ST_LAUNCHING) return;
@@ -308,6 +340,8 @@ static csn_err on_start_failed(csn_session *s, csn_span payload, csn_fx *fx) {
     set_outcome(s, CSN_T_RUN_CANCELLED, "cancelled");
   else if (s->kill == CSN_KILL_TIMED_OUT)
     set_outcome(s, CSN_T_RUN_TIMED_OUT, "timeout");
+  else if (s->kill == CSN_KILL_OVER_BUDGET)
+    set_outcome(s, CSN_T_RUN_OVER_BUDGET, csn_limit_key((csn_limit)s->budget.over));
   else
     set_outcome(s, CSN_T_RUN_FAILED, "start_failed");
   s->result.message_len = (uint16_t)why.len;
@@ -325,7 +359,7 @@ static csn_err on_run_exit(csn_session *s, csn_span payload, csn_fx *fx) {
   if (reason->kind != CSN_JK_STRING) return bad_field_str(fx, CSN_ERR_BAD_TYPE, "/reason");
   if (!csn_exit_reason_known(csn_json_text(j, reason)))
     return bad_field_str(fx, CSN_ERR_BAD_VALUE, "/reason");
-  csn_emit e = emitter(s, fx, s->run);
+  csn_emit e = csn_session_emitter(s, fx, s->run);
   csn_streams_flush(s, &e);
   csn_outcome_decide(s, j);
   s->deadline_ms = 0;
@@ -350,7 +384,7 @@ static csn_err on_note(csn_session *s, const csn_rec *ev, csn_span payload, csn_
   /* An event is one line of text. */
   for (uint32_t i = from; i < to; i++)
     if (p[i] == '\n' || p[i] == '\r') return bad_field_str(fx, CSN_ERR_BAD_JSON, "");
-  csn_emit e = emitter(s, fx, ev->id);
+  csn_emit e = csn_session_emitter(s, fx, ev->id);
   uint32_t at = csn_event_open(&e, (csn_type)ev->code);
   if (j->value_count > 1) {
     csn_put_str(fx, ",");
@@ -365,7 +399,7 @@ static void on_cancel_waiting(csn_session *s, uint32_t run, csn_fx *fx) {
   for (uint32_t i = 0; i < s->queue_len; i++)
     if (s->queue[i] != run) s->queue[kept++] = s->queue[i];
   s->queue_len = kept;
-  cancel_waiting(s, fx, run, "cancelled");
+  end_waiting(s, fx, run, CSN_T_RUN_CANCELLED, "cancelled");
 }
 
 static void on_cancel(csn_session *s, csn_fx *fx) {
@@ -374,7 +408,7 @@ static void on_cancel(csn_session *s, csn_fx *fx) {
     tell_outcome(s, fx);
     to_queue(s, fx);
   } else if (s->state != CSN_ST_KILLING) {
-    kill_run(s, fx, CSN_KILL_CANCELLED);
+    csn_session_kill(s, fx, CSN_KILL_CANCELLED);
   }
 }
 
@@ -383,7 +417,7 @@ static csn_err on_set_timeout(csn_session *s, int32_t seconds, csn_fx *fx) {
     return bad_field_str(fx, CSN_ERR_OUT_OF_RANGE, "/timeout_s");
   s->timeout_s = (uint32_t)seconds;
   s->expires_ms = s->now_ms + (uint64_t)s->timeout_s * 1000u;
-  csn_emit e = emitter(s, fx, 0);
+  csn_emit e = csn_session_emitter(s, fx, 0);
   uint32_t at = csn_event_open(&e, CSN_T_SESSION_UPDATED);
   csn_put_field_u64(fx, "timeout_s", s->timeout_s);
   csn_put_field_u64(fx, "expires_ms", s->expires_ms);
@@ -439,7 +473,7 @@ static bool is_waiting(const csn_session *s, uint32_t run) {
 
 static bool is_answer(uint32_t kind) {
   return kind == CSN_EV_RUN_LOADED || kind == CSN_EV_RUN_STARTED || kind == CSN_EV_RUN_START_FAILED ||
-         kind == CSN_EV_RUN_EXIT || kind == CSN_EV_COLLECTED;
+         kind == CSN_EV_RUN_EXIT || kind == CSN_EV_COLLECTED || kind == CSN_EV_USAGE;
 }
 
 /* The column of the table that an event stands for; an error for a CANCEL of a run that cannot be cancelled.
@@ -453,6 +487,9 @@ static csn_err column_of(const csn_session *s, const csn_rec *ev, uint64_t now_m
     else if (s->state >= CSN_ST_LAUNCHING && s->state <= CSN_ST_KILLING && s->deadline_ms != 0 &&
              now_ms >= s->deadline_ms)
       *column = CSN_EV_OVERDUE;
+    else if (s->state == CSN_ST_IDLE && s->idle_s > 0 &&
+             now_ms >= s->idle_since_ms + (uint64_t)s->idle_s * 1000u)
+      *column = CSN_EV_IDLED;
   }
   if (ev->kind == CSN_EV_CANCEL && s->state != CSN_ST_NEW && s->state < CSN_ST_ENDING) {
     if (ev->id == 0 || ev->id > s->run_count) return CSN_ERR_NO_RUN;
@@ -469,7 +506,7 @@ static csn_err apply(csn_session *s, const csn_rec *ev, uint32_t column, csn_spa
   case CSN_EV_CREATE:
     return on_create(s, payload, fx);
   case CSN_EV_SANDBOX_READY: {
-    csn_emit e = emitter(s, fx, 0);
+    csn_emit e = csn_session_emitter(s, fx, 0);
     csn_event_close(&e, csn_event_open(&e, CSN_T_SESSION_STARTED));
     to_queue(s, fx);
     return CSN_ERR_OK;
@@ -503,11 +540,21 @@ static csn_err apply(csn_session *s, const csn_rec *ev, uint32_t column, csn_spa
     return CSN_ERR_OK;
   case CSN_EV_TIMER:
     return CSN_ERR_OK;
+  case CSN_EV_USAGE:
+    return csn_session_on_usage(s, payload, fx);
+  case CSN_EV_SET_LIMITS:
+    return csn_session_on_set_limits(s, payload, fx);
+  case CSN_EV_TOUCH:
+    s->idle_since_ms = s->now_ms;
+    return CSN_ERR_OK;
+  case CSN_EV_IDLED:
+    on_ending(s, CSN_END_IDLE, fx);
+    return CSN_ERR_OK;
   case CSN_EV_EXPIRED:
     if (s->state != CSN_ST_ENDING) on_ending(s, CSN_END_TIMEOUT, fx);
     return CSN_ERR_OK;
   case CSN_EV_OVERDUE:
-    kill_run(s, fx, CSN_KILL_TIMED_OUT);
+    csn_session_kill(s, fx, CSN_KILL_TIMED_OUT);
     return CSN_ERR_OK;
   case CSN_EV_SET_TIMEOUT:
     return on_set_timeout(s, ev->code, fx);
@@ -547,6 +594,10 @@ csn_err csn_session_event(csn_session *s, const csn_rec *ev, csn_span payload, c
   }
   CSN_INVARIANT(to < CSN_TO_STATE || s->state == (uint8_t)(to - CSN_TO_STATE));
   CSN_INVARIANT(to != CSN_TO_QUEUE || s->state == CSN_ST_IDLE || s->state == CSN_ST_LOADING);
+  if (column == CSN_EV_TIMER && in_run(s)) s->budget_dirty = 1; /* time has passed */
+  csn_session_count(s, fx, true);
+  /* A digest is no step of the session: its host looks at nothing else. */
+  if (column != CSN_EV_DIGEST_BEGIN && column != CSN_EV_DIGEST_END) csn_session_tell_budget(s, fx);
   update_wake(s, fx);
   return CSN_ERR_OK;
 }

@@ -32,10 +32,6 @@ void csn_streams_reset(csn_session *s) {
   }
 }
 
-static csn_emit emitter(csn_session *s, csn_fx *fx) {
-  return (csn_emit){.fx = fx, .seq = &s->seq, .time_ms = s->now_ms, .run = s->run};
-}
-
 /* The line before s->fed[OUT] is complete, or the stream has ended after it. */
 static void end_line(csn_session *s, csn_emit *e, csn_json_verdict verdict, csn_span head, bool ended) {
   csn_line line = {&s->line, verdict, ended, head, &s->prices};
@@ -68,7 +64,7 @@ static uint32_t feed_events(csn_session *s, csn_span in, csn_fx *fx) {
     if (n > 0) s->last_byte = p[n - 1];
     s->fed[OUT] += n;
     used += n;
-    if (!ended || csn_fx_room(fx) - CSN_CURSOR_FX < csn_agent_need(&s->line, &s->result)) {
+    if (!ended || csn_fx_room(fx) < csn_agent_need(&s->line, &s->result) + CSN_CURSOR_FX + CSN_BUDGET_FX) {
       keep_head(s, csn_span_of(p, n));
       csn_json_keep(&s->line);
       break;
@@ -79,13 +75,14 @@ static uint32_t feed_events(csn_session *s, csn_span in, csn_fx *fx) {
       keep_head(s, csn_span_of(p, n));
       head = csn_span_of(s->head, s->head_len);
     }
-    csn_emit e = emitter(s, fx);
+    csn_emit e = csn_session_emitter(s, fx, s->run);
     /* A newline inside a value ends the line all the same: JSONL has none. */
     if (verdict == CSN_JSON_PARTIAL) verdict = CSN_JSON_INVALID;
     end_line(s, &e, verdict, head, true);
     s->fed[OUT] += 1;
     s->cursor[OUT] = s->fed[OUT];
     used += 1;
+    csn_session_count(s, fx, true);
   }
   return used;
 }
@@ -112,7 +109,7 @@ static void emit_text(csn_session *s, csn_emit *e, int stream, uint32_t len) {
 
 static uint32_t feed_text(csn_session *s, int stream, csn_span in, csn_fx *fx) {
   csn_text_stream *t = &s->text[stream];
-  csn_emit e = emitter(s, fx);
+  csn_emit e = csn_session_emitter(s, fx, s->run);
   uint32_t used = 0;
   while (used < in.len) {
     const uint8_t *p = in.ptr + used;
@@ -125,7 +122,7 @@ static uint32_t feed_text(csn_session *s, int stream, csn_span in, csn_fx *fx) {
     bool full = t->len + n == CSN_TEXT_CHUNK;
     bool last = n == in.len - used;
     bool emits = newline || full || (last && is_live_text(s));
-    if (emits && csn_fx_room(fx) - CSN_CURSOR_FX < CSN_TEXT_FX_MAX) break;
+    if (emits && csn_fx_room(fx) < CSN_TEXT_FX_MAX + CSN_CURSOR_FX + CSN_BUDGET_FX) break;
     memcpy(t->bytes + t->len, p, n);
     t->len += n;
     s->fed[stream] += n;
@@ -178,8 +175,13 @@ int64_t csn_session_feed(csn_session *s, uint32_t stream, uint32_t id, uint64_t 
     return in.len;
   }
   if (time_ms > s->now_ms) s->now_ms = time_ms;
+  /* A limit on output is found at the very byte, so that what it does never depends on chunking. */
+  uint64_t room = csn_budget_room(&s->budget, CSN_LIMIT_OUTPUT_BYTES, csn_add_sat(s->fed[0], s->fed[1]));
+  if (room < in.len) in.len = (uint32_t)room;
   int at = stream == CSN_STREAM_STDERR ? ERR : OUT;
   uint32_t used = is_events(s, at) ? feed_events(s, in, fx) : feed_text(s, at, in, fx);
+  csn_session_count(s, fx, true);
+  csn_session_tell_budget(s, fx);
   csn_fx_emit_cursor(fx, stream, id, s->cursor[at]);
   return used;
 }

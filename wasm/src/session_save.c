@@ -92,6 +92,7 @@ static void agent_run(walk *w, csn_agent_run *r) {
   text64(w, &r->refusal);
   usage(w, &r->live);
   u8(w, &r->more, 1);
+  u8(w, &r->busy, 1);
   u8(w, &r->model_len, CSN_MODEL_MAX);
   bytes(w, r->model, r->model_len);
   u8(w, &r->seen.count, CSN_SEEN_MAX);
@@ -127,6 +128,28 @@ static void outcome(walk *w, csn_outcome *o) {
   text64(w, &o->reason);
 }
 
+static void counters(walk *w, csn_counters *c) {
+  usage(w, &c->usage);
+  u64(w, &c->output_bytes);
+  u64(w, &c->wall_ms);
+}
+
+static void budget(walk *w, csn_budget *b) {
+  for (uint32_t scope = 0; scope < CSN_SCOPE_COUNT; scope++) {
+    for (uint32_t i = 1; i < CSN_LIMIT_END; i++)
+      u64(w, &b->limits[scope].max[i]);
+    u16(w, &b->warned[scope], (1u << CSN_LIMIT_END) - 2u);
+  }
+  counters(w, &b->ended);
+  counters(w, &b->run);
+  usage(w, &b->wire);
+  u8(w, &b->more, 1);
+  u8(w, &b->over, CSN_LIMIT_END - 1);
+  u8(w, &b->over_scope, CSN_SCOPE_COUNT - 1);
+  u64(w, &b->over_used);
+  u64(w, &b->over_max);
+}
+
 static void session(walk *w, csn_session *s) {
   uint32_t magic = CSN_ABI_MAGIC;
   u32(w, &magic, UINT32_MAX);
@@ -136,7 +159,7 @@ static void session(walk *w, csn_session *s) {
   u8(w, &s->agent, CSN_AGENT_END - 1);
   u8(w, &s->end_reason, CSN_END_COUNT - 1);
   u8(w, &s->is_command, 1);
-  u8(w, &s->kill, CSN_KILL_TIMED_OUT);
+  u8(w, &s->kill, CSN_KILL_OVER_BUDGET);
   u8(w, &s->started, 1);
   if (w->version >= 2) u8(w, &s->err_mid_line, 1);
   if (w->version >= 2) u8(w, &s->is_plain, 1);
@@ -170,9 +193,17 @@ static void session(walk *w, csn_session *s) {
   bytes(w, s->model, s->model_len);
   u32(w, &s->env_len, sizeof s->env);
   bytes(w, s->env, s->env_len);
-  if (w->version >= 2) prices(w, &s->prices);
-  if (w->version >= 2) u32(w, &s->options_len, sizeof s->options);
+  if (w->version < 2) {
+    /* What earlier runs used was not kept; the current one is known from its result. */
+    s->budget.run.usage = s->result.usage;
+    return;
+  }
+  prices(w, &s->prices);
+  u32(w, &s->options_len, sizeof s->options);
   bytes(w, s->options, s->options_len);
+  u64(w, &s->idle_since_ms);
+  u32(w, &s->idle_s, CSN_TIMEOUT_S_MAX);
+  budget(w, &s->budget);
 }
 
 int32_t csn_session_save(csn_session *s, uint8_t *out, uint32_t cap) {
@@ -189,6 +220,7 @@ static bool consistent(const csn_session *s) {
   if ((s->run != 0) != phase) return false;
   if ((s->outcome.type != 0) != (s->state == CSN_ST_COLLECTING)) return false;
   if (s->outcome.type != 0 && s->outcome.type < CSN_T_RUN_SUCCEEDED) return false;
+  if (s->kill == CSN_KILL_OVER_BUDGET && s->budget.over == CSN_LIMIT_NONE) return false;
   const csn_seen *seen = &s->result.seen;
   if (seen->count < CSN_SEEN_MAX && seen->next != seen->count) return false;
   if ((s->agent == CSN_AGENT_NONE) != (s->state == CSN_ST_NEW)) return false;

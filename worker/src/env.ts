@@ -28,6 +28,8 @@ export interface Env {
   readonly ANTHROPIC_UPSTREAM?: string;
   readonly OPENAI_UPSTREAM?: string;
   readonly GEMINI_UPSTREAM?: string;
+  /** The operator's own prices, a JSON array; see docs/EVENTS.md, "Usage and budgets". */
+  readonly CAISSON_PRICES?: string;
   /** When set, the API asks for it as a bearer token; its holder is the operator. */
   readonly CAISSON_API_KEY?: string;
   /** Signing keys of tokens and static keys: a document that `caisson-token keygen` begins (csn/token.h). */

@@ -5,11 +5,12 @@
 import { env as bindings } from "cloudflare:workers";
 import type { Env } from "../../../worker/src/env.js";
 import { createApp, finish, requestId } from "../../../worker/src/routes/app.js";
-import type { CreateRunBody, CreateSessionBody } from "../../../worker/src/routes/schemas.js";
+import type { CreateRunBody, CreateSessionBody, PatchSessionBody } from "../../../worker/src/routes/schemas.js";
 import type {
   ArtifactView,
   EventText,
   Failure,
+  ModelVerdict,
   Result,
   RunView,
   SessionView,
@@ -28,6 +29,8 @@ const NO_USAGE = {
   cost_usd: 0,
   turns: 0,
   tool_calls: 0,
+  output_bytes: 0,
+  wall_ms: 0,
 };
 
 export class FakeSession {
@@ -63,6 +66,9 @@ export class FakeSession {
       runs: 0,
       last_seq: 0,
       usage: NO_USAGE,
+      limits: body.limits ?? {},
+      budget: {},
+      price_table: null,
     };
     return { ok: true, value: this.session };
   }
@@ -93,10 +99,16 @@ export class FakeSession {
     const live = this.shareList.some((one) => one.id === id && one.revoked_at === null);
     return live ? { ok: true, value: true } : refusal(401, "share_revoked", "the share link is revoked or has expired");
   }
-  async setTimeout(timeoutS: number): Promise<Result<SessionView>> {
+  async update(body: PatchSessionBody): Promise<Result<SessionView>> {
     const view = await this.view();
-    if (view.ok) view.value.timeout_s = timeoutS;
+    if (view.ok && body.timeout_s !== undefined) view.value.timeout_s = body.timeout_s;
     return view;
+  }
+  async mayCallModel(): Promise<Result<ModelVerdict>> {
+    return { ok: true, value: { run_id: null, may_call: false, reached: null } };
+  }
+  async countUsage(): Promise<Result<ModelVerdict>> {
+    return await this.mayCallModel();
   }
   async end(): Promise<Result<SessionView>> {
     const view = await this.view();
@@ -121,6 +133,9 @@ export class FakeSession {
       reason: null,
       result: null,
       usage: null,
+      limits: body.limits ?? {},
+      budget: {},
+      reached: null,
     };
     this.runList.push(run);
     if (key !== undefined) this.runKeys.set(key, run);

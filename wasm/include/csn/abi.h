@@ -29,6 +29,8 @@
   X(TIMEOUT_S_MAX, 86400u, "seconds: session and run time-out")                                              \
   X(SESSION_TIMEOUT_S_DEFAULT, 3600u, "seconds")                                                             \
   X(RUN_TIMEOUT_S_DEFAULT, 1800u, "seconds")                                                                 \
+  X(LIMIT_MAX, 2000000000u, "items, tokens or bytes: a limit on any of them")                                \
+  X(COST_USD_MAX, 1000000u, "US dollars: a limit on cost")                                                   \
   X(MAX_TURNS_MAX, 1000u, "items: max_turns of a run")                                                       \
   X(MCP_COUNT_MAX, 16u, "items: MCP servers of a session")                                                   \
   X(MCP_BYTES_MAX, 16384u, "bytes of UTF-8: all texts of a session's MCP servers")                           \
@@ -52,6 +54,7 @@
   X(QUEUE_FULL, -202, "too many runs are waiting")                                                           \
   X(RUNS_EXHAUSTED, -203, "the session has had its last run")                                                \
   X(SESSION_OVER, -204, "the session has ended")                                                             \
+  X(OVER_BUDGET, -205, "the session has used up one of its limits")                                          \
   X(BAD_JSON, -300, "payload is not a JSON object")                                                          \
   X(UNKNOWN_FIELD, -301, "field is not known")                                                               \
   X(BAD_TYPE, -302, "field has the wrong type")                                                              \
@@ -74,13 +77,14 @@
 /* --- events, host to core -------------------------------------------------------------------------- */
 #define CSN_EV_TABLE(X)                                                                                      \
   X(CREATE, 1,                                                                                               \
-    "payload: session request JSON {agent, system_prompt?, model?, env?, mcp?, tools?, timeout_s?}")         \
+    "payload: session request JSON {agent, system_prompt?, model?, env?, mcp?, tools?, timeout_s?, "         \
+    "limits?, prices?}")                                                                                     \
   X(SANDBOX_READY, 2, "the sandbox answers and the workspace is laid out")                                   \
   X(SANDBOX_FAILED, 3, "payload: JSON string, why; the session ends")                                        \
   X(SANDBOX_GONE, 4, "the sandbox is proven gone; payload: JSON string, why")                                \
   X(RUN, 5,                                                                                                  \
     "payload: run request JSON {prompt | command, model?, max_turns?, timeout_s?, resume?, fork?, "          \
-    "partial_messages?, output_format?}; "                                                                   \
+    "partial_messages?, output_format?, limits?}; "                                                          \
     "queued as the next run number, named by the run.queued event")                                          \
   X(RUN_LOADED, 6, "answer to FX_RUN_LOAD; id: run; payload: the same request JSON")                         \
   X(RUN_STARTED, 7, "id: run; the runner has started the program")                                           \
@@ -94,7 +98,12 @@
   X(SET_TIMEOUT, 15, "code: seconds from now after which the session ends")                                  \
   X(DELETE, 16, "end the session: cancel everything, destroy the sandbox")                                   \
   X(DIGEST_BEGIN, 17, "id: chosen by the host; starts SHA-256; one at a time")                               \
-  X(DIGEST_END, 18, "id: as begun; answered by FX_DIGEST")
+  X(DIGEST_END, 18, "id: as begun; answered by FX_DIGEST")                                                   \
+  X(USAGE, 19,                                                                                               \
+    "id: run; one request to a model as seen on the wire; payload: JSON {model?, input_tokens?, "            \
+    "output_tokens?, cache_read_tokens?, cache_write_tokens?, cost_usd?}")                                   \
+  X(SET_LIMITS, 20, "payload: JSON {limits}; a limit that is null is lifted, one that is absent stays")      \
+  X(TOUCH, 21, "somebody uses the session without a run: its idle time begins anew")
 
 /* --- streams of csn_feed --------------------------------------------------------------------------- */
 #define CSN_STREAM_TABLE(X)                                                                                  \
@@ -109,13 +118,17 @@
   X(SANDBOX_DESTROY, 3, "destroy the sandbox; answer SANDBOX_GONE")                                          \
   X(RUN_LOAD, 4, "id: run; answer RUN_LOADED with the stored request")                                       \
   X(RUN_START, 5, "id: run; payload: spec.json; answer RUN_STARTED or RUN_START_FAILED, then follow")        \
-  X(RUN_KILL, 6, "id: run; code: 1 cancelled, 2 timed_out; the end arrives as RUN_EXIT")                     \
+  X(RUN_KILL, 6, "id: run; code: 1 cancelled, 2 timed_out, 3 over_budget; the end arrives as RUN_EXIT")      \
   X(COLLECT, 7, "id: run; list changed files, store artifacts; answer COLLECTED")                            \
   X(WAKE_AT, 8, "time_ms: when to send TIMER, 0 for never; replaces the one before")                         \
   X(CURSOR, 9, "stream; id: run; payload: u64 offset in that stream from which a new instance is fed")       \
   X(DIGEST, 10, "id; payload: 32 bytes of SHA-256")                                                          \
   X(BAD_FIELD, 11, "with an error of the -300 band; payload: JSON pointer (RFC 6901) of the field")          \
-  X(ANSWER, 12, "only from the guard: the answer to a question")
+  X(ANSWER, 12, "only from the guard: the answer to a question")                                             \
+  X(BUDGET, 13,                                                                                              \
+    "id: run whose counters are in it, 0 for none; code: 0 when the model may be called, else the limit "    \
+    "that forbids it; payload: JSON {price_table, may_call, reached, session, run}; replaces the one "       \
+    "before")
 
 /* --- questions to the guard (guard.wasm): name, value, payload and answer ---------------------------- */
 /* Each is answered by one FX_ANSWER, or by an error and, in the -300 band, FX_BAD_FIELD. A verdict's answer

@@ -63,6 +63,7 @@ typedef struct csn_agent_run {
   uint16_t error_status; /* HTTP status of the model's interface, 0 when none */
   uint16_t message_len;  /* bytes of message[] */
   uint8_t more;          /* a tool's result has come: the main loop is about to ask the model again */
+  uint8_t busy;          /* a model has answered since the last end marker */
   uint8_t model_len;     /* bytes of model[] */
   uint32_t result_len;   /* bytes of result[] */
   uint32_t result_true_len;

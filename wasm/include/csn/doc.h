@@ -36,5 +36,9 @@ bool csn_doc_seen_before(const struct cJSON *object, const struct cJSON *item);
 csn_err csn_doc_text(const struct cJSON *item, uint32_t min, uint32_t max, csn_span *out);
 /* A whole number from `min` to `max`. */
 csn_err csn_doc_number(const struct cJSON *item, uint32_t min, uint32_t max, uint32_t *out);
+/* A decimal number times 10^9, from `min_nano` to `max` x 10^9, digits beyond the ninth rounded half up.
+ * `max` is at most 10^6: a double then tells any two decimals with nine digits apart, so the result is exact.
+ */
+csn_err csn_doc_nano(const struct cJSON *item, uint64_t min_nano, uint32_t max, uint64_t *out);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "csn/agent.h"
 #include "csn/base.h"
+#include "csn/budget.h"
 #include "csn/json.h"
 #include "csn/request.h"
 
@@ -21,9 +22,12 @@
 #define CSN_EVENT_FX_MAX CSN_OUT_CAP
 /* Room that csn_session_feed wants, so that progress is always possible. */
 #define CSN_TEXT_FX_MAX (CSN_TEXT_CHUNK * 6u + CSN_LINE_EVENT_MAX + CSN_ERR_LINE_MAX)
-#define CSN_FEED_FX_MIN (CSN_LINE_FX_MAX + CSN_CURSOR_FX)
+#define CSN_FEED_FX_MIN (CSN_LINE_FX_MAX + CSN_CURSOR_FX + CSN_BUDGET_FX)
 #define CSN_CURSOR_FX   40u /* bytes: one FX_CURSOR */
-_Static_assert(CSN_LINE_FX_MAX + CSN_TEXT_FX_MAX + CSN_FIELD_MAX + (CSN_QUEUE_MAX + 4u) * 768u <=
+/* bytes: what limits add to the effects of a line or an event: warnings, one FX_RUN_KILL, one FX_BUDGET */
+#define CSN_BUDGET_FX (CSN_BUDGET_WARNINGS_MAX + 40u + 40u + CSN_BUDGET_JSON_MAX)
+_Static_assert(CSN_LINE_FX_MAX + CSN_TEXT_FX_MAX + CSN_FIELD_MAX + (CSN_QUEUE_MAX + 4u) * 768u +
+                       CSN_BUDGET_FX <=
                    CSN_EVENT_FX_MAX,
                "RUN_EXIT and its like must fit the out-box");
 _Static_assert(CSN_SPEC_MAX + 1024u <= CSN_EVENT_FX_MAX, "a spec must fit the out-box");
@@ -49,11 +53,14 @@ typedef enum csn_state {
   CSN_ST_COUNT,
 } csn_state;
 
-/* What the core derives from TIMER and CANCEL; columns of the transition table beside CSN_EV_*. */
+/* What the core derives from TIMER, CANCEL and its counters; columns of the transition table beside CSN_EV_*.
+ */
 typedef enum csn_derived {
   CSN_EV_EXPIRED = CSN_EV_END, /* TIMER at or after the session's end */
   CSN_EV_OVERDUE,              /* TIMER at or after the run's watchdog */
   CSN_EV_CANCEL_WAITING,       /* CANCEL of a run in the queue */
+  CSN_EV_IDLED,                /* TIMER when the session has been idle for its idle_s */
+  CSN_EV_OVER_BUDGET,          /* a limit is over, found after any event or line */
   CSN_EV_COLUMNS,
 } csn_derived;
 
@@ -75,11 +82,17 @@ typedef enum csn_end {
   CSN_END_TIMEOUT,
   CSN_END_SANDBOX_FAILED,
   CSN_END_SANDBOX_LOST,
+  CSN_END_IDLE,
   CSN_END_COUNT,
 } csn_end;
 
 /* Why the program was told to end; the values of FX_RUN_KILL's code. */
-typedef enum csn_kill { CSN_KILL_NONE = 0, CSN_KILL_CANCELLED, CSN_KILL_TIMED_OUT } csn_kill;
+typedef enum csn_kill {
+  CSN_KILL_NONE = 0,
+  CSN_KILL_CANCELLED,
+  CSN_KILL_TIMED_OUT,
+  CSN_KILL_OVER_BUDGET,
+} csn_kill;
 
 /* How the current run ended; decided when its exit record comes, told after COLLECTED. */
 typedef struct csn_outcome {
@@ -114,14 +127,17 @@ typedef struct csn_session { /* public size, private fields */
   uint32_t late_count; /* late answers ignored, saturating */
   uint32_t queue_len;
   uint32_t queue[CSN_QUEUE_MAX];
-  uint64_t seq;         /* of the last event */
-  uint64_t now_ms;      /* latest time seen */
-  uint64_t expires_ms;  /* end of the session, 0 before CREATE */
-  uint64_t wake_ms;     /* last FX_WAKE_AT, 0 for never */
-  uint64_t started_ms;  /* of the current run */
-  uint64_t deadline_ms; /* watchdog of the current run, 0 for none */
-  uint64_t cursor[2];   /* stdout, stderr: first byte that is not in an event yet */
+  uint64_t seq;           /* of the last event */
+  uint64_t now_ms;        /* latest time seen */
+  uint64_t expires_ms;    /* end of the session, 0 before CREATE */
+  uint64_t wake_ms;       /* last FX_WAKE_AT, 0 for never */
+  uint64_t started_ms;    /* of the current run */
+  uint64_t deadline_ms;   /* watchdog of the current run, 0 for none */
+  uint64_t cursor[2];     /* stdout, stderr: first byte that is not in an event yet */
+  uint64_t idle_since_ms; /* when the session became idle, or was last used without a run */
+  uint32_t idle_s;        /* after which an idle session ends, 0 for never */
   uint32_t system_prompt_len, model_len, env_len, options_len;
+  csn_budget budget;
   csn_prices prices; /* the operator's own, as they were when the session was created */
   csn_outcome outcome;
   csn_agent_memory memory;
@@ -141,6 +157,7 @@ typedef struct csn_session { /* public size, private fields */
   br_sha256_context digest;
   uint32_t digest_id;
   uint8_t digest_open;
+  uint8_t budget_dirty; /* FX_BUDGET is due at the end of the call */
   /* Scratch of one call. */
   _Alignas(8) uint8_t arena[CSN_ARENA_CAP];
 } csn_session;
@@ -154,8 +171,8 @@ void csn_session_init(csn_session *s);
 csn_err csn_session_event(csn_session *s, const csn_rec *ev, csn_span payload, csn_fx *fx);
 /* Consumes a prefix of `in` as output of run `id` (CSN_STREAM_STDOUT, CSN_STREAM_STDERR) or as bytes to be
  * hashed (CSN_STREAM_DIGEST). Returns bytes consumed, 0..in.len, or an error. Less than in.len means fx is
- * full: drain it and call again with the rest. fx must have CSN_FEED_FX_MIN bytes of room. Output of a run
- * that is over is consumed, ignored and counted. */
+ * full, or a limit on output asked for attention: drain it and call again with the rest. fx must have
+ * CSN_FEED_FX_MIN bytes of room. Output of a run that is over is consumed, ignored and counted. */
 int64_t csn_session_feed(csn_session *s, uint32_t stream, uint32_t id, uint64_t time_ms, csn_span in,
                          csn_fx *fx);
 /* Writes the snapshot; returns its length, at most CSN_SNAPSHOT_MAX, or CSN_ERR_AGAIN when cap is too small.
@@ -165,6 +182,16 @@ int32_t csn_session_save(csn_session *s, uint8_t *out, uint32_t cap);
 csn_err csn_session_load(csn_session *s, csn_span snapshot);
 
 /* Between the files of the session. */
+csn_emit csn_session_emitter(csn_session *s, csn_fx *fx, uint32_t run);
+void csn_session_kill(csn_session *s, csn_fx *fx, csn_kill kill);
+csn_err csn_bad_field(csn_fx *fx, csn_err err, const csn_pointer *at);
+/* Counts what the current run has used, tells the warnings that are due, and stops a run that is over a
+ * limit. `may_stop` is false where the run's program has ended already. */
+void csn_session_count(csn_session *s, csn_fx *fx, bool may_stop);
+/* Emits FX_BUDGET when something of it has changed. */
+void csn_session_tell_budget(csn_session *s, csn_fx *fx);
+csn_err csn_session_on_usage(csn_session *s, csn_span payload, csn_fx *fx);
+csn_err csn_session_on_set_limits(csn_session *s, csn_span payload, csn_fx *fx);
 void csn_streams_reset(csn_session *s);              /* at the start of a run, and after a load */
 void csn_streams_flush(csn_session *s, csn_emit *e); /* what was held back becomes events */
 void csn_outcome_decide(csn_session *s,

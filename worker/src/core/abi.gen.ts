@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 4186268328,
+  digest: 270608626,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -11,7 +11,7 @@ export const ABI = {
 
 /** Events, host to core. */
 export const EV = {
-  /** payload: session request JSON {agent, system_prompt?, model?, env?, mcp?, tools?, timeout_s?} */
+  /** payload: session request JSON {agent, system_prompt?, model?, env?, mcp?, tools?, timeout_s?, limits?, prices?} */
   CREATE: 1,
   /** the sandbox answers and the workspace is laid out */
   SANDBOX_READY: 2,
@@ -19,7 +19,7 @@ export const EV = {
   SANDBOX_FAILED: 3,
   /** the sandbox is proven gone; payload: JSON string, why */
   SANDBOX_GONE: 4,
-  /** payload: run request JSON {prompt | command, model?, max_turns?, timeout_s?, resume?, fork?, partial_messages?, output_format?}; queued as the next run number, named by the run.queued event */
+  /** payload: run request JSON {prompt | command, model?, max_turns?, timeout_s?, resume?, fork?, partial_messages?, output_format?, limits?}; queued as the next run number, named by the run.queued event */
   RUN: 5,
   /** answer to FX_RUN_LOAD; id: run; payload: the same request JSON */
   RUN_LOADED: 6,
@@ -47,6 +47,12 @@ export const EV = {
   DIGEST_BEGIN: 17,
   /** id: as begun; answered by FX_DIGEST */
   DIGEST_END: 18,
+  /** id: run; one request to a model as seen on the wire; payload: JSON {model?, input_tokens?, output_tokens?, cache_read_tokens?, cache_write_tokens?, cost_usd?} */
+  USAGE: 19,
+  /** payload: JSON {limits}; a limit that is null is lifted, one that is absent stays */
+  SET_LIMITS: 20,
+  /** somebody uses the session without a run: its idle time begins anew */
+  TOUCH: 21,
 } as const;
 
 /** Effects, core to host, carried out strictly in order. */
@@ -61,7 +67,7 @@ export const FX = {
   RUN_LOAD: 4,
   /** id: run; payload: spec.json; answer RUN_STARTED or RUN_START_FAILED, then follow */
   RUN_START: 5,
-  /** id: run; code: 1 cancelled, 2 timed_out; the end arrives as RUN_EXIT */
+  /** id: run; code: 1 cancelled, 2 timed_out, 3 over_budget; the end arrives as RUN_EXIT */
   RUN_KILL: 6,
   /** id: run; list changed files, store artifacts; answer COLLECTED */
   COLLECT: 7,
@@ -75,6 +81,8 @@ export const FX = {
   BAD_FIELD: 11,
   /** only from the guard: the answer to a question */
   ANSWER: 12,
+  /** id: run whose counters are in it, 0 for none; code: 0 when the model may be called, else the limit that forbids it; payload: JSON {price_table, may_call, reached, session, run}; replaces the one before */
+  BUDGET: 13,
 } as const;
 
 /** Questions to the guard. */
@@ -139,6 +147,8 @@ export const ERR = {
   RUNS_EXHAUSTED: -203,
   /** the session has ended */
   SESSION_OVER: -204,
+  /** the session has used up one of its limits */
+  OVER_BUDGET: -205,
   /** payload is not a JSON object */
   BAD_JSON: -300,
   /** field is not known */
@@ -188,6 +198,7 @@ export const ERR_TEXT = {
   QUEUE_FULL: "too many runs are waiting",
   RUNS_EXHAUSTED: "the session has had its last run",
   SESSION_OVER: "the session has ended",
+  OVER_BUDGET: "the session has used up one of its limits",
   BAD_JSON: "payload is not a JSON object",
   UNKNOWN_FIELD: "field is not known",
   BAD_TYPE: "field has the wrong type",
@@ -347,6 +358,10 @@ export const BOUND = {
   SESSION_TIMEOUT_S_DEFAULT: 3600,
   /** seconds */
   RUN_TIMEOUT_S_DEFAULT: 1800,
+  /** items, tokens or bytes: a limit on any of them */
+  LIMIT_MAX: 2000000000,
+  /** US dollars: a limit on cost */
+  COST_USD_MAX: 1000000,
   /** items: max_turns of a run */
   MAX_TURNS_MAX: 1000,
   /** items: MCP servers of a session */

@@ -44,11 +44,15 @@ export type Effect =
   | { readonly kind: "sandboxDestroy" }
   | { readonly kind: "runLoad"; readonly run: number }
   | { readonly kind: "runStart"; readonly run: number; readonly spec: string }
-  | { readonly kind: "runKill"; readonly run: number; readonly reason: "cancelled" | "timed_out" }
+  | { readonly kind: "runKill"; readonly run: number; readonly reason: KillReason }
   | { readonly kind: "collect"; readonly run: number }
   | { readonly kind: "wakeAt"; readonly timeMs: number }
   | { readonly kind: "cursor"; readonly run: number; readonly stream: number; readonly offset: number }
-  | { readonly kind: "digest"; readonly id: number; readonly sha256: Uint8Array };
+  | { readonly kind: "digest"; readonly id: number; readonly sha256: Uint8Array }
+  /** Counters and limits as one JSON object; of the session, and of the run it names (0: none). */
+  | { readonly kind: "budget"; readonly run: number; readonly json: string };
+
+export type KillReason = "cancelled" | "timed_out" | "over_budget";
 
 /** The core refused an event; nothing changed. */
 export class CoreError extends Error {
@@ -83,6 +87,7 @@ interface CoreExports {
   csn_load(len: number): number;
 }
 
+const KILL_REASONS: Readonly<Record<number, KillReason>> = { 1: "cancelled", 2: "timed_out", 3: "over_budget" };
 const errNames = new Map<number, ErrName>(Object.entries(ERR).map(([name, value]) => [value, name as ErrName]));
 const typeTexts: Readonly<Record<number, string>> = TYPE_TEXT;
 const utf8 = new TextEncoder();
@@ -255,7 +260,7 @@ export class Core {
       case FX.RUN_START:
         return { kind: "runStart", run: id, spec: this.#text(at, len) };
       case FX.RUN_KILL:
-        return { kind: "runKill", run: id, reason: code === 2 ? "timed_out" : "cancelled" };
+        return { kind: "runKill", run: id, reason: KILL_REASONS[code] ?? "cancelled" };
       case FX.COLLECT:
         return { kind: "collect", run: id };
       case FX.WAKE_AT:
@@ -264,6 +269,8 @@ export class Core {
         return { kind: "cursor", run: id, stream, offset: Number(this.#outView.getBigUint64(at, true)) };
       case FX.DIGEST:
         return { kind: "digest", id, sha256: this.#out.slice(at, at + len) };
+      case FX.BUDGET:
+        return { kind: "budget", run: id, json: this.#text(at, len) };
       default: {
         const unknown: never = kind;
         this.#trap = new CoreTrap(`core emitted effect ${String(unknown)}, which this ABI does not have`);

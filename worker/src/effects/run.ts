@@ -1,6 +1,7 @@
 /** A run inside the sandbox: started by our runner, followed from its spool, killed through it (docs/DESIGN.md 11.2). */
 import { type ExecEvent, parseSSEStream } from "@cloudflare/sandbox";
 import { BOUND, STREAM } from "../core/abi.gen.js";
+import type { KillReason } from "../core/core.js";
 import { lastLine, run, type SandboxStub } from "./sandbox.js";
 import { gitScript, sh } from "./workspace.js";
 
@@ -29,11 +30,7 @@ export async function startRun(sandbox: SandboxStub, runNumber: number, spec: st
   return lastLine(stdout);
 }
 
-export async function killRun(
-  sandbox: SandboxStub,
-  runNumber: number,
-  reason: "cancelled" | "timed_out",
-): Promise<void> {
+export async function killRun(sandbox: SandboxStub, runNumber: number, reason: KillReason): Promise<void> {
   await run(sandbox, `${RUNNER} kill ${sh(spoolDir(runNumber))} ${reason} ${BOUND.GRACE_MS}`);
 }
 

@@ -219,6 +219,52 @@ export const EgressEntrySchema = z
   })
   .openapi("EgressEntry");
 
+/* --- limits ------------------------------------------------------------------------------------------------------ */
+
+const count = z.int().min(1).max(CORE_BOUNDS.LIMIT_MAX);
+const runLimits = {
+  wall_s: timeoutS.openapi({ description: "Seconds that runs take" }),
+  turns: count.openapi({ description: "Answers of the model to the agent's main loop" }),
+  tool_calls: count,
+  tokens: count.openapi({ description: "Input, output, read from and written to the cache" }),
+  output_tokens: count,
+  cost_usd: z.number().min(0.000001).max(CORE_BOUNDS.COST_USD_MAX).openapi({ example: 5 }),
+  output_bytes: count.openapi({ description: "Bytes of standard output and standard error" }),
+};
+const idleS = timeoutS.openapi({ description: "Seconds without a run and without use, after which the session ends" });
+
+export const RunLimitsSchema = z
+  .strictObject({ ...runLimits })
+  .partial()
+  .openapi("RunLimits", {
+    description:
+      "At 80 % of a limit there is one `limit.warning`; at 100 % the run is stopped with the outcome `run.over_budget`",
+  });
+export const LimitsSchema = z
+  .strictObject({ ...runLimits, idle_s: idleS })
+  .partial()
+  .openapi("Limits", {
+    description: "Over all runs of the session. A session that has reached one refuses its next run",
+  });
+export type Limits = z.infer<typeof LimitsSchema>;
+
+const limitsPatch = z
+  .strictObject(
+    Object.fromEntries(
+      Object.entries({ ...runLimits, idle_s: idleS }).map(([name, schema]) => [name, schema.nullable()]),
+    ) as {
+      [name in keyof typeof runLimits | "idle_s"]: z.ZodNullable<z.ZodNumber>;
+    },
+  )
+  .partial()
+  .openapi("LimitsPatch", { description: "Limits that are absent stay; null lifts one" });
+
+export const BudgetSchema = z
+  .record(z.string(), z.object({ used: z.number().nullable(), max: z.number(), remaining: z.number() }))
+  .openapi("Budget", {
+    description: "Use of each limit there is, in the unit of its name. `used` is null when it is not known",
+  });
+
 /* --- sessions ------------------------------------------------------------------------------------------------------ */
 
 export const CreateSessionBodySchema = z
@@ -247,12 +293,21 @@ export const CreateSessionBodySchema = z
     timeout_s: timeoutS
       .optional()
       .openapi({ description: `Seconds until the session ends; ${CORE_BOUNDS.SESSION_TIMEOUT_S_DEFAULT} when absent` }),
+    limits: LimitsSchema.optional(),
   })
   .openapi("CreateSession");
 export type CreateSessionBody = z.infer<typeof CreateSessionBodySchema>;
 
 export const PatchSessionBodySchema = z
-  .strictObject({ timeout_s: timeoutS.openapi({ description: "Seconds from now until the session ends" }) })
+  .strictObject({
+    timeout_s: timeoutS.optional().openapi({ description: "Seconds from now until the session ends" }),
+    limits: limitsPatch.optional(),
+  })
+  .superRefine((body, ctx) => {
+    if (body.timeout_s !== undefined || body.limits !== undefined) return;
+    const message = "one of timeout_s and limits is required";
+    ctx.addIssue({ code: "custom", path: ["timeout_s"], message, params: { code: "missing_field" } });
+  })
   .openapi("PatchSession");
 export type PatchSessionBody = z.infer<typeof PatchSessionBodySchema>;
 
@@ -264,9 +319,11 @@ export const UsageSchema = z
     output_tokens: z.number(),
     cache_read_tokens: z.number(),
     cache_write_tokens: z.number(),
-    cost_usd: z.number(),
+    cost_usd: z.number().nullable().openapi({ description: "null: a model without a known price was used" }),
     turns: z.number(),
     tool_calls: z.number(),
+    output_bytes: z.number(),
+    wall_ms: z.number(),
   })
   .openapi("Usage");
 
@@ -284,11 +341,19 @@ export const SessionSchema = z
     runs: z.number().openapi({ description: "How many runs were created" }),
     last_seq: z.number().openapi({ description: "Number of the newest event" }),
     usage: UsageSchema,
+    limits: LimitsSchema,
+    budget: BudgetSchema,
+    price_table: z.string().nullable().openapi({ description: "Version of the price table", example: "2026-11-21" }),
   })
   .openapi("Session");
 
-/** What the index (D1) knows of a session: all but its usage. It may be a moment behind the session itself. */
-export const SessionSummarySchema = SessionSchema.omit({ usage: true }).openapi("SessionSummary");
+/** What the index (D1) knows of a session: all but its counters. It may be a moment behind the session itself. */
+export const SessionSummarySchema = SessionSchema.omit({
+  usage: true,
+  limits: true,
+  budget: true,
+  price_table: true,
+}).openapi("SessionSummary");
 export type SessionSummary = z.infer<typeof SessionSummarySchema>;
 
 /* --- runs ---------------------------------------------------------------------------------------------------------- */
@@ -322,6 +387,7 @@ export const CreateRunBodySchema = z
       .enum(["stream-json", "json", "text"])
       .optional()
       .openapi({ description: "what Claude Code prints; only `stream-json`, the default, has events on the way" }),
+    limits: RunLimitsSchema.optional(),
   })
   .superRefine((body, ctx) => {
     if ((body.prompt === undefined) === (body.command === undefined)) {
@@ -368,6 +434,18 @@ export const RunSchema = z
     result: z.string().nullable().openapi({ description: "The agent's final text" }),
     // A union and not nullable(), which would become an intersection of the component with null: never null.
     usage: z.union([UsageSchema, z.null()]),
+    limits: RunLimitsSchema,
+    budget: BudgetSchema,
+    reached: z
+      .object({
+        limit: z.string(),
+        scope: z.enum(["session", "run"]),
+        used: z.number().nullable(),
+        max: z.number(),
+        detail: z.string().optional(),
+      })
+      .nullable()
+      .openapi({ description: "The limit that was reached; it ended the run unless the agent had ended by itself" }),
   })
   .openapi("Run");
 

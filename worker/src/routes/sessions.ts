@@ -86,12 +86,14 @@ export function registerSessions(app: App): void {
     method: "patch",
     path: "/v1/sessions/{id}",
     tag: "Sessions",
-    summary: "Extend or shorten a session",
+    summary: "Extend or shorten a session, change its limits",
+    description:
+      "Limits that are absent stay, one that is null is lifted. They hold for the running run as well: one that is below what is used stops it.",
     body: PatchSessionBodySchema,
     answers: { 200: { description: "The session", content: { "application/json": SessionSchema } } },
     problems: [409],
     async handler({ env, session, body }) {
-      return json(unwrap(await sessionObject(env, session).setTimeout(body.timeout_s)));
+      return json(unwrap(await sessionObject(env, session).update(body)));
     },
   });
 

@@ -4,8 +4,9 @@
  * Every call is an RPC to the Durable Object `Session` named by the session id. Failures are values
  * (`Result`), because an Error loses its class on the way through RPC.
  */
+
 import type { PolicyReport } from "../core/guard.js";
-import type { AgentName, CreateRunBody, CreateSessionBody } from "../routes/schemas.js";
+import type { AgentName, CreateRunBody, CreateSessionBody, Limits, PatchSessionBody } from "../routes/schemas.js";
 
 /** A failure in the terms of docs/API: `code` is stable, `field` is a JSON pointer into the request. */
 export interface Failure {
@@ -38,9 +39,47 @@ export interface Usage {
   output_tokens: number;
   cache_read_tokens: number;
   cache_write_tokens: number;
-  cost_usd: number;
+  /** null: a model whose price is not known was used. */
+  cost_usd: number | null;
   turns: number;
   tool_calls: number;
+  /** bytes of standard output and standard error. */
+  output_bytes: number;
+  wall_ms: number;
+}
+
+/** Use of one limit, in the unit of its name; `used` is null when it is not known. */
+export interface BudgetLine {
+  used: number | null;
+  max: number;
+  remaining: number;
+}
+export type Budget = Record<string, BudgetLine>;
+
+/** A limit that was reached. */
+export interface Reached {
+  limit: string;
+  scope: "session" | "run";
+  used: number | null;
+  max: number;
+  detail?: string;
+}
+
+/** Whether the running run may ask its model once more, and what one such request used. */
+export interface ModelVerdict {
+  run_id: string | null;
+  may_call: boolean;
+  /** The limit that forbids it. */
+  reached: string | null;
+}
+export interface ModelUsage {
+  model?: string;
+  input_tokens?: number;
+  output_tokens?: number;
+  cache_read_tokens?: number;
+  cache_write_tokens?: number;
+  /** Only where the provider says it; otherwise the price table does. */
+  cost_usd?: number;
 }
 
 export interface SessionView {
@@ -56,6 +95,9 @@ export interface SessionView {
   runs: number;
   last_seq: number;
   usage: Usage;
+  limits: Limits;
+  budget: Budget;
+  price_table: string | null;
 }
 
 export interface RunView {
@@ -71,6 +113,9 @@ export interface RunView {
   reason: string | null;
   result: string | null;
   usage: Usage | null;
+  limits: Limits;
+  budget: Budget;
+  reached: Reached | null;
 }
 
 /** What a program in the sandbox asks of the network. `path` has no query. */
@@ -144,11 +189,19 @@ export interface SessionRpc {
    */
   create(id: string, body: CreateSessionBody, tenant?: string): Promise<Result<SessionView>>;
   view(): Promise<Result<SessionView>>;
-  setTimeout(timeoutS: number): Promise<Result<SessionView>>;
+  /** Changes the time-out, the limits, or both; limits hold for the running run too. */
+  update(body: PatchSessionBody): Promise<Result<SessionView>>;
   /** Ends the session; answers when the sandbox is destroyed. The log and the artifacts stay. */
   end(): Promise<Result<SessionView>>;
   /** Queues a run. The same key and body answer the same run; another body is a 409 `idempotency_mismatch`. */
   createRun(body: CreateRunBody, idempotencyKey?: string): Promise<Result<RunView>>;
+  /** Whether the next request to a model may go; answered from what is stored, without the core. */
+  mayCallModel(): Promise<Result<ModelVerdict>>;
+  /**
+   * Counts what one request to a model was seen to use on its way. Of this and what the agent says the larger figure counts. A
+   * run that is over is left alone.
+   */
+  countUsage(runId: string, usage: ModelUsage): Promise<Result<ModelVerdict>>;
   run(runId: string): Promise<Result<RunView>>;
   runs(): Promise<Result<RunView[]>>;
   cancelRun(runId: string): Promise<Result<RunView>>;

@@ -3,7 +3,7 @@
  * is carried out again by the next instance.
  */
 import { T } from "../core/abi.gen.js";
-import { CoreError, type CoreEvent } from "../core/core.js";
+import { CoreError, type CoreEvent, type KillReason } from "../core/core.js";
 import { type CollectSink, collect } from "../effects/artifacts.js";
 import { EngineUnavailable } from "../effects/engine.js";
 import { killRun, startRun } from "../effects/run.js";
@@ -130,8 +130,7 @@ export class Effects {
         return;
       }
       case "runKill": {
-        const reason = pending.payload === "timed_out" ? "timed_out" : "cancelled";
-        await this.#sandbox.alive((sandbox) => killRun(sandbox, run, reason));
+        await this.#sandbox.alive((sandbox) => killRun(sandbox, run, pending.payload as KillReason));
         done();
         return;
       }

@@ -210,6 +210,8 @@ export class Machine {
           } else if (effect.kind === "wakeAt") {
             store.set("wake_at", effect.timeMs);
             alarm = true;
+          } else if (effect.kind === "budget") {
+            store.set("budget", effect.json);
           } else {
             const pending = pendingOf(effect);
             if (pending !== null) {

@@ -5,8 +5,8 @@ import type { Failure } from "./api.js";
 import { fail } from "./failures.js";
 
 /** The fields of EV_CREATE's payload. */
-export function coreRequest(body: CreateSessionBody): Record<string, unknown> {
-  const { agent, system_prompt, model, env, mcp, tools, timeout_s } = body;
+export function coreRequest(body: CreateSessionBody, prices: string | undefined): Record<string, unknown> {
+  const { agent, system_prompt, model, env, mcp, tools, timeout_s, limits } = body;
   return {
     agent,
     ...(system_prompt === undefined ? {} : { system_prompt }),
@@ -15,7 +15,27 @@ export function coreRequest(body: CreateSessionBody): Record<string, unknown> {
     ...(mcp === undefined ? {} : { mcp }),
     ...(tools === undefined ? {} : { tools }),
     ...(timeout_s === undefined ? {} : { timeout_s }),
+    ...(limits === undefined ? {} : { limits }),
+    ...(prices === undefined || prices.trim() === "" ? {} : { prices: operatorPrices(prices) }),
   };
+}
+
+/** The operator's own prices are not what they should be; no request can be blamed for it. */
+export class BadPrices extends Error {
+  constructor(why: string) {
+    super(
+      `CAISSON_PRICES ${why}; it is a JSON array of {model, input, output, cache_read?, cache_write?, above_tokens?}, in US dollars per million tokens`,
+    );
+    this.name = "BadPrices";
+  }
+}
+
+function operatorPrices(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new BadPrices("is not JSON");
+  }
 }
 
 /** The files decoded, or what is wrong with one. Paths come normalized from the routes; this is the second look. */

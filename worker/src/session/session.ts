@@ -3,13 +3,16 @@
  * (effects.ts), the running run is followed (follower.ts).
  */
 import { DurableObject } from "cloudflare:workers";
+
 import guardModule from "../../../build/guard.wasm";
 import { BOUND, T } from "../core/abi.gen.js";
+import { CoreError } from "../core/core.js";
 import { Guard, type PolicyReport } from "../core/guard.js";
+
 import { checkEngine, EngineUnavailable } from "../effects/engine.js";
 import type { Env } from "../env.js";
 import { auditHead } from "../identity/audit.js";
-import type { CreateRunBody, CreateSessionBody } from "../routes/schemas.js";
+import type { CreateRunBody, CreateSessionBody, PatchSessionBody } from "../routes/schemas.js";
 import { readOptions } from "../transport/log.js";
 import { serveSSE } from "../transport/sse.js";
 import { acceptSocket } from "../transport/ws.js";
@@ -19,12 +22,18 @@ import type {
   EgressEntry,
   EgressQuestion,
   EventText,
+  Failure,
+  ModelUsage,
+  ModelVerdict,
   Result,
   RunView,
   SessionRpc,
   SessionView,
   ShareView,
 } from "./api.js";
+
+import { budgetState } from "./derive.js";
+
 import { Effects } from "./effects.js";
 import { fail, failureOf, NOT_FOUND } from "./failures.js";
 import { Follower } from "./follower.js";
@@ -32,7 +41,7 @@ import { Gate } from "./gate.js";
 import { IndexRow } from "./index-row.js";
 import { Machine } from "./machine.js";
 import { OwnSandbox } from "./own-sandbox.js";
-import { coreRequest, workspaceFiles } from "./request.js";
+import { BadPrices, coreRequest, workspaceFiles } from "./request.js";
 import { SHARES_MAX, Shares } from "./shares.js";
 import { Store } from "./store.js";
 import { runNumber, runView, sandboxName, sessionView } from "./views.js";
@@ -77,7 +86,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     try {
       const gate = this.#gate.prepare(id, body);
       if ("ok" in gate) return gate;
-      const request = coreRequest({ ...body, env: { ...body.env, ...gate.env } });
+      const request = coreRequest({ ...body, env: { ...body.env, ...gate.env } }, this.env.CAISSON_PRICES);
       const whole = JSON.stringify(body);
       const bodyDigest = await digestOf(whole);
       if (this.#store.exists) return this.#createdWith(bodyDigest);
@@ -105,6 +114,9 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       });
       return this.#view();
     } catch (error) {
+      if (error instanceof BadPrices) return fail(500, "bad_prices", error.message);
+      if (error instanceof CoreError && error.field?.startsWith("/prices"))
+        return fail(500, "bad_prices", new BadPrices(`is wrong at ${error.field}: ${error.message}`).message);
       return failed(error);
     }
   }
@@ -113,9 +125,11 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     return this.#view();
   }
 
-  async setTimeout(timeoutS: number): Promise<Result<SessionView>> {
+  async update(body: PatchSessionBody): Promise<Result<SessionView>> {
     return this.#try(() => {
-      this.#machine.step({ kind: "SET_TIMEOUT", code: timeoutS });
+      const { limits, timeout_s } = body;
+      if (limits !== undefined) this.#machine.step({ kind: "SET_LIMITS", payload: JSON.stringify({ limits }) });
+      if (timeout_s !== undefined) this.#machine.step({ kind: "SET_TIMEOUT", code: timeout_s });
       return this.#view();
     });
   }
@@ -140,14 +154,34 @@ export class Session extends DurableObject<Env> implements SessionRpc {
         return fail(409, "idempotency_mismatch", "the Idempotency-Key was used with another body");
       }
       let n = 0;
-      this.#machine.step({ kind: "RUN", payload: request }, (nowMs, effects) => {
-        for (const effect of effects) {
-          if (effect.kind !== "event" || effect.type !== "run.queued") continue;
-          n = effect.run;
-          this.#store.addRun(n, request, idempotencyKey ?? null, nowMs);
-        }
-      });
+      const queue = (): void =>
+        this.#machine.step({ kind: "RUN", payload: request }, (nowMs, effects) => {
+          for (const effect of effects) {
+            if (effect.kind !== "event" || effect.type !== "run.queued") continue;
+            n = effect.run;
+            this.#store.addRun(n, request, idempotencyKey ?? null, nowMs);
+          }
+        });
+      try {
+        queue();
+      } catch (error) {
+        if (error instanceof CoreError && error.errName === "OVER_BUDGET") return this.#overBudget();
+        throw error;
+      }
       return this.#runView(n);
+    });
+  }
+
+  async mayCallModel(): Promise<Result<ModelVerdict>> {
+    return this.#try(() => this.#verdict());
+  }
+
+  async countUsage(runId: string, usage: ModelUsage): Promise<Result<ModelVerdict>> {
+    return this.#try(() => {
+      const n = runNumber(runId);
+      if (this.#store.run(n) === null) return this.#runView(n) as Failure;
+      this.#machine.step({ kind: "USAGE", id: n, payload: JSON.stringify(usage) });
+      return this.#verdict();
     });
   }
 
@@ -326,6 +360,27 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   #createdWith(bodyDigest: string): Result<SessionView> {
     if (this.#store.text("body_digest") === bodyDigest) return this.#view();
     return fail(409, "idempotency_mismatch", "this session was created with another body");
+  }
+
+  #overBudget(): Failure {
+    const state = budgetState(this.#store);
+    const spent = Object.entries(state?.session.budget ?? {}).find(([, line]) => line.remaining === 0);
+    const used = spent === undefined ? "" : `: ${spent[0]} ${spent[1].used ?? "not known"} of ${spent[1].max} used`;
+    return fail(409, "over_budget", `the session has reached a limit${used}; PATCH the session's limits to go on`);
+  }
+
+  /** Nothing may be asked outside of a run. */
+  #verdict(): Result<ModelVerdict> {
+    const state = budgetState(this.#store);
+    const active = this.#store.number("active_run");
+    return {
+      ok: true,
+      value: {
+        run_id: active === null ? null : `run_${active}`,
+        may_call: active !== null && (state?.may_call ?? true),
+        reached: state?.reached ?? null,
+      },
+    };
   }
 
   #view(): Result<SessionView> {

@@ -5,6 +5,7 @@
  *   meta       key, value                   the core's snapshot, cursors, the session's own fields
  *   events     seq, type, run, json, raw    the log; `raw` is the agent's line as JSON text, kept with its first event
  *   runs       n, request, state, …         one row a run, derived from its events
+ *   budgets    run, json                    counters and limits of runs that are over; those of the session and of the running run are in meta
  *   artifacts  run, path, …                 files in R2
  *   changed    run, path                    which changed files have been reported, so that a repeated collection says nothing twice
  *   files      n, part, …                   files of the session request until the sandbox has them
@@ -42,6 +43,9 @@ export interface Pending {
   readonly payload: string;
 }
 
+const BUDGETS =
+  "CREATE TABLE IF NOT EXISTS budgets (run INTEGER PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID";
+
 const OUTCOMES = new Set([
   "succeeded",
   "failed",
@@ -59,6 +63,7 @@ export class Store {
   constructor(sql: SqlStorage) {
     this.#sql = sql;
     this.#exists = [...sql.exec("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'")].length > 0;
+    if (this.#exists) sql.exec(BUDGETS); // A session of a Worker that had no such table.
   }
 
   /** Whether a session was ever created here; an object that was only asked for one stores nothing. */
@@ -73,6 +78,7 @@ export class Store {
       CREATE INDEX events_by_run ON events (run, seq);
       CREATE TABLE runs (n INTEGER PRIMARY KEY, request TEXT NOT NULL, idempotency_key TEXT UNIQUE, state TEXT NOT NULL, created_ms INTEGER NOT NULL,
         started_ms INTEGER, ended_ms INTEGER, exit_code INTEGER, reason TEXT, result TEXT, usage TEXT, tree TEXT) STRICT;
+      ${BUDGETS};
       CREATE TABLE artifacts (run INTEGER NOT NULL, path TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL, mode TEXT NOT NULL, r2_key TEXT NOT NULL, PRIMARY KEY (run, path)) STRICT, WITHOUT ROWID;
       CREATE TABLE changed (run INTEGER NOT NULL, path TEXT NOT NULL, PRIMARY KEY (run, path)) STRICT, WITHOUT ROWID;
       CREATE TABLE files (n INTEGER NOT NULL, part INTEGER NOT NULL, path TEXT NOT NULL, mode TEXT, bytes BLOB NOT NULL, PRIMARY KEY (n, part)) STRICT;
@@ -224,6 +230,14 @@ export class Store {
     );
   }
 
+  addBudget(n: number, json: string): void {
+    this.#sql.exec("INSERT OR REPLACE INTO budgets (run, json) VALUES (?, ?)", n, json);
+  }
+
+  budget(n: number): string | null {
+    return [...this.#sql.exec<{ json: string }>("SELECT json FROM budgets WHERE run = ?", n)][0]?.json ?? null;
+  }
+
   /* --- artifacts --- */
 
   addArtifact(run: number, artifact: { path: string; size: number; sha256: string; mode: string; key: string }): void {
@@ -344,6 +358,7 @@ export function pendingOf(effect: Effect): Omit<Pending, "id"> | null {
     case "wakeAt":
     case "cursor":
     case "digest":
+    case "budget":
       return null;
     default: {
       const unknown: never = effect;

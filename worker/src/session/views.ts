@@ -1,17 +1,12 @@
 /** Rows as the API shows them. */
 import { BOUND } from "../core/abi.gen.js";
-import type { AgentName } from "../routes/schemas.js";
-import type { RunState, RunView, SessionState, SessionView, Usage } from "./api.js";
-import { emptyUsage } from "./derive.js";
+import type { AgentName, Limits } from "../routes/schemas.js";
+import type { Budget, Reached, RunState, RunView, SessionState, SessionView, Usage } from "./api.js";
+import { budgetState, emptyUsage } from "./derive.js";
 import type { RunRow, Store } from "./store.js";
 
 export function sessionView(store: Store): SessionView {
-  const usage = emptyUsage();
-  for (const row of store.runs()) {
-    const some = parseUsage(row.usage);
-    if (some === null) continue;
-    for (const name of Object.keys(usage) as (keyof Usage)[]) usage[name] += some[name];
-  }
+  const state = budgetState(store);
   return {
     id: store.text("id") ?? "",
     agent: store.text("agent") as AgentName,
@@ -24,12 +19,19 @@ export function sessionView(store: Store): SessionView {
     metadata: JSON.parse(store.text("metadata") ?? "{}") as Record<string, string>,
     runs: store.runCount,
     last_seq: store.lastSeq,
-    usage,
+    usage: state?.session.usage ?? emptyUsage(),
+    limits: state?.session.limits ?? {},
+    budget: state?.session.budget ?? {},
+    price_table: state?.price_table ?? null,
   };
 }
 
 export function runView(store: Store, row: RunRow): RunView {
-  const request = JSON.parse(row.request) as { prompt?: string; command?: string };
+  const request = JSON.parse(row.request) as { prompt?: string; command?: string; limits?: Limits };
+  const kept = store.budget(row.n);
+  const state = budgetState(store)?.run;
+  const own: { limits?: Limits; budget?: Budget; reached?: Reached | null; usage?: Usage } =
+    kept !== null ? JSON.parse(kept) : state?.id === `run_${row.n}` ? state : {};
   return {
     id: `run_${row.n}`,
     session_id: store.text("id") ?? "",
@@ -42,7 +44,10 @@ export function runView(store: Store, row: RunRow): RunView {
     exit_code: row.exit_code,
     reason: row.reason,
     result: row.result,
-    usage: parseUsage(row.usage),
+    usage: parseUsage(row.usage) ?? own.usage ?? null,
+    limits: own.limits ?? request.limits ?? {},
+    budget: own.budget ?? {},
+    reached: own.reached ?? null,
   };
 }
 
