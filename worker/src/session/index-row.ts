@@ -46,7 +46,9 @@ export class IndexRow {
   async #tellTenant(tenant: string, view: SessionView): Promise<void> {
     if (!this.#env.CAISSON_QUOTAS) return;
     const object = tenantObject(this.#env, tenant);
-    if (view.usage.cost_usd > 0) await object.spent(view.id, Math.round(view.usage.cost_usd * 1e6));
+    // A cost that is not known is none that a quota could count; a limit on cost takes it for too much (docs/EVENTS.md).
+    const cost = view.usage.cost_usd ?? 0;
+    if (cost > 0) await object.spent(view.id, Math.round(cost * 1e6));
     if (view.state === "ended") await object.ended(view.id);
   }
 
