@@ -3,6 +3,8 @@
  * interception and locally through the engine's. The session that owns the sandbox is asked, credentials are put in,
  * the request goes on, streaming both ways, and what became of it is told the session.
  */
+import guardModule from "../../build/guard.wasm";
+import { Guard } from "../../worker/src/core/guard.js";
 import type { Env } from "../../worker/src/env.js";
 import type { EgressAnswer, EgressQuestion, Result, SessionRpc } from "../../worker/src/session/api.js";
 import { modelEgress, modelHost } from "./model-egress.js";
@@ -60,6 +62,11 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
   if (!asked.ok) return denied("session", asked.detail);
   const answer = asked.value;
   if (!answer.allow) return model?.refuse(403, "permission_error", answer.reason) ?? denied(answer.rule, answer.reason);
+  // Asking what models there are costs nothing; everything that a model does is a POST.
+  const spends = model !== null && request.method === "POST";
+  const payer = spends ? await mayCall(session) : null;
+  if (model !== null && payer !== null && payer.run === null)
+    return model.refuse(403, "permission_error", payer.reason);
   const begun = Date.now();
   const up = counter();
   const ended = async (status: number, down: number): Promise<void> => {
@@ -68,7 +75,8 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
   try {
     const sent = await outgoing(request, answer, up);
     const response = model !== null ? await modelEgress(sent, env) : await fetch(sent);
-    return await passed(response, ended);
+    const usage = payer !== null && payer.run !== null && response.ok ? usageOf(session, payer.run, response) : null;
+    return await passed(response, ended, usage);
   } catch (error) {
     console.error("egress:", question.host, error);
     await ended(502, 0);
@@ -152,20 +160,64 @@ export function replaced(
   return pairs.reduce((value, [placeholder, secret]) => value.replaceAll(placeholder, () => encode(secret)), text);
 }
 
+/** milliseconds: a run's program may ask its model before the session knows that it has started. */
+const START_WAIT_MS = 2_000;
+
+/** The run that a model call is for, null when none may make one. */
+async function mayCall(session: SessionRpc): Promise<{ run: string } | { run: null; reason: string }> {
+  for (const deadline = Date.now() + START_WAIT_MS; ; ) {
+    const asked = await session.mayCallModel();
+    if (!asked.ok) return { run: null, reason: asked.detail };
+    const { run_id, may_call, reached } = asked.value;
+    if (run_id !== null && may_call) return { run: run_id };
+    if (reached !== null)
+      return { run: null, reason: `The session's limit ${reached} is used up: no further model call is made.` };
+    if (Date.now() > deadline) return { run: null, reason: "Models are called by runs, and none is under way." };
+    await scheduler.wait(50);
+  }
+}
+
+interface Usage {
+  readonly push: (chunk: Uint8Array) => void;
+  readonly end: () => Promise<void>;
+}
+
+/** Reads what the answer says it used as it passes; whatever the agent reports, this counts against the budget. */
+function usageOf(session: SessionRpc, run: string, response: Response): Usage {
+  const guard = new Guard(guardModule);
+  guard.wireBegin(/^text\/event-stream\b/i.test(response.headers.get("content-type") ?? ""));
+  return {
+    push: (chunk) => guard.wirePush(chunk),
+    async end() {
+      const { seen, model, unread: _, ...tokens } = guard.wireEnd();
+      if (seen) await session.countUsage(run, { ...tokens, ...(model === "" ? {} : { model }) });
+    },
+  };
+}
+
 /** The answer as it comes, counted; its end is reported before the sandbox sees it. */
-async function passed(response: Response, ended: (status: number, down: number) => Promise<void>): Promise<Response> {
+async function passed(
+  response: Response,
+  ended: (status: number, down: number) => Promise<void>,
+  usage: Usage | null,
+): Promise<Response> {
   if (response.webSocket !== null || response.body === null) {
     await ended(response.status, 0);
     return response;
   }
   let bytes = 0;
+  const over = async (): Promise<void> => {
+    await usage?.end();
+    await ended(response.status, bytes);
+  };
   const counted = new TransformStream<Uint8Array, Uint8Array>({
     transform(chunk, controller) {
       bytes += chunk.byteLength;
+      usage?.push(chunk);
       controller.enqueue(chunk);
     },
-    flush: () => ended(response.status, bytes),
-    cancel: () => ended(response.status, bytes),
+    flush: over,
+    cancel: over,
   });
   return new Response(response.body.pipeThrough(counted), response);
 }

@@ -146,11 +146,13 @@ describe("the gate", () => {
   it("asks the policy about the vendor when a model's host of ours is meant, and answers in its shape", async () => {
     const open = await created({});
     const seen = network(() => Response.json({ ok: true }));
-    const ok = await through(open.containerId, "http://model.caisson.internal/v1/messages", {
+    const models = await through(open.containerId, "http://model.caisson.internal/v1/models");
+    expect([models.status, seen.length]).toEqual([401, 0]);
+    const idle = await through(open.containerId, "http://model.caisson.internal/v1/messages", {
       method: "POST",
       body: "{}",
     });
-    expect([ok.status, seen.length]).toEqual([401, 0]);
+    expect([idle.status, await idle.text()]).toEqual([403, expect.stringContaining("none is under way")]);
     const closed = await created({ policy: { preset: "offline" } });
     const refused = await through(closed.containerId, "http://model.caisson.internal/v1/messages", {
       method: "POST",
@@ -159,6 +161,32 @@ describe("the gate", () => {
     expect(refused.status).toBe(403);
     expect(await refused.json()).toMatchObject({ type: "error", error: { type: "permission_error" } });
     expect(value(await closed.session.egressLog(0, 1))[0]).toMatchObject({ host: "api.anthropic.com", port: 443 });
+  });
+
+  it("counts what a model's answer says it used, and refuses the next call when that is too much", async () => {
+    const { session, containerId } = await created({ limits: { tokens: 100 } });
+    value(await session.createRun({ command: "work" }));
+    await vi.waitFor(async () => expect(value(await session.run("run_1")).state).toBe("running"), { timeout: 8_000 });
+    const events = [
+      { type: "message_start", message: { model: "claude-x", usage: { input_tokens: 70, output_tokens: 1 } } },
+      { type: "message_delta", usage: { output_tokens: 40 } },
+    ];
+    network(
+      () =>
+        new Response(events.map((event) => `data: ${JSON.stringify(event)}\n\n`).join(""), {
+          headers: { "content-type": "text/event-stream" },
+        }),
+    );
+    const keyed = { ...(env as unknown as Env), ANTHROPIC_API_KEY: "k" };
+    const call = () =>
+      gate(new Request("http://model.caisson.internal/v1/messages", { method: "POST", body: "{}" }), keyed, {
+        containerId,
+      });
+    const first = await call();
+    expect([first.status, (await first.text()).includes("message_delta")]).toEqual([200, true]);
+    expect(value(await session.view()).usage).toMatchObject({ input_tokens: 70, output_tokens: 40 });
+    const second = await call();
+    expect([second.status, await second.text()]).toEqual([403, expect.stringContaining("tokens")]);
   });
 
   it("reports a host that does not answer", async () => {

@@ -79,6 +79,7 @@ describe("LocalContainer", () => {
           url: `http://worker/__caisson/egress/${NAME}`,
           token: await egressToken("t0ken", NAME),
           hosts: [],
+          https_hosts: [],
           all: false,
         },
       });
