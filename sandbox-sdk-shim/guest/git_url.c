@@ -206,6 +206,7 @@ static void replace_all(csn_buf *b, const char *secret) {
 
 /* "://user:password@" anywhere: the address of a redirect or of a submodule. */
 static void replace_userinfo(csn_buf *b) {
+  if (b->len == 0) return;
   csn_buf out = {0};
   size_t from = 0;
   for (size_t i = 0; i + 3 <= b->len; i++) {

@@ -96,7 +96,9 @@ void interp_add_result(csn_buf *out, const interp_line *line) {
   /* What stands last wins where a name stands twice: the body cannot name another type. */
   csn_buf_str(out, "data: ");
   interp_ascii(out, line->body, line->body_len - 1);
-  bool empty = line->body_len <= 2 || strspn(line->body + 1, " \t\r") + 2 >= line->body_len;
+  bool empty = true; /* cJSON takes every byte up to the space for one */
+  for (size_t i = 1; i + 1 < line->body_len; i++)
+    if ((unsigned char)line->body[i] > 0x20) empty = false;
   csn_buf_str(out, empty ? "\"metadata\":{},\"type\":\"result\"}\n\n"
                          : ",\"metadata\":{},\"type\":\"result\"}\n\n");
 }

@@ -312,6 +312,10 @@ static void test_interp_events(void) {
   line = interp_read("R 1 {  }", 8, 1);
   interp_add_result(&out, &line);
   check(event_is(&out, "data: {  \"metadata\":{},\"type\":\"result\"}\n\n"), "an empty result with space");
+  line = interp_read("R 1 {\0\0}", 8, 1);
+  interp_add_result(&out, &line);
+  check(event_is(&out, "data: {  \"metadata\":{},\"type\":\"result\"}\n\n"),
+        "an empty result with other bytes");
   interp_add_done(&out, 3);
   check(event_is(&out, "data: {\"type\":\"execution_complete\",\"execution_count\":3}\n\n"), "the end");
   static const char error[] = "E 1 {\"ename\":\"A\",\"evalue\":5,\"traceback\":[\"x\",1,\"y\"]}";
