@@ -70,6 +70,10 @@ void conn_drop(conn *c) {
   conn_free(c, true);
 }
 
+void conn_detach(conn *c) {
+  if (c != NULL) c->flow = NULL;
+}
+
 void conns_close(sandbox *sb) {
   while (sb->outbound != NULL)
     conn_free(sb->outbound, true);
@@ -384,8 +388,10 @@ void conn_accepted(conn *c, int fd) {
   c->down = stream_new(fd, on_change, c);
   switch (c->mode) {
   case CONN_WAITING:
+    /* The other side may have spoken already. */
     c->mode = CONN_TUNNEL;
-    break;
+    conn_run(c);
+    return;
   case CONN_SNIFFING:
     conn_timeout(c, c->passes_silent ? SILENT_MS : SNIFF_MS);
     break;

@@ -55,6 +55,8 @@ conn_start conn_open(sandbox *sb, flow *f, uint32_t dst, unsigned port, conn **c
 void conn_accepted(conn *c, int fd);
 /* Ends it; the flow is the caller's. */
 void conn_drop(conn *c);
+/* The flow is gone; the socket tells how that is to be taken. */
+void conn_detach(conn *c);
 void conns_close(sandbox *sb);
 
 typedef enum conn_mode {

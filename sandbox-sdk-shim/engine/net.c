@@ -179,10 +179,15 @@ static void inject(netns *n, const void *frame, size_t len) {
   (void)sent;
 }
 
+/* Multicast and broadcast. */
+static bool to_many(uint32_t dst) {
+  return dst >> 28 == 14 || dst == 0xffffffffu;
+}
+
 static void refuse_packet(netns *n, const packet *p) {
   uint8_t out[PACKET_ANSWER_MAX];
   /* Nobody answers what was sent to many. */
-  if (p->dst >> 28 >= 14) return;
+  if (to_many(p->dst)) return;
   size_t len = 0;
   if (p->protocol == PACKET_TCP && (p->flags & PACKET_RST) == 0)
     len = packet_reset(p, out);
@@ -260,12 +265,18 @@ static void on_tcp(netns *n, packet *p) {
       on_first_packet(n, p);
     else
       refuse_packet(n, p);
+  } else if ((p->flags & PACKET_RST) != 0) {
+    /* The program has let go of it and may use its port again at once. */
+    conn *c = f->conn;
+    const bool accepted = f->state == FLOW_ACCEPTED;
+    if (f->state != FLOW_HELD) to_listener(f, p);
+    forget(f);
+    if (accepted)
+      conn_detach(c);
+    else
+      conn_drop(c);
   } else if (f->state != FLOW_HELD) {
     to_listener(f, p);
-  } else if ((p->flags & PACKET_RST) != 0) {
-    conn *c = f->conn;
-    forget(f);
-    conn_drop(c);
   }
 }
 
@@ -339,7 +350,7 @@ static void on_udp(netns *n, packet *p) {
     return;
   }
   refuse_packet(n, p);
-  if (p->dst >> 28 >= 14) return;
+  if (to_many(p->dst)) return;
   const ip_addr to = ip_from_v4(p->dst);
   const char *name = namemap_name(n->sb->names, p->dst);
   egress_log_add(n->sb, &(egress_entry){.kind = "udp",

@@ -61,8 +61,8 @@ export class LocalContainer {
   /** Settles when the engine has answered the current start. */
   #starting: Promise<void> = Promise.resolve();
   readonly #ports = new Map<number, Port>();
+  /** By "<host glob or address>[:port]" in lower case, as the SDK names it. */
   readonly #byHost = new Map<string, Fetcher>();
-  /** The same for HTTPS, which the engine ends with a certificate of its own authority; `*` is every host. */
   readonly #byHTTPSHost = new Map<string, Fetcher>();
   #all: Fetcher | null = null;
   /** The interception set that the engine has, as JSON; null when that is not known. */
@@ -197,6 +197,7 @@ export class LocalContainer {
     await this.#sendEgress();
   }
 
+  /** The engine ends TLS with an authority that the sandbox trusts. `host` "*": every host on port 443. */
   async interceptOutboundHttps(host: string, fetcher: Fetcher): Promise<void> {
     this.#byHTTPSHost.set(host.toLowerCase(), fetcher);
     await this.#sendEgress();
@@ -215,9 +216,8 @@ export class LocalContainer {
     } catch {
       return new Response("the egress request names no URL\n", { status: 400 });
     }
-    const host = url.hostname.replace(/\.+$/, "").toLowerCase();
     const fetcher =
-      url.protocol === "https:" ? forHost(this.#byHTTPSHost, host) : (forHost(this.#byHost, host) ?? this.#all);
+      url.protocol === "https:" ? find(this.#byHTTPSHost, url, "443") : (find(this.#byHost, url, "80") ?? this.#all);
     if (fetcher === null) return new Response(`no outbound handler for ${url.hostname}\n`, { status: 403 });
     const headers = new Headers();
     for (const [name, value] of request.headers) {
@@ -235,7 +235,7 @@ export class LocalContainer {
     );
   }
 
-  async #egressSet(): Promise<object> {
+  async #egressSet(): Promise<{ url: string; token: string; hosts: string[]; https_hosts: string[]; all: boolean }> {
     return {
       url: `${this.#config.workerURL}${EGRESS_PATH}${this.#config.name}`,
       token: await egressToken(this.#config.engineToken, this.#config.name),
@@ -335,18 +335,22 @@ export class LocalContainer {
   }
 }
 
-function text(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+/** The handler for a URL: of its exact host, else of the longest glob that covers it. */
+function find(handlers: ReadonlyMap<string, Fetcher>, url: URL, usualPort: string): Fetcher | null {
+  const host = url.hostname.replace(/\.+$/, "").toLowerCase();
+  const port = url.port || usualPort;
+  const exact = handlers.get(`${host}:${port}`) ?? (port === usualPort ? handlers.get(host) : undefined);
+  if (exact !== undefined) return exact;
+  let best: [number, Fetcher] | null = null;
+  for (const [pattern, fetcher] of handlers) {
+    const [, glob = "", at = usualPort] = /^(.*?)(?::(\d+))?$/.exec(pattern) ?? [];
+    if (at !== port || !glob.includes("*") || glob.length <= (best?.[0] ?? -1)) continue;
+    const like = glob.split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
+    if (new RegExp(`^${like.join(".*")}$`).test(host)) best = [glob.length, fetcher];
+  }
+  return best?.[1] ?? null;
 }
 
-/** The handler of a host: its own, else that of a pattern, in which a star stands for any text. */
-function forHost(handlers: ReadonlyMap<string, Fetcher>, host: string): Fetcher | null {
-  const own = handlers.get(host);
-  if (own !== undefined) return own;
-  for (const [pattern, fetcher] of handlers) {
-    if (!pattern.includes("*")) continue;
-    const parts = pattern.split("*").map((part) => part.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"));
-    if (new RegExp(`^${parts.join(".*")}$`).test(host)) return fetcher;
-  }
-  return null;
+function text(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -270,6 +270,37 @@ describe("LocalContainer", () => {
   });
 });
 
+describe("HTTPS interception", () => {
+  it("sends the hosts and finds the handler: exact before glob, the longer glob first, by port", async () => {
+    const seen = network(engine());
+    await withContainer(async (container) => {
+      const named = (name: string): Fetcher => ({ fetch: async () => new Response(name) }) as unknown as Fetcher;
+      await container.interceptOutboundHttps("*", named("all"));
+      await container.interceptOutboundHttps("*.Example.com", named("glob"));
+      await container.interceptOutboundHttps("api.example.com", named("exact"));
+      await container.interceptOutboundHttps("port.example:8443", named("port"));
+      container.start();
+      await container.getTcpPort(3000).fetch("http://localhost:3000/");
+      const put = (await (seen[0] as Request).json()) as { egress: { https_hosts: string[]; all: boolean } };
+      expect(put.egress.https_hosts).toEqual(["*", "*.example.com", "api.example.com", "port.example:8443"]);
+      expect(put.egress.all).toBe(false);
+      const ask = async (url: string): Promise<string | number> => {
+        const response = await container.egress(
+          new Request("http://worker/x", { headers: { "x-caisson-egress-url": url } }),
+        );
+        return response.ok ? await response.text() : response.status;
+      };
+      expect(await ask("https://api.example.com/")).toBe("exact");
+      expect(await ask("https://www.example.com/x?y")).toBe("glob");
+      expect(await ask("https://other.example/")).toBe("all");
+      expect(await ask("https://port.example:8443/")).toBe("port");
+      expect(await ask("https://other.example:8443/")).toBe(403);
+      // What is set for HTTPS is not for HTTP.
+      expect(await ask("http://api.example.com/")).toBe(403);
+    });
+  });
+});
+
 describe("handleEgress", () => {
   const path = `http://worker/__caisson/egress/${NAME}`;
   const local = { ...env, CAISSON_ENGINE_URL: "http://engine", CAISSON_ENGINE_TOKEN: "t0ken" };
