@@ -80,9 +80,10 @@ build/native/unit_guest_test: tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNIT
 	@mkdir -p $(@D)
 	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_guest_test.c $(NATIVE_GUEST_UNITS) build/native/cjson.o
 
-build/native/unit_pump_test: tests/engine/unit_pump_test.c $(NATIVE_DIR)/engine/pump.c $(NATIVE_HDRS) | $(CJSON_DIR)/cJSON.c
+NATIVE_PUMP_UNITS := $(addprefix $(NATIVE_DIR)/,engine/pump.c engine/port_gate.c engine/http1.c engine/names.c common/buf.c)
+build/native/unit_pump_test: tests/engine/unit_pump_test.c $(NATIVE_PUMP_UNITS) $(NATIVE_HDRS) | $(CJSON_DIR)/cJSON.c
 	@mkdir -p $(@D)
-	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_pump_test.c $(NATIVE_DIR)/engine/pump.c -levent_core
+	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_pump_test.c $(NATIVE_PUMP_UNITS) -levent_core
 
 # What tries to get out of a sandbox, run inside one. Static: it needs nothing of the root that it is put into.
 NATIVE_PROBE := $(wildcard tests/engine/probe*.c)

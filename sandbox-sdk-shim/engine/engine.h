@@ -282,11 +282,23 @@ unsigned ports_open(sandbox *sb, unsigned port);
 void ports_close(sandbox *sb);
 /* The guest's answer to a connect message; takes fd. */
 void ports_connected(sandbox *sb, uint32_t id, int err, int fd);
+/* What the bytes from `a` to `b` go through: appends what goes on to `out`; false ends the pair. */
+typedef bool pump_filter(void *arg, csn_buf *out, const char *in, size_t len);
 /* Joins two stream sockets until both directions have ended, then closes them. `head` (copied) goes
- * to `b` first. `done` is called once, not from inside this call. */
+ * to `b` first, through `filter` if that is not NULL. `done` is called once, not from inside this call. */
 typedef struct pump pump;
-pump *pump_start(int a, int b, const void *head, size_t len, void (*done)(void *arg), void *arg);
+pump *pump_start(int a, int b, const void *head, size_t len, pump_filter *filter, void *filter_arg,
+                 void (*done)(void *arg), void *arg);
 void pump_cancel(pump *p);
+
+/* ---- port_gate.c ---- */
+#define PORT_TOKEN_HEADER "X-Caisson-Port-Token"
+typedef struct port_gate port_gate;
+port_gate *port_gate_new(const char *token); /* token: at most 71 characters, copied */
+void port_gate_free(port_gate *g);           /* NULL is legal */
+/* A pump_filter over a stream of HTTP/1.1 requests. What is not HTTP, and a wrong token, end the pair; after
+ * a request for a WebSocket everything passes. */
+bool port_gate_pass(void *gate, csn_buf *out, const char *in, size_t len);
 
 /* ---- api.c ---- */
 void api_init(int listen_fd);

@@ -35,6 +35,7 @@ struct port_conn {
   struct event *ev;
   csn_buf head;
   pump *joined;
+  port_gate *gate; /* NULL for the guest's own port: its server drops the line */
   port_conn *next;
 };
 
@@ -50,6 +51,7 @@ static void drop(port_conn *c) {
   if (c->ev != NULL) event_free(c->ev);
   if (c->fd >= 0) close(c->fd);
   csn_buf_free(&c->head);
+  port_gate_free(c->gate);
   free(c);
 }
 
@@ -81,7 +83,9 @@ static void join(port_conn *c, int other) {
   c->fd = -1; /* the pump owns both */
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   setsockopt(other, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* fails harmlessly on unix sockets */
-  c->joined = pump_start(fd, other, c->head.p, c->head.len, on_joined_end, c);
+  if (c->port != GUEST_PORT) c->gate = port_gate_new(c->sb->port_token);
+  c->joined = pump_start(fd, other, c->head.p, c->head.len, c->gate == NULL ? NULL : port_gate_pass, c->gate,
+                         on_joined_end, c);
   csn_buf_free(&c->head);
 }
 
@@ -103,7 +107,7 @@ static const char not_listening[] = "the container is not listening";
 /* Finds the token's line in the head, checks it and takes it out, so that the sandbox does not see
  * it. */
 static bool check_token(port_conn *c) {
-  static const char name[] = "X-Caisson-Port-Token:";
+  static const char name[] = PORT_TOKEN_HEADER ":";
   char *text = csn_buf_cstr(&c->head);
   for (char *line = strstr(text, "\r\n"); line != NULL; line = strstr(line, "\r\n")) {
     line += 2;

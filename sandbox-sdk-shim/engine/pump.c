@@ -18,6 +18,8 @@ typedef struct lane {
   int from, to;
   struct event *rd, *wr;
   char *room;
+  csn_buf passed;   /* what the filter made of the room */
+  const char *data; /* room, or passed */
   size_t off, len;
   bool ended;  /* `from` has no more */
   bool closed; /* and `to` has been told */
@@ -25,6 +27,8 @@ typedef struct lane {
 
 struct pump {
   lane lane[2];
+  pump_filter *filter; /* of lane 0 */
+  void *filter_arg;
   struct event *end;
   void (*done)(void *arg);
   void *arg;
@@ -36,6 +40,7 @@ static void destroy(pump *p) {
     if (p->lane[i].rd != NULL) event_free(p->lane[i].rd);
     if (p->lane[i].wr != NULL) event_free(p->lane[i].wr);
     free(p->lane[i].room);
+    csn_buf_free(&p->lane[i].passed);
   }
   if (p->end != NULL) event_free(p->end);
   close(a);
@@ -62,12 +67,24 @@ static void finish(pump *p) {
   event_add(p->end, &now);
 }
 
+/* Takes what is in the room for sending. */
+static bool take(lane *l, size_t len) {
+  l->data = l->room;
+  l->len = len;
+  if (l->p->filter == NULL || l != &l->p->lane[0] || len == 0) return true;
+  l->passed.len = 0;
+  if (!l->p->filter(l->p->filter_arg, &l->passed, l->room, len)) return false;
+  l->data = l->passed.p;
+  l->len = l->passed.len;
+  return true;
+}
+
 /* Moves what can be moved; false when the pair is broken. */
 static bool move_lane(lane *l) {
   if (l->closed) return true;
   for (int turns = 0; turns < 8; turns++) {
     while (l->off < l->len) {
-      ssize_t n = send(l->to, l->room + l->off, l->len - l->off, MSG_NOSIGNAL);
+      ssize_t n = send(l->to, l->data + l->off, l->len - l->off, MSG_NOSIGNAL);
       if (n < 0 && errno == EINTR) continue;
       if (n < 0 && errno == EAGAIN) {
         event_add(l->wr, NULL);
@@ -87,7 +104,7 @@ static bool move_lane(lane *l) {
     if (n < 0 && errno == EAGAIN) break;
     if (n < 0) return false;
     if (n == 0) l->ended = true;
-    l->len = (size_t)n;
+    if (!take(l, (size_t)n)) return false;
   }
   /* Turns are limited so that one fast pair does not starve the others. What the last one read, or the end
    * that it met, goes out when there is room: `from` may never be readable again. */
@@ -103,9 +120,12 @@ static void on_ready(evutil_socket_t fd, short what, void *arg) {
   if (!move_lane(l) || (p->lane[0].closed && p->lane[1].closed)) finish(p);
 }
 
-pump *pump_start(int a, int b, const void *head, size_t len, void (*done)(void *arg), void *arg) {
+pump *pump_start(int a, int b, const void *head, size_t len, pump_filter *filter, void *filter_arg,
+                 void (*done)(void *arg), void *arg) {
   pump *p = calloc(1, sizeof *p);
   if (p == NULL) abort();
+  p->filter = filter;
+  p->filter_arg = filter_arg;
   p->done = done;
   p->arg = arg;
   p->end = evtimer_new(base, on_end, p);
@@ -122,8 +142,7 @@ pump *pump_start(int a, int b, const void *head, size_t len, void (*done)(void *
   }
   if (len > ROOM) abort();
   if (len > 0) memcpy(p->lane[0].room, head, len);
-  p->lane[0].len = len;
-  bool ok = move_lane(&p->lane[0]);
+  bool ok = take(&p->lane[0], len) && move_lane(&p->lane[0]);
   ok = move_lane(&p->lane[1]) && ok;
   if (!ok || (p->lane[0].closed && p->lane[1].closed)) finish(p);
   return p;

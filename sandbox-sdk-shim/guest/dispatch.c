@@ -214,7 +214,7 @@ bool body_ms(call *c, const char *name, int64_t *out) {
   const cJSON *v = cJSON_GetObjectItemCaseSensitive(c->body, name);
   *out = 0;
   if (v == NULL || cJSON_IsNull(v)) return true;
-  if (!cJSON_IsNumber(v) || !(v->valuedouble >= 0 && v->valuedouble <= 4e9)) {
+  if (!cJSON_IsNumber(v) || !(v->valuedouble >= 0 && v->valuedouble <= (double)GUEST_MS_MAX)) {
     reply_invalid(c->req, name, "must be a number of milliseconds");
     return false;
   }

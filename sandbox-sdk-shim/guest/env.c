@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "guest.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +20,15 @@ bool env_name_ok(const char *name) {
           (*name >= '0' && *name <= '9') || *name == '_'))
       return false;
   return true;
+}
+
+int64_t env_ms(const char *name) {
+  const char *text = getenv(name);
+  if (text == NULL || *text < '0' || *text > '9') return 0;
+  char *end;
+  errno = 0;
+  long long ms = strtoll(text, &end, 10);
+  return errno != 0 || *end != '\0' || ms > GUEST_MS_MAX ? 0 : ms;
 }
 
 static bool same_name(const char *a, const char *b) {

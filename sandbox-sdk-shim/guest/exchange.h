@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #define GUEST_BODY_MAX   (32u * 1024 * 1024) /* request body that a handler gets whole, bytes */
+#define GUEST_MS_MAX     4000000000LL        /* any duration of a request or variable, ms */
 #define GUEST_TARGET_MAX 8192u               /* path and query of a request, bytes */
 
 typedef struct exchange exchange;

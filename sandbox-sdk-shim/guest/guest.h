@@ -87,6 +87,8 @@ void job_drain(int fd);
 char **env_make(const cJSON *over, const char **bad);
 void env_free(char **env);
 bool env_name_ok(const char *name);
+/* A duration that a variable of the sandbox sets, milliseconds; 0 when it is absent or no such number. */
+int64_t env_ms(const char *name);
 
 /* ---- session.c: persistent shells ---- */
 
@@ -104,6 +106,8 @@ void session_list(csn_buf *json);
 void session_cwd(const char *id, char *out, size_t cap);
 /* The variables that a session was created with, NULL when there are none. The session's. */
 const cJSON *session_env(const char *id);
+/* How long a command of this session may take that names no time of its own; 0: as long as it likes. */
+int64_t session_timeout_ms(const session *s);
 /* Queues a command. `done` is called once: failure NULL, or a reason: "terminated" (the
  * shell exited with `code`), "destroyed", "timeout", "output", "cwd". */
 void session_run(session *s, const char *command, const char *cwd, const cJSON *env, int64_t timeout_ms,

@@ -256,11 +256,13 @@ static void post_execute(call *c) {
   }
   if (!read_ask(c, &a)) return;
   if (a.sessionless) {
+    if (a.timeout_ms == 0) a.timeout_ms = env_ms("COMMAND_TIMEOUT_MS");
     run_sessionless(c, &a);
     return;
   }
   session *s = need_session(c, &a);
   if (s == NULL) return;
+  if (a.timeout_ms == 0) a.timeout_ms = session_timeout_ms(s);
   exec_wait *w = new_wait(c, &a);
   if (a.cwd != NULL) {
     csn_buf_str(&w->out[0], a.cwd);

@@ -98,6 +98,7 @@ static void post_code(call *c) {
                 interp_language_name(k->language), name);
     return;
   }
+  if (timeout_ms == 0) timeout_ms = env_ms("INTERPRETER_EXECUTION_TIMEOUT_MS");
   interp_execute(k, c->req, body_text(c, "code"), timeout_ms);
 }
 

@@ -408,7 +408,7 @@ session *session_create(const char *id, const char *cwd, const cJSON *env, int64
   s->control_fd = control[1];
   s->status_fd = status[0];
   s->fifo[0] = s->fifo[1] = -1;
-  s->default_timeout_ms = timeout_ms;
+  s->default_timeout_ms = timeout_ms > 0 ? timeout_ms : env_ms("COMMAND_TIMEOUT_MS");
   s->env = env == NULL ? NULL : cJSON_Duplicate(env, true);
   s->queue_tail = &s->queue;
   s->status_ev = event_new(guest_base, s->status_fd, EV_READ | EV_PERSIST, on_status, s);
@@ -454,6 +454,10 @@ void session_cwd(const char *id, char *out, size_t cap) {
   if (n <= 0 || target[0] != '/' || (size_t)n >= cap) return;
   target[n] = '\0';
   snprintf(out, cap, "%s", target);
+}
+
+int64_t session_timeout_ms(const session *s) {
+  return s->default_timeout_ms;
 }
 
 void session_run(session *s, const char *text, const char *cwd, const cJSON *env, int64_t timeout_ms,

@@ -249,7 +249,13 @@ perTransport("ports", (make, transport) => {
     const answers = await Promise.all(
       Array.from({ length: 60 }, async (_, i) => {
         const query = new URLSearchParams({ id, port: 8080, path: `/${i}` });
-        return (await (await fetch(`${client.url}/fetch?${query}`)).json()).url;
+        const seen = await (await fetch(`${client.url}/fetch?${query}`)).json();
+        // Connections are used again: no request on them may bring the token along.
+        assert.deepEqual(
+          Object.keys(seen.headers).filter((name) => name.startsWith("x-caisson")),
+          [],
+        );
+        return seen.url;
       }),
     );
     assert.deepEqual(

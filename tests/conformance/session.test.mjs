@@ -100,9 +100,15 @@ perTransport("sessions", (make) => {
 
   it("bound every command with commandTimeoutMs", async () => {
     const session = await sandbox.createSession({ id: "bounded", commandTimeoutMs: 400 });
-    await rejects(session.exec("sleep 30"), { code: "COMMAND_EXECUTION_ERROR", message: /timeout/i });
+    await rejects(session.exec("sleep 30"), { code: "COMMAND_EXECUTION_ERROR", message: /timeout after 400ms/i });
     assert.equal((await session.exec("echo after")).stdout, "after");
     assert.equal((await session.exec("sleep 1; echo own", { timeout: 5000 })).stdout, "own");
+    for (const options of [{}, { enableDefaultSession: false }]) {
+      const own = make(options);
+      await own.setEnvVars({ COMMAND_TIMEOUT_MS: "300" });
+      const result = await own.exec("sleep 30").catch((error) => error);
+      assert.ok(result.exitCode === 124 || result.code === "COMMAND_EXECUTION_ERROR", JSON.stringify(result));
+    }
   });
 
   it("survive what breaks shells", async () => {
