@@ -91,7 +91,7 @@ build/native/probe: $(NATIVE_PROBE) tests/engine/probe.h $(NATIVE_DIR)/native.mk
 	@mkdir -p $(@D)
 	$(NATIVE_CC) -std=gnu11 -O1 $(NATIVE_WARN) -static -o $@ $(NATIVE_PROBE)
 
-NATIVE_WIRE_UNITS := $(addprefix $(NATIVE_DIR)/,common/buf.c guest/jsonin.c guest/ws_frame.c)
+NATIVE_WIRE_UNITS := $(addprefix $(NATIVE_DIR)/,common/buf.c guest/jsonin.c guest/watch_filter.c guest/ws_frame.c)
 build/native/unit_wire_test: tests/engine/unit_wire_test.c $(NATIVE_WIRE_UNITS) $(NATIVE_HDRS)
 	@mkdir -p $(@D)
 	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -o $@ tests/engine/unit_wire_test.c $(NATIVE_WIRE_UNITS)

@@ -31,7 +31,8 @@
 extern struct event_base *guest_base;
 
 extern const route misc_routes[], session_routes[], exec_routes[], process_routes[], file_routes[];
-extern const route git_routes[], backup_routes[], interp_routes[], ws_routes[], pty_routes[];
+extern const route git_routes[], backup_routes[], interp_routes[], ws_routes[], pty_routes[], watch_routes[],
+    port_routes[];
 
 /* ---- job.c: one command under its supervisor ---- */
 
@@ -157,6 +158,11 @@ void proc_kill(proc *p);
 void proc_follow(proc *p, exchange *req, enum follow_mode mode);
 /* Appends up to `max` kept bytes of one stream from `off`. */
 size_t proc_log_read(const proc *p, int which, uint64_t off, csn_buf *out, size_t max);
+
+/* ---- port_watch.c ---- */
+
+/* Ends the watches that wait for a port of this process. */
+void port_watch_process_ended(const proc *p);
 
 /* ---- pty.c: terminals ---- */
 

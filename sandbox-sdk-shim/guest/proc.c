@@ -282,6 +282,7 @@ static void on_end(job *j) {
   free(p->killers);
   p->killers = NULL;
   p->killer_count = 0;
+  port_watch_process_ended(p);
   wake_followers(p);
 }
 

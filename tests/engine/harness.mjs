@@ -122,6 +122,67 @@ function guestOf(engine, name, generation, port, token) {
   return { engine, name, generation, port, token, headers, call, exec, events };
 }
 
+/**
+ * Opens a stream of server-sent events: {next, close, status}. next() gives the next event, null at the end, and rejects after
+ * `timeout` ms; an answer that is no stream gives {status, json}.
+ */
+export function openEvents(box, path, body, method = "POST") {
+  return new Promise((done, fail) => {
+    const options = { host: "127.0.0.1", port: box.port, method, path, headers: box.headers, agent: false };
+    const req = http.request(options, (res) => {
+      let text = "";
+      const events = [];
+      const waiting = [];
+      let over = false;
+      const give = () => {
+        while (waiting.length > 0 && (events.length > 0 || over)) waiting.shift()(events.shift() ?? null);
+      };
+      res.on("data", (d) => {
+        text += d;
+        const blocks = text.split("\n\n");
+        text = blocks.pop();
+        if (res.headers["content-type"] === "text/event-stream") for (const b of blocks) events.push(...parseEvents(b));
+        give();
+      });
+      const end = () => {
+        over = true;
+        if (res.headers["content-type"] !== "text/event-stream")
+          done({ status: res.statusCode, json: JSON.parse(text) });
+        give();
+      };
+      res.on("end", end);
+      res.on("error", () => {});
+      res.on("close", () => {
+        over = true;
+        give();
+      });
+      const next = (timeout = 10_000) =>
+        new Promise((ok, no) => {
+          const timer = setTimeout(() => {
+            waiting.splice(waiting.indexOf(take), 1);
+            no(new Error(`no event in ${timeout} ms`));
+          }, timeout);
+          const take = (e) => {
+            clearTimeout(timer);
+            ok(e);
+          };
+          waiting.push(take);
+          give();
+        });
+      if (res.headers["content-type"] === "text/event-stream")
+        done({
+          status: res.statusCode,
+          next,
+          close: () => req.destroy(),
+          pause: () => res.pause(),
+          resume: () => res.resume(),
+        });
+    });
+    req.on("error", fail);
+    req.end(body === undefined ? undefined : JSON.stringify(body));
+  });
+}
+
 export const parseEvents = (text) =>
   text
     .split("\n\n")

@@ -1,6 +1,7 @@
 /* tests/engine/unit_wire_test.c - what the guest parses before anything else sees it, under ASan and UBSan.
  * TAP. */
 #include "../../sandbox-sdk-shim/guest/jsonin.h"
+#include "../../sandbox-sdk-shim/guest/watch.h"
 #include "../../sandbox-sdk-shim/guest/ws_frame.h"
 
 #include <stdio.h>
@@ -217,9 +218,70 @@ static void test_frames(void) {
         "a length that is not in its shortest form");
 }
 
+/* ---- which paths a watch is about ---- */
+
+static bool normal(const char *path, const char *want) {
+  char out[64];
+  bool ok = watch_normalize("/workspace", path, out, sizeof out);
+  return ok == (want != NULL) && (!ok || strcmp(out, want) == 0);
+}
+
+static void test_filter(void) {
+  check(normal("a/b", "/workspace/a/b") && normal("/a//b/./c/", "/a/b/c") && normal("../x", "/x") &&
+            normal("a/../../../..", "/") && normal("/", "/") && normal("", "/workspace") &&
+            normal("/..a/b..", "/..a/b.."),
+        "paths without dots and double slashes");
+  char name[80];
+  memset(name, 'n', sizeof name);
+  name[62] = '\0';
+  char path[82];
+  snprintf(path, sizeof path, "/%s", name);
+  check(normal(path, path) &&
+            !normal("/x/nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn", "x"),
+        "a path that just fits, and one that does not");
+  check(watch_within("/a", "/a") && watch_within("/a", "/a/b") && !watch_within("/a", "/ab") &&
+            !watch_within("/a/b", "/a") && watch_within("/", "/x"),
+        "within");
+  check(watch_glob_ok("*.ts") && watch_glob_ok("a/?") && !watch_glob_ok("") && !watch_glob_ok("[a]") &&
+            !watch_glob_ok("{a,b}") && !watch_glob_ok("a\\b"),
+        "globs");
+  char *none[] = {NULL}, *ts[] = {"*.ts", "docs/*.md", NULL},
+       *skip[] = {"node_modules", "*.log", "out/tmp", NULL};
+  watch_filter all = {.root = "/w", .recursive = true, .include = none, .exclude = none};
+  check(watch_matches(&all, "/w/a") && watch_matches(&all, "/w/a/b") && !watch_matches(&all, "/w") &&
+            !watch_matches(&all, "/wx") && watch_covers(&all, "/w") && watch_covers(&all, "/w/a/b") &&
+            !watch_covers(&all, "/"),
+        "everything below the root");
+  watch_filter flat = all;
+  flat.recursive = false;
+  check(watch_matches(&flat, "/w/a") && !watch_matches(&flat, "/w/a/b") && watch_covers(&flat, "/w") &&
+            !watch_covers(&flat, "/w/a"),
+        "not recursive");
+  watch_filter some = all;
+  some.include = ts;
+  check(watch_matches(&some, "/w/x.ts") && watch_matches(&some, "/w/a/b/x.ts") &&
+            !watch_matches(&some, "/w/x.js") && watch_matches(&some, "/w/docs/a.md") &&
+            !watch_matches(&some, "/w/docs/b/a.md") && !watch_matches(&some, "/w/x/docs/a.md") &&
+            watch_covers(&some, "/w/any"),
+        "include: by name, or by path when there is a slash");
+  watch_filter less = all;
+  less.exclude = skip;
+  check(!watch_matches(&less, "/w/node_modules") && !watch_matches(&less, "/w/a/node_modules/b/c") &&
+            !watch_matches(&less, "/w/a.log") && watch_matches(&less, "/w/a.logs") &&
+            !watch_covers(&less, "/w/a/node_modules") && !watch_covers(&less, "/w/node_modules/x") &&
+            !watch_matches(&less, "/w/out/tmp/x") && watch_matches(&less, "/w/a/out/tmp"),
+        "exclude: a name at any depth, or a path, and all below");
+  watch_filter one = all;
+  one.only = "f";
+  check(watch_matches(&one, "/w/f") && !watch_matches(&one, "/w/g") && !watch_matches(&one, "/w/f/x") &&
+            watch_covers(&one, "/w") && !watch_covers(&one, "/w/f"),
+        "one file");
+}
+
 int main(void) {
   test_jsonin();
   test_frames();
+  test_filter();
   printf("1..%d\n", count);
   return failed == 0 ? 0 : 1;
 }
