@@ -217,42 +217,78 @@ void csn_b64_encode(csn_buf *b, const void *data, size_t len) {
   b->len += (size_t)(o - start);
 }
 
-bool csn_b64_decode(csn_buf *b, const char *str, size_t len) {
-  static int8_t value[256];
-  static bool ready;
-  if (!ready) {
-    memset(value, -1, sizeof value);
-    for (int i = 0; i < 64; i++)
-      value[(uint8_t)b64_digits[i]] = (int8_t)i;
-    ready = true;
-  }
-  const uint8_t *s = (const uint8_t *)str;
-  if (len % 4 == 0 && len > 0 && s[len - 1] == '=') len -= s[len - 2] == '=' ? 2 : 1;
-  if (len % 4 == 1) return false;
-  uint8_t *o = (uint8_t *)csn_buf_room(b, len / 4 * 3 + 3);
-  uint8_t *start = o;
+/* The digit's six bits at their place in a group of four; the top bit is set for what is no digit. */
+#define B64_BAD 0x80000000u
+static uint32_t b64_value[4][256];
+
+static void make_b64_values(void) {
+  memset(b64_value, 0xff, sizeof b64_value);
+  for (uint32_t i = 0; i < 64; i++)
+    for (uint32_t place = 0; place < 4; place++)
+      b64_value[place][(uint8_t)b64_digits[i]] = i << (18 - 6 * place);
+}
+
+/* Decodes groups of four digits as long as there are such; returns the bytes used. `out` has room. */
+static size_t b64_groups(uint8_t **out, const uint8_t *s, size_t len) {
+  if (b64_value[0]['A'] != 0 || b64_value[0][0] != UINT32_MAX) make_b64_values();
+  uint8_t *o = *out;
   size_t i = 0;
   for (; len - i >= 4; i += 4, o += 3) {
-    int v = value[s[i]] * 262144 | value[s[i + 1]] * 4096 | value[s[i + 2]] * 64 | value[s[i + 3]];
-    if (v < 0) return false; /* -1 in any place sets the sign */
+    uint32_t v =
+        b64_value[0][s[i]] | b64_value[1][s[i + 1]] | b64_value[2][s[i + 2]] | b64_value[3][s[i + 3]];
+    if ((v & B64_BAD) != 0) break;
     o[0] = (uint8_t)(v >> 16);
     o[1] = (uint8_t)(v >> 8);
     o[2] = (uint8_t)v;
   }
-  uint32_t acc = 0;
-  for (; i < len; i++) {
-    int8_t v = value[s[i]];
-    if (v < 0) return false;
-    acc = acc << 6 | (uint8_t)v;
+  *out = o;
+  return i;
+}
+
+size_t csn_b64_push(csn_b64_in *in, csn_buf *b, const char *s, size_t len) {
+  csn_buf_room(b, len / 4 * 3 + 6);
+  size_t i = 0;
+  while (i < len) {
+    if (in->held_len == 0) {
+      uint8_t *out = (uint8_t *)b->p + b->len;
+      i += b64_groups(&out, (const uint8_t *)s + i, len - i);
+      b->len = (size_t)(out - (uint8_t *)b->p);
+      if (i == len) break;
+    }
+    bool padded = in->held_len > 0 && in->held[in->held_len - 1] == '=';
+    bool digit = s[i] != '\0' && strchr(b64_digits, s[i]) != NULL;
+    if (in->held_len == 4 || (s[i] == '=' ? in->held_len < 2 : padded || !digit)) return i;
+    in->held[in->held_len++] = s[i++];
+    if (in->held_len == 4 && in->held[3] != '=') {
+      uint8_t *out = (uint8_t *)b->p + b->len;
+      b64_groups(&out, (const uint8_t *)in->held, 4);
+      b->len += 3;
+      in->held_len = 0;
+    }
   }
-  if (len % 4 == 2) {
-    *o++ = (uint8_t)(acc >> 4);
-  } else if (len % 4 == 3) {
-    *o++ = (uint8_t)(acc >> 10);
-    *o++ = (uint8_t)(acc >> 2);
-  }
-  b->len += (size_t)(o - start);
+  return i;
+}
+
+bool csn_b64_end(const csn_b64_in *in, csn_buf *b) {
+  size_t digits = 0;
+  while (digits < in->held_len && in->held[digits] != '=')
+    digits++;
+  if (in->held_len == 0) return true;
+  if (digits < 2 || (digits < in->held_len && in->held_len != 4)) return false;
+  char group[4] = {'A', 'A', 'A', 'A'};
+  memcpy(group, in->held, digits);
+  uint8_t bytes[3], *out = bytes;
+  b64_groups(&out, (const uint8_t *)group, 4);
+  csn_buf_add(b, bytes, digits - 1);
   return true;
+}
+
+bool csn_b64_decode(csn_buf *b, const char *str, size_t len) {
+  csn_b64_in in = {.held_len = 0};
+  size_t before = b->len;
+  if (csn_b64_push(&in, b, str, len) == len && csn_b64_end(&in, b)) return true;
+  b->len = before;
+  return false;
 }
 
 bool csn_ct_equal(const char *given, const char *secret) {

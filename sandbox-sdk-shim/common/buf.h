@@ -42,6 +42,18 @@ void csn_b64_encode(csn_buf *b, const void *data, size_t len);
  * correct padding (or none) and no other byte. */
 bool csn_b64_decode(csn_buf *b, const char *s, size_t len);
 
+/* Decodes base64 that arrives in pieces. Zero is the initial state. Only whole groups of four digits are
+ * decoded; the rest is held, so that the text can be written back digit by digit. */
+typedef struct csn_b64_in {
+  char held[4]; /* digits and padding of the group that is not decoded */
+  uint8_t held_len;
+} csn_b64_in;
+/* Appends what `s` decodes to. Returns how many bytes were taken: less than len means that the next one
+ * cannot stand there in base64. */
+size_t csn_b64_push(csn_b64_in *in, csn_buf *b, const char *s, size_t len);
+/* Appends the last bytes; false when the text ended in the middle. */
+bool csn_b64_end(const csn_b64_in *in, csn_buf *b);
+
 /* Compares two strings in time that depends on the length of `given` only. */
 bool csn_ct_equal(const char *given, const char *secret);
 

@@ -117,12 +117,12 @@ void file_post_read(call *c) {
   }
   int fd = open_regular(path, &st);
   if (fd < 0) {
-    file_error(c, path, "file.read", errno);
+    file_error(c->req, path, "file.read", errno);
     return;
   }
   if (st.st_size > (off_t)GUEST_FILE_MAX) {
     close(fd);
-    file_error(c, path, "file.read", EFBIG);
+    file_error(c->req, path, "file.read", EFBIG);
     return;
   }
   csn_buf data = {0};
@@ -138,7 +138,7 @@ void file_post_read(call *c) {
   if (data.len > GUEST_FILE_MAX) err = EFBIG;
   if (err != 0) {
     csn_buf_free(&data);
-    file_error(c, path, "file.read", err);
+    file_error(c->req, path, "file.read", err);
     return;
   }
   bool binary;

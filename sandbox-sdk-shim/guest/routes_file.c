@@ -15,6 +15,14 @@
 #define LIST_MAX  200000u /* entries of one listing */
 #define DEPTH_MAX 128     /* directories below the listed one */
 
+bool file_resolve(const char *path, const char *session_id, char out[FILE_PATH_CAP]) {
+  char base[GUEST_PATH_MAX + 1] = "";
+  if (*path != '/') session_cwd(session_id == NULL ? "default" : session_id, base, sizeof base);
+  int n = snprintf(out, FILE_PATH_CAP, "%s%s%s", strcmp(base, "/") == 0 ? "" : base, *path == '/' ? "" : "/",
+                   path);
+  return n >= 0 && (size_t)n < FILE_PATH_CAP;
+}
+
 bool file_path(call *c, const char *field, char out[FILE_PATH_CAP]) {
   if (!ok_text(c, field, true, GUEST_PATH_MAX)) return false;
   if (!ok_text(c, "sessionId", false, GUEST_ID_MAX)) return false;
@@ -23,18 +31,10 @@ bool file_path(call *c, const char *field, char out[FILE_PATH_CAP]) {
     reply_invalid(c->req, field, "must not be empty");
     return false;
   }
-  if (*path == '/') {
-    snprintf(out, FILE_PATH_CAP, "%s", path);
-    return true;
-  }
-  const char *id = body_text(c, "sessionId");
-  char base[GUEST_PATH_MAX + 1];
-  session_cwd(id == NULL ? "default" : id, base, sizeof base);
-  snprintf(out, FILE_PATH_CAP, "%s/%s", strcmp(base, "/") == 0 ? "" : base, path);
-  return true;
+  return file_resolve(path, body_text(c, "sessionId"), out);
 }
 
-void file_error(call *c, const char *path, const char *operation, int err) {
+void file_error(exchange *x, const char *path, const char *operation, int err) {
   const char *code = err == ENOENT                    ? "FILE_NOT_FOUND"
                      : err == ENOTDIR                 ? "NOT_DIRECTORY"
                      : err == EISDIR                  ? "IS_DIRECTORY"
@@ -52,9 +52,9 @@ void file_error(call *c, const char *path, const char *operation, int err) {
   csn_json_cstr(&ctx, strerror(err));
   csn_buf_str(&ctx, "}");
   if (err == ENOENT)
-    reply_error(c->req, code, csn_buf_cstr(&ctx), "File not found: %s", path);
+    reply_error(x, code, csn_buf_cstr(&ctx), "File not found: %s", path);
   else
-    reply_error(c->req, code, csn_buf_cstr(&ctx), "%s: %s: %s", operation, path, strerror(err));
+    reply_error(x, code, csn_buf_cstr(&ctx), "%s: %s: %s", operation, path, strerror(err));
   csn_buf_free(&ctx);
 }
 
@@ -66,8 +66,7 @@ static csn_buf ok_path(const char *path) {
   return b;
 }
 
-/* mkdir -p. 0 or -1 with errno. */
-static int make_directories(const char *path, mode_t mode) {
+int file_make_directories(const char *path, mode_t mode) {
   char room[FILE_PATH_CAP];
   snprintf(room, sizeof room, "%s", path);
   for (char *at = room + 1;; at++) {
@@ -85,69 +84,16 @@ static int make_directories(const char *path, mode_t mode) {
   return -1;
 }
 
-static int open_for_write(const char *path) {
-  /* O_NONBLOCK: a FIFO without a reader must not stop the server. */
-  const int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-  int fd = open(path, flags, 0644);
-  if (fd < 0 && errno == ENOENT) {
-    char parent[FILE_PATH_CAP];
-    snprintf(parent, sizeof parent, "%s", path);
-    char *slash = strrchr(parent, '/');
-    if (slash == NULL || slash == parent) return -1;
-    *slash = '\0';
-    if (make_directories(parent, 0755) != 0) return -1;
-    fd = open(path, flags, 0644);
-  }
-  return fd;
-}
-
-static void post_write(call *c) {
-  char path[FILE_PATH_CAP];
-  if (!file_path(c, "path", path) || !ok_text(c, "content", true, GUEST_BODY_MAX) ||
-      !ok_text(c, "encoding", false, 16))
-    return;
-  const char *data = body_text(c, "content");
-  size_t len = strlen(data);
-  const char *encoding = body_text(c, "encoding");
-  csn_buf decoded = {0};
-  if (encoding != NULL && strcmp(encoding, "base64") == 0) {
-    if (!csn_b64_decode(&decoded, data, len)) {
-      reply_invalid(c->req, "content", "is not valid base64");
-      return;
-    }
-    data = decoded.p;
-    len = decoded.len;
-  }
-  int err = 0;
-  int fd = open_for_write(path);
-  if (fd < 0) err = errno;
-  for (size_t off = 0; err == 0 && off < len;) {
-    ssize_t n = write(fd, data + off, len - off);
-    if (n > 0)
-      off += (size_t)n;
-    else if (errno != EINTR)
-      err = errno;
-  }
-  if (fd >= 0 && close(fd) != 0 && err == 0) err = errno;
-  csn_buf_free(&decoded);
-  if (err != 0) {
-    file_error(c, path, "file.write", err);
-    return;
-  }
-  csn_buf b = ok_path(path);
-  reply_stamped(c->req, &b);
-}
-
 static void post_delete(call *c) {
   char path[FILE_PATH_CAP];
   struct stat st;
   if (!file_path(c, "path", path)) return;
   if (lstat(path, &st) != 0) {
-    file_error(c, path, "file.delete", errno);
+    file_error(c->req, path, "file.delete", errno);
   } else if (S_ISDIR(st.st_mode)) {
-    file_error(c, path, "file.delete", EISDIR);
+    file_error(c->req, path, "file.delete", EISDIR);
   } else if (unlink(path) != 0) {
-    file_error(c, path, "file.delete", errno);
+    file_error(c->req, path, "file.delete", errno);
   } else {
     csn_buf b = ok_path(path);
     reply_stamped(c->req, &b);
@@ -190,7 +136,7 @@ static void relocate(call *c, const char *from_field, const char *to_field, cons
   /* /tmp is a file system of its own. */
   if (rc != 0 && errno == EXDEV && S_ISREG(st.st_mode)) rc = copy_file(from, to, &st);
   if (rc != 0) {
-    file_error(c, from, operation, errno);
+    file_error(c->req, from, operation, errno);
     return;
   }
   csn_buf b = ok_path(from);
@@ -211,7 +157,7 @@ static void post_mkdir(call *c) {
   char path[FILE_PATH_CAP];
   if (!file_path(c, "path", path)) return;
   bool recursive = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(c->body, "recursive"));
-  if ((recursive ? make_directories(path, 0755) : mkdir(path, 0755)) != 0) {
+  if ((recursive ? file_make_directories(path, 0755) : mkdir(path, 0755)) != 0) {
     int err = errno;
     csn_buf ctx = {0};
     csn_buf_str(&ctx, "{\"path\":");
@@ -310,16 +256,16 @@ static void post_list(call *c) {
   l.recursive = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(options, "recursive"));
   l.hidden = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(options, "includeHidden"));
   if (stat(l.path, &st) != 0) {
-    file_error(c, l.path, "directory.list", errno);
+    file_error(c->req, l.path, "directory.list", errno);
     return;
   }
   if (!S_ISDIR(st.st_mode)) {
-    file_error(c, l.path, "directory.list", ENOTDIR);
+    file_error(c->req, l.path, "directory.list", ENOTDIR);
     return;
   }
   /* What cannot be read must not look empty. */
   if (access(l.path, R_OK | X_OK) != 0) {
-    file_error(c, l.path, "directory.list", errno);
+    file_error(c->req, l.path, "directory.list", errno);
     return;
   }
   size_t len = strlen(l.path);
@@ -343,11 +289,13 @@ static void post_list(call *c) {
 }
 
 const route file_routes[] = {
-    {METHOD_POST, "/api/read", file_post_read}, {METHOD_POST, "/api/read/stream", file_post_read_stream},
-    {METHOD_POST, "/api/write", post_write},    {METHOD_POST, "/api/list-files", post_list},
-    {METHOD_POST, "/api/mkdir", post_mkdir},    {METHOD_POST, "/api/delete", post_delete},
-    {METHOD_POST, "/api/rename", post_rename},  {METHOD_POST, "/api/move", post_move},
-    {METHOD_POST, "/api/exists", post_exists},  {0, NULL, NULL},
+    {METHOD_POST, "/api/read", file_post_read},
+    {METHOD_POST, "/api/read/stream", file_post_read_stream},
+    {METHOD_POST, "/api/list-files", post_list},
+    {METHOD_POST, "/api/mkdir", post_mkdir},
+    {METHOD_POST, "/api/delete", post_delete},
+    {METHOD_POST, "/api/rename", post_rename},
+    {METHOD_POST, "/api/move", post_move},
+    {METHOD_POST, "/api/exists", post_exists},
+    {0, NULL, NULL},
 };
-
-const sink_route sink_routes[] = {{0, NULL, NULL, NULL, NULL, NULL}};

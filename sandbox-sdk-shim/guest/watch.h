@@ -65,6 +65,9 @@ void watch_scanned(unsigned id, int err);
 /* Starts watching the directories at and below `dir` that some watch covers; watch_scanned(id) follows, never
  * from inside. False with errno when there is no inotify. */
 bool watch_tree_scan(const char *dir, unsigned id);
+/* The server itself has put a new content in the place of `path`, or of nothing, by a rename: that is told as
+ * what it means. */
+void watch_tree_replaced(const char *path, bool existed);
 /* Stops watching the directories that no watch covers any more. */
 void watch_tree_trim(void);
 

@@ -4,7 +4,7 @@
  * before by the reading, and what both report is told once. Large trees are read a few milliseconds at a
  * time. */
 #define _GNU_SOURCE
-#include "guest.h"
+#include "files.h"
 #include "watch.h"
 
 #include <dirent.h>
@@ -53,12 +53,20 @@ typedef struct move {
   struct move *next;
 } move;
 
+/* A rename of the server's own that its event has not come for. */
+typedef struct replaced {
+  struct replaced *next;
+  bool existed;
+  char name[];
+} replaced;
+
 static int inotify_fd = -1;
 static struct event *readable, *turn;
 static node *buckets[BUCKETS];
 static size_t node_count;
 static task *tasks, **tasks_tail = &tasks;
 static move *moves;
+static replaced *own_renames, **own_tail = &own_renames;
 static bool any_told;
 
 static node *find_node(int wd) {
@@ -253,6 +261,35 @@ static void on_turn(evutil_socket_t unused, short what, void *arg) {
   event_active(tasks != NULL ? turn : readable, tasks != NULL ? EV_TIMEOUT : EV_READ, 0);
 }
 
+/* ---- files that take another one's place ---- */
+
+void watch_tree_replaced(const char *path, bool existed) {
+  if (node_count == 0) return;
+  const char *name = strrchr(path, '/') + 1;
+  replaced *r = malloc(sizeof *r + strlen(name) + 1);
+  if (r == NULL) abort();
+  r->next = NULL;
+  r->existed = existed;
+  strcpy(r->name, name);
+  *own_tail = r;
+  own_tail = &r->next;
+}
+
+/* What the arrival of `name` means: the end of a write by the server, or a move. */
+static void tell_arrival(const char *path, const char *name, bool is_directory) {
+  for (replaced **at = &own_renames; *at != NULL; at = &(*at)->next) {
+    if (is_directory || strcmp((*at)->name, name) != 0) continue;
+    replaced *r = *at;
+    *at = r->next;
+    if (own_tail == &r->next) own_tail = at;
+    if (!r->existed) watch_event(WATCH_CREATE, path, false);
+    watch_event(WATCH_MODIFY, path, false);
+    free(r);
+    return;
+  }
+  watch_event(WATCH_MOVE_TO, path, is_directory);
+}
+
 /* ---- the kernel's events ---- */
 
 static void rename_path(char **path, const char *from, const char *to) {
@@ -336,6 +373,7 @@ static void take_event(const struct inotify_event *ev) {
     return;
   }
   if (ev->len == 0) return; /* of the directory itself */
+  if (strncmp(ev->name, FILE_TEMP_PREFIX, sizeof FILE_TEMP_PREFIX - 1) == 0) return;
   bool is_directory = (ev->mask & IN_ISDIR) != 0;
   char *path = join(n->path, ev->name);
   if ((ev->mask & IN_CREATE) != 0) {
@@ -351,7 +389,7 @@ static void take_event(const struct inotify_event *ev) {
     if (is_directory) moved_from(path, ev->cookie);
   } else if ((ev->mask & IN_MOVED_TO) != 0) {
     take_told(n, ev->name);
-    watch_event(WATCH_MOVE_TO, path, is_directory);
+    tell_arrival(path, ev->name, is_directory);
     if (is_directory) moved_to(path, ev->cookie);
   } else if ((ev->mask & IN_MODIFY) != 0) {
     watch_event(WATCH_MODIFY, path, is_directory);
@@ -372,6 +410,12 @@ static void settle(void) {
     for_nodes(remove_node, moves->path);
     free_move(moves);
   }
+  while (own_renames != NULL) {
+    replaced *r = own_renames;
+    own_renames = r->next;
+    free(r);
+  }
+  own_tail = &own_renames;
   if (any_told) for_nodes(forget_told, NULL);
   any_told = false;
 }
