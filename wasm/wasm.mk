@@ -69,7 +69,10 @@ $(eval $(call core_objects,san-gcc,gcc,$(CORE_SAN)))
 $(eval $(call core_objects,san-clang,$(CLANG),$(CORE_SAN)))
 $(eval $(call core_objects,san-memory,$(CLANG),-O1 -g -Wno-frame-larger-than -fsanitize=memory -fno-sanitize-recover=all -fno-omit-frame-pointer))
 $(eval $(call core_objects,fuzz,$(CLANG),-O1 -g -Wno-frame-larger-than -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all))
-$(eval $(call core_objects,wasm,$(CLANG),$(WASM_FLAGS)))
+$(eval $(call core_objects,wasm,$(CLANG),$(WASM_FLAGS) $$(WASM_SIZE)))
+# Only the bytes of an agent's output and of an answer are many: everything else is built for size.
+WASM_FAST := json json_fast json_scan base sha2small
+$(filter-out $(WASM_FAST:%=$(BUILD)/wasm/%.o),$(wasm_OBJ)): WASM_SIZE := -Os
 
 # --- core.wasm and caisson-events ---------------------------------------------------------------------------------
 
