@@ -92,13 +92,16 @@ static bool open_beside(writer *w, const char *path, bool *in_place) {
   *in_place = w->existed = exists;
   if (exists && (!S_ISREG(st.st_mode) || st.st_nlink > 1)) return false;
   const char *slash = strrchr(w->target, '/');
+  int err = 0;
   for (int tries = 0; tries < 2; tries++) {
     snprintf(w->temp, sizeof w->temp, "%.*s/" FILE_TEMP_PREFIX "XXXXXX", (int)(slash - w->target), w->target);
     w->fd = mkostemp(w->temp, O_CLOEXEC);
-    if (w->fd >= 0 || errno != ENOENT || make_parent(w->target) != 0) break;
+    err = errno;
+    if (w->fd >= 0 || err != ENOENT || make_parent(w->target) != 0) break;
   }
   if (w->fd < 0) {
     w->temp[0] = '\0';
+    errno = err;
     return false;
   }
   fchmod(w->fd, exists ? st.st_mode & 07777 : 0644);

@@ -193,9 +193,7 @@ describe("watching files", () => {
     await box.exec("mkdir -p /workspace/flood");
     const s = await watch("flood");
     s.pause();
-    await box.exec(
-      "cd /workspace/flood; for i in $(seq 40000); do : > a-file-with-a-rather-long-name-to-fill-the-queue-$i; done",
-    );
+    await box.exec("cd /workspace/flood; n=$(printf %0200d 0); for i in $(seq 45000); do : > $n$i; done");
     const rss = await box.exec("grep VmRSS /proc/1/status");
     assert.ok(Number(rss.stdout.match(/\d+/)[0]) < 24_576, rss.stdout);
     s.resume();
