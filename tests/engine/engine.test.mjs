@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { existsSync, readdirSync } from "node:fs";
+import http from "node:http";
 import net from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -561,7 +562,9 @@ while True:
         });
         socket.on("end", () => done({ head, bytes }));
         socket.on("error", fail);
-        socket.write(`GET / HTTP/1.1\r\nX-Caisson-Port-Token: ${token}\r\nHost: x\r\n\r\n`);
+        socket.write(
+          `POST / HTTP/1.1\r\nX-Caisson-Port-Token: ${token}\r\nHost: x\r\nContent-Length: 40000000\r\n\r\n`,
+        );
         socket.end(Buffer.alloc(40_000_000, "y"));
       });
       assert.match(got.head, /^clean 40000000 z/);
