@@ -58,14 +58,12 @@ function vitest(text) {
   return { passed: n("passed"), failed: n("failed"), skipped: n("skipped") };
 }
 
+/** Sums over the runs of node's test runner in the text. */
 function nodeTest(text) {
-  const n = (word) => text.match(new RegExp(`^ℹ ${word} (\\d+)$`, "m"))?.[1];
-  if (n("pass") === undefined) return undefined;
-  return {
-    passed: Number(n("pass")),
-    failed: Number(n("fail")) + Number(n("cancelled")),
-    skipped: Number(n("skipped")),
-  };
+  const found = (word) => [...text.matchAll(new RegExp(`^ℹ ${word} (\\d+)$`, "gm"))];
+  const n = (word) => found(word).reduce((sum, m) => sum + Number(m[1]), 0);
+  if (found("pass").length === 0) return undefined;
+  return { passed: n("pass"), failed: n("fail") + n("cancelled"), skipped: n("skipped") };
 }
 
 function run(name, suite) {
