@@ -35,7 +35,15 @@ const SUITES = {
   },
   e2e: {
     what: "end to end: wrangler dev, engine, Claude Code",
-    command: ["node", "--test", "--test-concurrency=1", "--test-reporter=spec", "tests/e2e/*.test.mjs"],
+    command: [
+      "node",
+      "--test",
+      "--test-force-exit",
+      "--test-timeout=300000",
+      "--test-concurrency=1",
+      "--test-reporter=spec",
+      "tests/e2e/*.test.mjs",
+    ],
     counts: nodeTest,
   },
 };
