@@ -9,11 +9,11 @@ FUZZ_GUEST := $(addprefix $(NATIVE_DIR)/,common/buf.c guest/dispatch.c guest/exc
               guest/ws.c guest/ws_api.c guest/ws_frame.c)
 build/fuzz-native/fuzz_frames: tests/fuzz-native/fuzz_frames.c $(NATIVE_WIRE_UNITS) $(NATIVE_HDRS)
 build/fuzz-native/fuzz_jsonin: tests/fuzz-native/fuzz_jsonin.c $(NATIVE_WIRE_UNITS) $(NATIVE_HDRS) build/native/cjson.o
-build/fuzz-native/fuzz_http: tests/fuzz-native/fuzz_http.c $(FUZZ_GUEST) $(NATIVE_HDRS) build/native/cjson.o build/native/http_parser.o $(NATIVE_SHA1)
+build/fuzz-native/fuzz_http: tests/fuzz-native/fuzz_http.c $(FUZZ_GUEST) $(NATIVE_HDRS) build/native/cjson.o build/native/http_parser.o build/native/bearssl.a
 build/fuzz-native/fuzz_http: FUZZ_LIBS := -levent_core -Wl,--wrap=csn_wall_ms
 build/fuzz-native/fuzz_%:
 	@mkdir -p $(@D)
-	$(FUZZ_CC) -o $@ $(filter %.c %.o,$^) $(FUZZ_LIBS)
+	$(FUZZ_CC) -o $@ $(filter %.c %.o %.a,$^) $(FUZZ_LIBS)
 
 .PHONY: fuzz-native-smoke
 fuzz-native-smoke: $(FUZZ_NATIVE:%=build/fuzz-native/fuzz_%)
