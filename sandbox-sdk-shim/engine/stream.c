@@ -20,6 +20,7 @@
 
 typedef struct tls {
   br_ssl_server_context sc;
+  size_t held; /* bytes put and not yet in a record */
   unsigned char room[BR_SSL_BUFSIZE_BIDI];
   uint8_t der[X509_CERT_MAX];
   br_x509_certificate chain[1];
@@ -372,6 +373,7 @@ size_t stream_room(const stream *s) {
   if (s->error != 0 || s->connecting || s->ending) return 0;
   size_t left = STREAM_OUT_ROOM - s->out_len;
   if (s->tls == NULL) return left;
+  left = left > s->tls->held ? left - s->tls->held : 0;
   /* Before the handshake is over nothing can be sent; afterwards each record costs a little. */
   if ((br_ssl_engine_current_state(&s->tls->sc.eng) & BR_SSL_SENDAPP) == 0) return 0;
   size_t extra = (left / RECORD_MAX + 2) * RECORD_EXTRA;
@@ -388,11 +390,13 @@ static void put_tls(stream *s, const char *data, size_t len) {
       fail(s, EPROTO);
       return;
     }
-    if (room > len) room = len;
-    memcpy(p, data, room);
-    br_ssl_engine_sendapp_ack(eng, room);
-    data += room;
-    len -= room;
+    size_t n = room < len ? room : len;
+    memcpy(p, data, n);
+    br_ssl_engine_sendapp_ack(eng, n);
+    /* A record that is full goes out by itself. */
+    s->tls->held = n == room ? 0 : s->tls->held + n;
+    data += n;
+    len -= n;
     tls_collect(s);
   }
 }
@@ -413,9 +417,14 @@ void stream_put(stream *s, const void *data, size_t len) {
   s->out_len += len;
 }
 
+static void seal_record(stream *s) {
+  br_ssl_engine_flush(&s->tls->sc.eng, 0);
+  s->tls->held = 0;
+}
+
 void stream_flush(stream *s) {
   if (s->error != 0 || s->connecting) return;
-  if (s->tls != NULL) br_ssl_engine_flush(&s->tls->sc.eng, 0);
+  if (s->tls != NULL) seal_record(s);
   send_out(s);
 }
 
@@ -426,7 +435,7 @@ bool stream_is_flushed(const stream *s) {
 void stream_end(stream *s) {
   if (s->ending) return;
   if (s->tls != NULL && s->error == 0) {
-    br_ssl_engine_flush(&s->tls->sc.eng, 0);
+    seal_record(s);
     br_ssl_engine_close(&s->tls->sc.eng);
   }
   s->ending = true;

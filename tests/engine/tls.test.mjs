@@ -70,6 +70,24 @@ function suite(user) {
     }
     assert.equal(worker.last().headers["x-caisson-egress-token"], TOKEN);
   });
+  test("a large answer arrives whole as fast as it comes, with a length and in chunks", async () => {
+    const piece = Buffer.alloc(1_000_003, "0123456789abcdef");
+    const pieces = 64;
+    const expected = createHash("sha256");
+    for (let i = 0; i < pieces; i++) expected.update(piece);
+    const answer = (headers) => (_req, res) => {
+      res.writeHead(200, headers);
+      for (let i = 0; i < pieces; i++) res.write(piece);
+      res.end();
+    };
+    worker.on["/large"] = answer({ "content-length": piece.length * pieces });
+    worker.on["/large-chunked"] = answer({});
+    const digest = expected.digest("hex");
+    for (const path of ["large", "large-chunked"]) {
+      const r = await box.exec(`curl -sS --fail https://api.example.com/${path} | sha256sum`, { timeoutMs: 60_000 });
+      assert.equal(r.stdout.split(" ")[0], digest, `${path}: ${r.stderr}`);
+    }
+  });
   test("git clones over it", async () => {
     const repo = join(work, "r.git");
     const script = `set -e; git init -q --bare ${repo}; git init -q ${work}/w; cd ${work}/w; echo hello > f; git add f
