@@ -50,7 +50,7 @@ define core_objects
 $(1)_OBJ := $$(CORE_NAMES:%=$(BUILD)/$(1)/%.o) $(BUILD)/$(1)/cJSON.o $$(addprefix $(BUILD)/$(1)/,$$(addsuffix .o,$$(notdir $$(CORE_BEARSSL))))
 $(BUILD)/$(1)/%.o: wasm/src/%.c $$(CORE_HEADERS) $$(CORE_DEPS) wasm/wasm.mk
 	@mkdir -p $$(@D)
-	$(2) -std=c11 $$(CORE_WARN) $(3) $$(CORE_INC) -c -o $$@ $$<
+	$(2) -std=c11 $$(CORE_WARN) $(3) $$(OPT_$(1)_$$*) $$(CORE_INC) -c -o $$@ $$<
 $(BUILD)/$(1)/cJSON.o: $$(CORE_DEPS)
 	@mkdir -p $$(@D)
 	$(2) -std=c11 $(3) -w $$(CORE_CJSON) -c -o $$@ $(BUILD)/deps/cjson/cJSON.c
@@ -60,6 +60,8 @@ $$(addprefix $(BUILD)/$(1)/,$$(addsuffix .o,$$(notdir $$(CORE_BEARSSL)))): $$(CO
 	  $(BUILD)/deps/bearssl/src/$$(filter %/$$(basename $$(notdir $$@)),$$(CORE_BEARSSL)).c
 endef
 
+# A transcript is written on demand: size counts for more than speed there.
+$(foreach f,transcript transcript_diff transcript_json transcript_markdown transcript_write,$(eval OPT_wasm_$(f) := -Oz))
 # Redzones make every frame large.
 CORE_SAN := -O1 -g -Wno-frame-larger-than -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 WASM_FLAGS := --target=wasm32-wasi -O2 -msimd128 -mbulk-memory -fvisibility=hidden -fno-exceptions -ffunction-sections -fdata-sections
@@ -93,6 +95,13 @@ GUARD_MEMORY := 1441792
 $(BUILD)/guard.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/guard_exports.o
 	$(CLANG) $(subst $(WASM_MEMORY),$(GUARD_MEMORY),$(WASM_LINK)) -o $@ $^
 
+$(BUILD)/wasm/exports/transcript_exports.o: wasm/abi/transcript_exports.c $(CORE_HEADERS) $(BUILD)/abi_digest.h $(CORE_DEPS)
+	@mkdir -p $(@D)
+	$(CLANG) -std=c11 $(WASM_FLAGS) $(CORE_WARN) -Wno-missing-prototypes $(CORE_INC) -c -o $@ $<
+
+$(BUILD)/transcript.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/transcript_exports.o
+	$(CLANG) $(WASM_LINK) -o $@ $^
+
 $(BUILD)/core.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/wasm_exports.o
 	$(CLANG) $(WASM_LINK) -o $@ $^
 
@@ -105,7 +114,7 @@ CORE_TOOLS := $(patsubst caisson_%,$(BUILD)/caisson-%,$(basename $(notdir $(wild
 $(CORE_TOOLS): $(BUILD)/caisson-%: wasm/tools/caisson_%.c $(native_OBJ) $(CORE_HEADERS)
 	$(CC) -std=c11 -O2 -g -Wall -Wextra -Werror $(CORE_INC) -o $@ $< $(native_OBJ)
 
-core: $(BUILD)/core.wasm $(BUILD)/guard.wasm $(BUILD)/bench.wasm $(CORE_TOOLS)
+core: $(BUILD)/core.wasm $(BUILD)/guard.wasm $(BUILD)/transcript.wasm $(BUILD)/bench.wasm $(CORE_TOOLS)
 
 $(BUILD)/policy_bench: tests/bench/policy_bench.c $(native_OBJ) $(CORE_HEADERS)
 	$(CC) -std=c11 -O2 -g -Wall -Wextra -Werror $(CORE_INC) -o $@ $< $(native_OBJ)

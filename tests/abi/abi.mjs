@@ -33,6 +33,13 @@ ok(
   `exports of the guard: ${guardExports.join(", ")}`,
 );
 ok(WebAssembly.Module.imports(guard).length === 0, "the guard imports nothing");
+const transcript = new WebAssembly.Module(readFileSync(wasm.replace("core.wasm", "transcript.wasm")));
+const transcriptExports = WebAssembly.Module.exports(transcript).map((e) => `${e.name} ${e.kind}`);
+ok(
+  transcriptExports.sort().join() === "_initialize function,csn_abi function,csn_transcript function,memory memory",
+  `exports of the transcript: ${transcriptExports.join(", ")}`,
+);
+ok(WebAssembly.Module.imports(transcript).length === 0, "the transcript imports nothing");
 ok(statSync(wasm).size <= 150 * 1024, `${statSync(wasm).size} bytes`);
 
 const ts = readFileSync("worker/src/core/abi.gen.ts", "utf8");

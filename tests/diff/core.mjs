@@ -40,7 +40,10 @@ const FX_NAME = [
   "bad_field",
   "answer",
   "budget",
+  "transcript_text",
+  "transcript_want",
 ];
+const TRANSCRIPT = { OPEN: 1, EVENT: 2, NEXT: 3 };
 
 export class Core {
   constructor(path) {
@@ -51,7 +54,7 @@ export class Core {
     const [, , , inOff, inCap, outOff, outCap] = this.desc;
     this.inBox = Buffer.from(this.x.memory.buffer, inOff, inCap);
     this.outBox = Buffer.from(this.x.memory.buffer, outOff, outCap);
-    if (this.x.csn_init(0) !== 0) throw new Error("csn_init failed");
+    if (this.x.csn_init !== undefined && this.x.csn_init(0) !== 0) throw new Error("csn_init failed");
   }
 
   write(kind, { id = 0, code = 0, stream = 0, time = 0, payload = "" } = {}) {
@@ -121,6 +124,12 @@ export class Core {
       off += used;
     }
     return fx;
+  }
+
+  /** One record of a transcript. */
+  transcript(op, fields) {
+    const rc = this.x.csn_transcript(this.write(TRANSCRIPT[op], fields));
+    return { rc, ...this.drain() };
   }
 
   save() {

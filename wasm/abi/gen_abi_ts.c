@@ -66,6 +66,9 @@ static void print_all(void) {
   open_table("Questions to the guard.", "ASK");
   CSN_ASK_TABLE(ROW)
   close_table();
+  open_table("Records of csn_transcript.", "TRANSCRIPT");
+  CSN_TRANSCRIPT_OP_TABLE(ROW)
+  close_table();
   open_table("Errors.", "ERR");
   CSN_ERR_TABLE(ROW)
   close_table();

@@ -317,6 +317,14 @@ const char *csn_type_text(csn_type type) {
   return "";
 }
 
+csn_type csn_type_by_text(csn_span text) {
+#define CASE(name, value, type_text, host)                                                                   \
+  if (csn_span_is(text, type_text)) return CSN_T_##name;
+  CSN_TYPE_TABLE(CASE)
+#undef CASE
+  return CSN_T_END;
+}
+
 bool csn_type_is_host(int32_t type) {
 #define CASE(name, value, text, host)                                                                        \
   if (type == (value)) return (host) != 0;

@@ -2,6 +2,7 @@
  * lines; the last line is the outcome of the run. It drives the session module as the Worker does, with the
  * clock at 0. */
 #include "csn/session.h"
+#include "csn/transcript.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -11,7 +12,7 @@
 
 static const char usage_text[] =
     "usage: caisson-events --agent NAME [--stderr FILE] [--chunk N] [--exit-code N] [--raw] [--offsets]\n"
-    "                      [--effects] < stream\n"
+    "                      [--effects] [--view md|json|summary] < stream\n"
     "\n"
     "Prints the normalized events of an agent's raw output as JSON lines; the last line is the run's "
     "outcome.\n"
@@ -23,19 +24,72 @@ static const char usage_text[] =
     "  --raw            add the agent's own line to its first event, as \"raw\"\n"
     "  --offsets        put @OFFSET+LENGTH:FLAGS of the line before each event\n"
     "  --effects        write the core's effect records, binary, instead of events\n"
+    "  --view FORM      print the run's transcript instead of its events: md, json or summary\n"
     "  --help           this text\n"
     "\n"
     "Exit status: 0 when the stream could be read, 64 for a bad call, 74 for a read error.\n";
 
 static csn_session session;
 static _Alignas(8) uint8_t out_box[CSN_OUT_CAP];
-static struct { bool raw, offsets, effects; } options;
+static struct {
+  bool raw, offsets, effects;
+  csn_transcript_format view;
+} options;
+static csn_transcript view;
+/* Events that a view may ask for, by number; kept only for --view. */
+static struct {
+  char *json;
+  size_t len;
+} * kept;
+static size_t kept_count;
 static uint8_t *input;
 static size_t input_len;
+
+static void keep_event(uint64_t seq, const uint8_t *json, size_t len) {
+  if (seq >= kept_count) {
+    size_t count = kept_count == 0 ? 1024 : kept_count * 2;
+    kept = realloc(kept, count * sizeof *kept);
+    if (kept != NULL) memset(kept + kept_count, 0, (count - kept_count) * sizeof *kept);
+    kept_count = count;
+  }
+  char *copy = malloc(len + 1);
+  if (kept == NULL || copy == NULL) {
+    fputs("caisson-events: out of memory\n", stderr);
+    exit(70);
+  }
+  memcpy(copy, json, len);
+  kept[seq].json = copy;
+  kept[seq].len = len;
+  csn_transcript_event(&view, csn_span_of(copy, (uint32_t)len));
+}
+
+/* Writes the transcript, giving the view what it asks for. */
+static void print_view(void) {
+  csn_span given = csn_span_of(NULL, 0);
+  bool more = true;
+  while (more) {
+    csn_fx fx = {out_box, sizeof out_box, 0};
+    more = csn_transcript_next(&view, given, &fx);
+    given = csn_span_of(NULL, 0);
+    for (uint32_t at = 0; at < fx.len;) {
+      csn_rec rec;
+      memcpy(&rec, fx.base + at, sizeof rec);
+      if (rec.kind == CSN_FX_TRANSCRIPT_TEXT) fwrite(fx.base + at + sizeof rec, 1, rec.payload_len, stdout);
+      if (rec.kind == CSN_FX_TRANSCRIPT_WANT && rec.id < kept_count)
+        given = csn_span_of(kept[rec.id].json, (uint32_t)kept[rec.id].len);
+      at += rec.size;
+    }
+  }
+  if (options.view == CSN_TRANSCRIPT_SUMMARY) putchar('\n');
+}
 
 static void print_event(const uint8_t *payload, uint32_t len) {
   csn_fx_event head;
   memcpy(&head, payload, sizeof head);
+  if (options.view != 0) {
+    if (head.run != 0) keep_event(head.seq, payload + sizeof head, len - sizeof head);
+    return;
+  }
   bool outcome = head.type >= CSN_T_RUN_SUCCEEDED && head.type <= CSN_T_RUN_POLICY_VIOLATION;
   if (head.type < CSN_T_AGENT_INIT && !outcome) return;
   if (options.offsets)
@@ -168,6 +222,12 @@ int main(int argc, char **argv) {
       options.offsets = true;
     } else if (strcmp(a, "--effects") == 0) {
       options.effects = true;
+    } else if (strcmp(a, "--view") == 0) {
+      static const char *const forms[] = {"json", "md", "summary"};
+      for (uint32_t f = 0; value != NULL && f < 3; f++)
+        if (strcmp(value, forms[f]) == 0) options.view = (csn_transcript_format)(f + 1);
+      if (options.view == 0) return bad_call("--view wants md, json or summary");
+      i++;
     } else if (strcmp(a, "--agent") == 0 && value != NULL) {
       agent = argv[++i];
     } else if (strcmp(a, "--stderr") == 0 && value != NULL) {
@@ -188,6 +248,7 @@ int main(int argc, char **argv) {
   const char *run = known == CSN_AGENT_SHELL ? "{\"command\":\"true\"}" : "{\"prompt\":\"-\"}";
   char text[128];
   csn_session_init(&session);
+  if (options.view != 0) csn_transcript_init(&view, options.view);
   snprintf(text, sizeof text, "{\"agent\":\"%s\"}", csn_agent_name(known));
   event(CSN_EV_CREATE, 0, text);
   event(CSN_EV_SANDBOX_READY, 0, "");
@@ -206,6 +267,7 @@ int main(int argc, char **argv) {
   event(CSN_EV_RUN_EXIT, 1, text);
   event(CSN_EV_COLLECTED, 1, "");
   free(input);
+  if (options.view != 0) print_view();
   if (fflush(stdout) != 0 || ferror(stdout)) {
     perror("caisson-events: write");
     return 74;

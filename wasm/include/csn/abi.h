@@ -128,7 +128,15 @@
   X(BUDGET, 13,                                                                                              \
     "id: run whose counters are in it, 0 for none; code: 0 when the model may be called, else the limit "    \
     "that forbids it; payload: JSON {price_table, may_call, reached, session, run}; replaces the one "       \
-    "before")
+    "before")                                                                                                \
+  X(TRANSCRIPT_TEXT, 14, "payload: a piece of a transcript, UTF-8")                                          \
+  X(TRANSCRIPT_WANT, 15, "id: seq of the event that the transcript needs next; answer NEXT with it")
+
+/* --- records of csn_transcript, the export of transcript.wasm ---------------- */
+#define CSN_TRANSCRIPT_OP_TABLE(X)                                                                           \
+  X(OPEN, 1, "code: 1 JSON, 2 Markdown, 3 summary; the instance becomes a transcript")                       \
+  X(EVENT, 2, "payload: one event of the run, JSON, without raw; in order, before the first NEXT")           \
+  X(NEXT, 3, "payload: the event that was asked for, or empty when it is not there any more")
 
 /* --- questions to the guard (guard.wasm): name, value, payload and answer ---------------------------- */
 /* Each is answered by one FX_ANSWER, or by an error and, in the -300 band, FX_BAD_FIELD. A verdict's answer
@@ -220,6 +228,11 @@ typedef enum csn_stream { CSN_STREAM_TABLE(CSN_X_STREAM) CSN_STREAM_END } csn_st
 #define CSN_X_ASK(name, value, text) CSN_ASK_##name = value,
 typedef enum csn_ask { CSN_ASK_TABLE(CSN_X_ASK) CSN_ASK_END } csn_ask;
 #undef CSN_X_ASK
+#define CSN_X_TRANSCRIPT_OP(name, value, text) CSN_TRANSCRIPT_OP_##name = value,
+typedef enum csn_transcript_op {
+  CSN_TRANSCRIPT_OP_TABLE(CSN_X_TRANSCRIPT_OP) CSN_TRANSCRIPT_OP_END
+} csn_transcript_op;
+#undef CSN_X_TRANSCRIPT_OP
 #define CSN_X_TYPE(name, value, text, note) CSN_T_##name = value,
 typedef enum csn_type { CSN_TYPE_TABLE(CSN_X_TYPE) CSN_T_END } csn_type;
 #undef CSN_X_TYPE

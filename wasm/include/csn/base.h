@@ -155,6 +155,8 @@ typedef struct csn_emit {
 uint32_t csn_event_open(csn_emit *e, csn_type type);
 void csn_event_close(csn_emit *e, uint32_t at);
 const char *csn_type_text(csn_type type);
+/* CSN_T_END when no type has this text. */
+csn_type csn_type_by_text(csn_span text);
 bool csn_type_is_host(int32_t type);
 
 #endif

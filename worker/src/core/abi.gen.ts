@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 270608626,
+  digest: 3007988948,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -83,6 +83,10 @@ export const FX = {
   ANSWER: 12,
   /** id: run whose counters are in it, 0 for none; code: 0 when the model may be called, else the limit that forbids it; payload: JSON {price_table, may_call, reached, session, run}; replaces the one before */
   BUDGET: 13,
+  /** payload: a piece of a transcript, UTF-8 */
+  TRANSCRIPT_TEXT: 14,
+  /** id: seq of the event that the transcript needs next; answer NEXT with it */
+  TRANSCRIPT_WANT: 15,
 } as const;
 
 /** Questions to the guard. */
@@ -123,6 +127,16 @@ export const ASK = {
   WIRE_PUSH: 17,
   /** answer: {seen, model, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, unread} */
   WIRE_END: 18,
+} as const;
+
+/** Records of csn_transcript. */
+export const TRANSCRIPT = {
+  /** code: 1 JSON, 2 Markdown, 3 summary; the instance becomes a transcript */
+  OPEN: 1,
+  /** payload: one event of the run, JSON, without raw; in order, before the first NEXT */
+  EVENT: 2,
+  /** payload: the event that was asked for, or empty when it is not there any more */
+  NEXT: 3,
 } as const;
 
 /** Errors. */

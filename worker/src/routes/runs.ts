@@ -7,7 +7,7 @@ import type { Failure, RunState, RunView } from "../session/api.js";
 import { type App, boolParam, endpoint, intParam } from "./endpoint.js";
 import { idempotencyKey } from "./idempotency.js";
 import { json, wantsSSE } from "./json.js";
-import { CreateRunBodySchema, RunSchema } from "./schemas.js";
+import { CreateRunBodySchema, RunSchema, TranscriptSchema } from "./schemas.js";
 import { type SessionRef, sessionObject, unwrap } from "./session-object.js";
 
 const RUN_ID = /^run_[1-9][0-9]{0,8}$/;
@@ -72,6 +72,30 @@ export function registerRuns(app: App): void {
     answers: { 200: { description: "The run", content: { "application/json": RunSchema } } },
     async handler({ env, session, params }) {
       return json(unwrap(await sessionObject(env, session).run(runId(params.run))));
+    },
+  });
+
+  endpoint(app, {
+    method: "get",
+    path: "/v1/sessions/{id}/runs/{run}/transcript",
+    tag: "Runs",
+    summary: "What a run said and did, put together",
+    description:
+      "Turns, texts, tool calls with their results and diffs, subagents under the call that started them, files, retries, " +
+      "errors, usage. As JSON, or as Markdown with `Accept: text/markdown`. What is cut or left out is said. Of a run that " +
+      "is under way it is what there is so far.",
+    headers: { Accept: "`text/markdown` for Markdown" },
+    answers: {
+      200: {
+        description: "The transcript",
+        content: { "application/json": TranscriptSchema, "text/markdown": null },
+      },
+    },
+    async handler({ env, request, session, params }) {
+      const object = sessionObject(env, session);
+      runId(params.run);
+      unwrap(await object.view());
+      return live(await object.fetch(forwarded(request)));
     },
   });
 

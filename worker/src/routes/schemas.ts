@@ -419,6 +419,72 @@ export const RunStateSchema = z
   ])
   .openapi("RunState");
 
+const countsSchema = z
+  .object({
+    turns: z.number(),
+    tool_calls: z.number(),
+    tool_errors: z.number(),
+    denials: z.number(),
+    subagents: z.number(),
+    retries: z.number(),
+    errors: z.number(),
+    unparsed: z.number().openapi({ description: "Lines of the agent's output that are no events" }),
+  })
+  .openapi("RunCounts");
+const touchedFile = z
+  .object({
+    path: z.string(),
+    reads: z.number().openapi({ description: "By tools that name a file" }),
+    edits: z.number(),
+    status: z
+      .enum(["added", "modified", "deleted"])
+      .nullable()
+      .openapi({ description: "Against the state before the run" }),
+  })
+  .openapi("TouchedFile");
+const truncatedSchema = z
+  .object({ items: z.number(), files: z.number(), events: z.number() })
+  .nullable()
+  .openapi({ description: "How much did not fit; null when all did" });
+
+export const RunSummarySchema = z
+  .object({ counts: countsSchema, files: z.array(touchedFile), truncated: truncatedSchema })
+  .openapi("RunSummary");
+
+export const TranscriptSchema = z
+  .looseObject({
+    format: z.literal("caisson.transcript/1"),
+    run: z.string().nullable(),
+    agent: z.looseObject({ model: z.string().nullable() }).nullable(),
+    state: z.string().nullable().openapi({ description: "null while the run is under way" }),
+    counts: countsSchema,
+    files: z.array(touchedFile),
+    truncated: truncatedSchema,
+    turns: z.array(
+      z.looseObject({
+        turn: z.number().openapi({ description: "0 for what comes before the first answer of the model" }),
+        seq: z.number(),
+        items: z.array(
+          z.looseObject({
+            type: z.enum([
+              "text",
+              "thinking",
+              "tool_call",
+              "tool_result",
+              "output",
+              "retry",
+              "denied",
+              "warning",
+              "error",
+            ]),
+            seq: z.number(),
+          }),
+        ),
+      }),
+    ),
+  })
+  .openapi("Transcript");
+
 export const RunSchema = z
   .object({
     id: z.string().openapi({ example: "run_1" }),
@@ -446,6 +512,9 @@ export const RunSchema = z
       })
       .nullable()
       .openapi({ description: "The limit that was reached; it ended the run unless the agent had ended by itself" }),
+    summary: RunSummarySchema.optional().openapi({
+      description: "What the run touched; of one that is over, where it alone is asked for",
+    }),
   })
   .openapi("Run");
 

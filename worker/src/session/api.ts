@@ -100,6 +100,22 @@ export interface SessionView {
   price_table: string | null;
 }
 
+export interface RunSummary {
+  counts: {
+    turns: number;
+    tool_calls: number;
+    tool_errors: number;
+    denials: number;
+    subagents: number;
+    retries: number;
+    errors: number;
+    unparsed: number;
+  };
+  files: { path: string; reads: number; edits: number; status: "added" | "modified" | "deleted" | null }[];
+  /** What did not fit; null when all did. */
+  truncated: { items: number; files: number; events: number } | null;
+}
+
 export interface RunView {
   id: string;
   session_id: string;
@@ -116,6 +132,8 @@ export interface RunView {
   limits: Limits;
   budget: Budget;
   reached: Reached | null;
+  /** Of a run that is over, where it alone is asked for. */
+  summary?: RunSummary;
 }
 
 /** What a program in the sandbox asks of the network. `path` has no query. */
@@ -227,6 +245,8 @@ export interface SessionRpc {
    * GET with `Accept: text/event-stream` answers SSE (`id:` = seq, `event:` = type, `data:` = the event, comment
    * heartbeat every 15 s, honours `Last-Event-ID` and `?after=`, `?raw=0`, `?run=run_N`: only that run, ends with its outcome); GET with `Upgrade: websocket` answers a WebSocket
    * (one event a text frame, the same parameters). Both end after `session.ended`.
+   *
+   * GET of `…/runs/{run}/transcript` answers the run's transcript, as Markdown when `Accept` asks for text/markdown.
    */
   fetch(request: Request): Promise<Response>;
   policy(): Promise<Result<{ policy: object; compiled: object }>>;

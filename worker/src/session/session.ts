@@ -26,6 +26,7 @@ import type {
   ModelUsage,
   ModelVerdict,
   Result,
+  RunSummary,
   RunView,
   SessionRpc,
   SessionView,
@@ -44,6 +45,7 @@ import { OwnSandbox } from "./own-sandbox.js";
 import { BadPrices, coreRequest, workspaceFiles } from "./request.js";
 import { SHARES_MAX, Shares } from "./shares.js";
 import { Store } from "./store.js";
+import { summarize, transcript } from "./transcript.js";
 import { runNumber, runView, sandboxName, sessionView } from "./views.js";
 
 /** items: events of one page of the audit export. */
@@ -186,7 +188,11 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   }
 
   async run(runId: string): Promise<Result<RunView>> {
-    return this.#try(() => this.#runView(runNumber(runId)));
+    return this.#try(() => {
+      const found = this.#runView(runNumber(runId));
+      if (found.ok && found.value.ended_at !== null) found.value.summary = this.#summary(runNumber(runId));
+      return found;
+    });
   }
 
   async runs(): Promise<Result<RunView[]>> {
@@ -320,6 +326,8 @@ export class Session extends DurableObject<Env> implements SessionRpc {
 
   override async fetch(request: Request): Promise<Response> {
     if (!this.#store.exists) return Response.json(NOT_FOUND, { status: NOT_FOUND.status });
+    const transcriptOf = /\/runs\/([^/]+)\/transcript$/.exec(new URL(request.url).pathname)?.[1];
+    if (transcriptOf !== undefined) return this.#transcript(transcriptOf, request);
     const options = readOptions(request);
     if ("fault" in options)
       return Response.json(fail(400, "invalid_value", options.fault, options.field), { status: 400 });
@@ -360,6 +368,24 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   #createdWith(bodyDigest: string): Result<SessionView> {
     if (this.#store.text("body_digest") === bodyDigest) return this.#view();
     return fail(409, "idempotency_mismatch", "this session was created with another body");
+  }
+
+  /** Folded once: a run that is over does not change. */
+  #summary(run: number): RunSummary {
+    const known = this.#store.summary(run);
+    if (known !== null) return JSON.parse(known) as RunSummary;
+    const summary = summarize(this.#store, run);
+    this.#store.addSummary(run, JSON.stringify(summary));
+    return summary;
+  }
+
+  #transcript(runId: string, request: Request): Response {
+    const found = this.#runView(runNumber(runId));
+    if (!found.ok) return Response.json(found, { status: found.status });
+    const markdown = /(^|,)\s*text\/markdown\b/i.test(request.headers.get("accept") ?? "");
+    const type = markdown ? "text/markdown; charset=utf-8" : "application/json";
+    const body = transcript(this.#store, runNumber(runId), markdown ? "markdown" : "json");
+    return new Response(body, { headers: { "content-type": type } });
   }
 
   #overBudget(): Failure {

@@ -6,6 +6,7 @@
  *   events     seq, type, run, json, raw    the log; `raw` is the agent's line as JSON text, kept with its first event
  *   runs       n, request, state, …         one row a run, derived from its events
  *   budgets    run, json                    counters and limits of runs that are over; those of the session and of the running run are in meta
+ *   summaries  run, json                    counts and files of runs that are over, once somebody has asked
  *   artifacts  run, path, …                 files in R2
  *   changed    run, path                    which changed files have been reported, so that a repeated collection says nothing twice
  *   files      n, part, …                   files of the session request until the sandbox has them
@@ -43,8 +44,10 @@ export interface Pending {
   readonly payload: string;
 }
 
-const BUDGETS =
-  "CREATE TABLE IF NOT EXISTS budgets (run INTEGER PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID";
+/** Tables that came after the others. */
+const LATER = `
+  CREATE TABLE IF NOT EXISTS budgets (run INTEGER PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS summaries (run INTEGER PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID`;
 
 const OUTCOMES = new Set([
   "succeeded",
@@ -63,7 +66,7 @@ export class Store {
   constructor(sql: SqlStorage) {
     this.#sql = sql;
     this.#exists = [...sql.exec("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'")].length > 0;
-    if (this.#exists) sql.exec(BUDGETS); // A session of a Worker that had no such table.
+    if (this.#exists) sql.exec(LATER); // A session of a Worker that had no such tables.
   }
 
   /** Whether a session was ever created here; an object that was only asked for one stores nothing. */
@@ -78,7 +81,7 @@ export class Store {
       CREATE INDEX events_by_run ON events (run, seq);
       CREATE TABLE runs (n INTEGER PRIMARY KEY, request TEXT NOT NULL, idempotency_key TEXT UNIQUE, state TEXT NOT NULL, created_ms INTEGER NOT NULL,
         started_ms INTEGER, ended_ms INTEGER, exit_code INTEGER, reason TEXT, result TEXT, usage TEXT, tree TEXT) STRICT;
-      ${BUDGETS};
+      ${LATER};
       CREATE TABLE artifacts (run INTEGER NOT NULL, path TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL, mode TEXT NOT NULL, r2_key TEXT NOT NULL, PRIMARY KEY (run, path)) STRICT, WITHOUT ROWID;
       CREATE TABLE changed (run INTEGER NOT NULL, path TEXT NOT NULL, PRIMARY KEY (run, path)) STRICT, WITHOUT ROWID;
       CREATE TABLE files (n INTEGER NOT NULL, part INTEGER NOT NULL, path TEXT NOT NULL, mode TEXT, bytes BLOB NOT NULL, PRIMARY KEY (n, part)) STRICT;
@@ -137,6 +140,19 @@ export class Store {
       event.json,
       raw,
     );
+  }
+
+  /** The events of a run without the agent's lines, oldest first; deltas are left out, their texts come again. */
+  *runEvents(run: number): Generator<string> {
+    const rows = this.#sql.exec<{ json: string }>(
+      "SELECT json FROM events WHERE run = ? AND type != 'agent.text_delta' ORDER BY seq",
+      run,
+    );
+    for (const { json } of rows) yield json;
+  }
+
+  eventText(seq: number): string | null {
+    return [...this.#sql.exec<{ json: string }>("SELECT json FROM events WHERE seq = ?", seq)][0]?.json ?? null;
   }
 
   get lastSeq(): number {
@@ -236,6 +252,14 @@ export class Store {
 
   budget(n: number): string | null {
     return [...this.#sql.exec<{ json: string }>("SELECT json FROM budgets WHERE run = ?", n)][0]?.json ?? null;
+  }
+
+  addSummary(n: number, json: string): void {
+    this.#sql.exec("INSERT OR REPLACE INTO summaries (run, json) VALUES (?, ?)", n, json);
+  }
+
+  summary(n: number): string | null {
+    return [...this.#sql.exec<{ json: string }>("SELECT json FROM summaries WHERE run = ?", n)][0]?.json ?? null;
   }
 
   /* --- artifacts --- */
