@@ -124,6 +124,44 @@ describe("a run's transcript", () => {
     expect(err).toMatchObject({ stream: "stderr", text: "oops\n" });
   });
 
+  it("of a session holds those of its runs, also of one that never began", async () => {
+    const { session, fake, id } = await running();
+    const all = async (accept: string): Promise<string> => {
+      const headers = { accept };
+      return (await session.fetch(`https://x/v1/sessions/${id}/transcript`, { headers })).text();
+    };
+    value(await session.createRun({ command: "second" }));
+    value(await session.createRun({ command: "third" }));
+    value(await session.cancelRun("run_3"));
+    fake.output(1, "first\n");
+    fake.exit(1, { reason: "exited", exit_code: 0 });
+    await ended(session);
+    await eventually(async () => expect(value(await session.run("run_2")).state).toBe("running"));
+    fake.output(2, "second\n");
+    fake.exit(2, { reason: "exited", exit_code: 7 });
+    await ended(session, "run_2");
+    expect(JSON.parse(await all("application/json"))).toMatchObject({
+      format: "caisson.session/1",
+      session: id,
+      agent: "shell",
+      runs: [
+        { run: "run_1", state: "succeeded", turns: [{ items: [{ text: "first\n" }] }] },
+        { run: "run_2", state: "failed", exit_code: 7, turns: [{ items: [{ text: "second\n" }] }] },
+        { run: "run_3", state: "cancelled", turns: [] },
+      ],
+    });
+    const text = await all("text/markdown");
+    expect(text.match(/^#+ (Session|Run) .*$/gm)).toEqual([`# Session ${id}`, "# Run 1", "# Run 2", "# Run 3"]);
+    expect(text.startsWith(`# Session ${id}\n\n# Run 1\n\n`)).toBe(true);
+    expect(JSON.parse(await all("*/*")).runs).toHaveLength(3);
+  });
+
+  it("of a session without runs is empty", async () => {
+    const { session, id } = await created();
+    const response = await session.fetch(`https://x/v1/sessions/${id}/transcript`);
+    expect(await response.json()).toEqual({ format: "caisson.session/1", session: id, agent: "shell", runs: [] });
+  });
+
   it("is refused for a run that is not there", async () => {
     const { session, id } = await created();
     const response = await get(session, id, "run_1", "*/*");

@@ -70,6 +70,23 @@ describe("a session from its creation to its end", () => {
     expect(frames.at(-1)).toMatch(/\nevent: session\.ended\n/);
 
     expect((await view(await rigged.call("DELETE", path))).state).toBe("ended");
+    const transcripts = await rigged.call("GET", `${path}/transcript`);
+    expect(await transcripts.json()).toMatchObject({ session: id, runs: [{ run: "run_1", state: "cancelled" }] });
+    const one = await rigged.call("GET", `${path}/runs/run_1/transcript`, undefined, {
+      headers: { accept: "text/markdown" },
+    });
+    expect(one.headers.get("content-type")).toBe("text/markdown; charset=utf-8");
+    expect(await one.text()).toMatch(/^# Run 1\n/);
+    for (const [run, status] of [
+      ["run_2", 404],
+      ["nonsense", 404],
+    ] as const) {
+      const none = await rigged.call("GET", `${path}/runs/${run}/transcript`);
+      expect([none.status, (await view(none)).code]).toEqual([status, "run_not_found"]);
+    }
+    const nobody = await rigged.call("GET", `/v1/sessions/${newSessionId()}/transcript`);
+    expect([nobody.status, (await view(nobody)).code]).toEqual([404, "session_not_found"]);
+
     const late = await rigged.call("POST", `${path}/runs`, { command: "true" });
     expect([late.status, (await view(late)).code]).toEqual([409, "session_ended"]);
     const exec = await rigged.call("POST", `${path}/exec`, { command: "true" });

@@ -21,6 +21,11 @@ export class Transcript {
 
   constructor(module: WebAssembly.Module, form: TranscriptForm) {
     this.#instance = new Instance(module);
+    this.open(form);
+  }
+
+  /** Begins anew, with nothing shown. */
+  open(form: TranscriptForm): void {
     this.#call(TRANSCRIPT.OPEN, FORMS[form], NOTHING);
   }
 

@@ -7,7 +7,7 @@ import type { Failure, RunState, RunView } from "../session/api.js";
 import { type App, boolParam, endpoint, intParam } from "./endpoint.js";
 import { idempotencyKey } from "./idempotency.js";
 import { json, wantsSSE } from "./json.js";
-import { CreateRunBodySchema, RunSchema, TranscriptSchema } from "./schemas.js";
+import { CreateRunBodySchema, RunSchema, SessionTranscriptSchema, TranscriptSchema } from "./schemas.js";
 import { type SessionRef, sessionObject, unwrap } from "./session-object.js";
 
 const RUN_ID = /^run_[1-9][0-9]{0,8}$/;
@@ -94,6 +94,26 @@ export function registerRuns(app: App): void {
     async handler({ env, request, session, params }) {
       const object = sessionObject(env, session);
       runId(params.run);
+      unwrap(await object.view());
+      return live(await object.fetch(forwarded(request)));
+    },
+  });
+
+  endpoint(app, {
+    method: "get",
+    path: "/v1/sessions/{id}/transcript",
+    tag: "Runs",
+    summary: "What the runs of a session said and did, put together",
+    description: "The transcripts of all runs, oldest first. As JSON, or as Markdown with `Accept: text/markdown`.",
+    headers: { Accept: "`text/markdown` for Markdown" },
+    answers: {
+      200: {
+        description: "The transcripts",
+        content: { "application/json": SessionTranscriptSchema, "text/markdown": null },
+      },
+    },
+    async handler({ env, request, session }) {
+      const object = sessionObject(env, session);
       unwrap(await object.view());
       return live(await object.fetch(forwarded(request)));
     },

@@ -485,6 +485,15 @@ export const TranscriptSchema = z
   })
   .openapi("Transcript");
 
+export const SessionTranscriptSchema = z
+  .object({
+    format: z.literal("caisson.session/1"),
+    session: z.string(),
+    agent: z.string(),
+    runs: z.array(TranscriptSchema).openapi({ description: "Oldest first" }),
+  })
+  .openapi("SessionTranscript");
+
 export const RunSchema = z
   .object({
     id: z.string().openapi({ example: "run_1" }),

@@ -246,7 +246,7 @@ export interface SessionRpc {
    * heartbeat every 15 s, honours `Last-Event-ID` and `?after=`, `?raw=0`, `?run=run_N`: only that run, ends with its outcome); GET with `Upgrade: websocket` answers a WebSocket
    * (one event a text frame, the same parameters). Both end after `session.ended`.
    *
-   * GET of `…/runs/{run}/transcript` answers the run's transcript, as Markdown when `Accept` asks for text/markdown.
+   * GET of `…/runs/{run}/transcript` answers the run's transcript, of `…/transcript` those of all runs, as Markdown when `Accept` asks for text/markdown.
    */
   fetch(request: Request): Promise<Response>;
   policy(): Promise<Result<{ policy: object; compiled: object }>>;

@@ -45,7 +45,7 @@ import { OwnSandbox } from "./own-sandbox.js";
 import { BadPrices, coreRequest, workspaceFiles } from "./request.js";
 import { SHARES_MAX, Shares } from "./shares.js";
 import { Store } from "./store.js";
-import { summarize, transcript } from "./transcript.js";
+import { sessionTranscript, summarize, transcript } from "./transcript.js";
 import { runNumber, runView, sandboxName, sessionView } from "./views.js";
 
 /** items: events of one page of the audit export. */
@@ -326,8 +326,8 @@ export class Session extends DurableObject<Env> implements SessionRpc {
 
   override async fetch(request: Request): Promise<Response> {
     if (!this.#store.exists) return Response.json(NOT_FOUND, { status: NOT_FOUND.status });
-    const transcriptOf = /\/runs\/([^/]+)\/transcript$/.exec(new URL(request.url).pathname)?.[1];
-    if (transcriptOf !== undefined) return this.#transcript(transcriptOf, request);
+    const wanted = /(?:\/runs\/([^/]+))?\/transcript$/.exec(new URL(request.url).pathname);
+    if (wanted !== null) return this.#transcript(wanted[1] ?? null, request);
     const options = readOptions(request);
     if ("fault" in options)
       return Response.json(fail(400, "invalid_value", options.fault, options.field), { status: 400 });
@@ -379,12 +379,19 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     return summary;
   }
 
-  #transcript(runId: string, request: Request): Response {
-    const found = this.#runView(runNumber(runId));
-    if (!found.ok) return Response.json(found, { status: found.status });
+  /** Of one run, or of all of them. */
+  #transcript(runId: string | null, request: Request): Response {
     const markdown = /(^|,)\s*text\/markdown\b/i.test(request.headers.get("accept") ?? "");
     const type = markdown ? "text/markdown; charset=utf-8" : "application/json";
-    const body = transcript(this.#store, runNumber(runId), markdown ? "markdown" : "json");
+    const form = markdown ? "markdown" : "json";
+    let body: ReadableStream<Uint8Array>;
+    if (runId === null) {
+      body = sessionTranscript(this.#store, this.#store.text("id") ?? "", form);
+    } else {
+      const found = this.#runView(runNumber(runId));
+      if (!found.ok) return Response.json(found, { status: found.status });
+      body = transcript(this.#store, runNumber(runId), form);
+    }
     return new Response(body, { headers: { "content-type": type } });
   }
 
