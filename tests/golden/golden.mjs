@@ -1,5 +1,5 @@
 /**
- * Replays the goldens (tests/golden, its directories included) at chunk sizes 1..64 and whole, natively and through
+ * Replays the goldens (tests/golden, its directories but transcripts included) at chunk sizes 1..64 and whole, natively and through
  * core.wasm. usage: golden.mjs [caisson-events] [core.wasm] [replay] [--update]
  *
  * A golden names `agent:` and `exit:`, its input is a ```jsonl block (`\xNN` stands for that byte) or a line
@@ -112,7 +112,7 @@ function join(out) {
 }
 
 const CHUNKS = [65536, ...Array.from({ length: 64 }, (_, i) => i + 1)];
-const names = readdirSync("tests/golden", { recursive: true }).filter((name) => name.endsWith(".md") && !name.endsWith("-outcomes.md"));
+const names = readdirSync("tests/golden", { recursive: true }).filter((name) => name.endsWith(".md") && !name.endsWith("-outcomes.md") && !name.startsWith("transcripts/"));
 for (const name of names.sort()) {
   const golden = parse(`tests/golden/${name}`);
   writeFileSync(golden.errors, golden.stderr);
