@@ -146,7 +146,7 @@ static void text(csn_transcript *v, csn_fx *fx, csn_span s) {
     i += used;
     done = i;
   }
-  md(v, fx, s.ptr + done, s.len - done);
+  if (done < s.len) md(v, fx, s.ptr + done, s.len - done);
 }
 
 /* JSON text as it stands, controls apart. */
