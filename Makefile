@@ -13,7 +13,7 @@ ifndef V
 endif
 .SECONDARY:
 
-.PHONY: help setup agents build demo dev test check bench fmt clean worker-types test-all test-worker test-e2e lint
+.PHONY: help setup agents build demo dev test check coverage bench fmt clean worker-types test-all test-worker test-e2e lint
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -39,6 +39,9 @@ test: build ## every test; the last line is "N passed, N failed"
 	@$(MAKE) --no-print-directory test-all
 
 check: build lint abi-check ## lint, formatting, types, generated files; no network
+
+coverage: build ## lines of the core that its tests reach; fails below 95 %
+	@$(MAKE) --no-print-directory -j2 coverage-report
 
 bench: build ## measures, prints, and writes build/bench.json
 	@$(MAKE) --no-print-directory build/policy_bench

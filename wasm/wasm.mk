@@ -120,3 +120,4 @@ $(BUILD)/policy_bench: tests/bench/policy_bench.c $(native_OBJ) $(CORE_HEADERS)
 	$(CC) -std=c11 -O2 -g -Wall -Wextra -Werror $(CORE_INC) -o $@ $< $(native_OBJ)
 
 include wasm/test.mk
+include wasm/coverage.mk
