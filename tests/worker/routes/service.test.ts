@@ -180,6 +180,8 @@ describe("openapi.json", () => {
     "/v1/sessions/{id}/runs": ["get", "post"],
     "/v1/sessions/{id}/runs/{run}": ["get"],
     "/v1/sessions/{id}/runs/{run}/cancel": ["post"],
+    "/v1/sessions/{id}/runs/{run}/transcript": ["get"],
+    "/v1/sessions/{id}/transcript": ["get"],
     "/v1/sessions/{id}/events": ["get"],
     "/v1/sessions/{id}/exec": ["post"],
     "/v1/sessions/{id}/files": ["get"],
