@@ -18,6 +18,8 @@
 #define GUEST_VERSION         "0.12.10"           /* of the SDK whose protocol this is */
 #define GUEST_OUTPUT_MAX      (64u * 1024 * 1024) /* /api/execute: stdout + stderr, bytes */
 #define GUEST_LOG_MAX         (64u * 1024 * 1024) /* kept of each stream of a process, bytes */
+#define GUEST_LOG_MEM_MAX     (16u * 1024 * 1024) /* of that, when only memory takes it; more than the window */
+#define GUEST_LOG_WINDOW      (8u * 1024 * 1024)  /* how far an execStream client may be behind, bytes */
 #define GUEST_FILE_MAX        (32u * 1024 * 1024) /* /api/read, bytes */
 #define GUEST_PATH_MAX        4096u               /* bytes */
 #define GUEST_ID_MAX          128u                /* session and process ids, bytes */
@@ -126,11 +128,23 @@ struct proc_start {
   char *const *envp;
   int64_t timeout_ms;
 };
+/* One stream's output (proc_log.c). Offsets count from the stream's first byte. */
 typedef struct proc_log {
-  int fd;        /* unlinked file */
-  uint64_t base; /* first byte still kept */
-  uint64_t end;  /* bytes ever written */
+  int fd;         /* unlinked file; -1: none */
+  int mem;        /* memory file for what the disk did not take; -1: none */
+  uint64_t split; /* first offset that is in mem; valid with mem */
+  uint64_t base;  /* first offset that is kept */
+  uint64_t end;   /* one past the last */
 } proc_log;
+
+void proc_log_open(proc_log *log);
+void proc_log_close(proc_log *log);
+/* Appends. On a full disk (or with no file to begin with) the bytes go to memory: what a program says must
+ * reach who follows it. Keeps the last GUEST_LOG_MAX bytes, in memory GUEST_LOG_MEM_MAX. */
+void proc_log_add(proc_log *log, const char *data, size_t len);
+/* Reads up to len bytes at off, base <= off. The count may be less than what is there; 0: nothing, negative:
+ * errno. */
+ssize_t proc_log_pread(const proc_log *log, char *out, size_t len, uint64_t off);
 typedef struct follower follower;
 struct proc {
   char *id, *command;

@@ -1,8 +1,7 @@
 /* guest/proc.c - process records: what was started, its logs, who follows them.
  *
- * Output goes from the pipes into two unlinked files. Every follower has its own offsets
- * there, so a slow client costs no memory. Only the last GUEST_LOG_MAX bytes of
- * a stream are kept; the room before them is given back to the file system. */
+ * Output goes from the pipes into two logs (proc_log.c). Every follower has its own offsets there, so a slow
+ * client costs no memory. */
 #define _GNU_SOURCE
 #include "guest.h"
 
@@ -15,9 +14,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#define WINDOW_BYTES (8u * 1024 * 1024) /* how far a FOLLOW_EXEC client may be behind */
-#define PIECE_BYTES  (256u * 1024)
-#define PUNCH_BYTES  (4u * 1024 * 1024)
+#define PIECE_BYTES (256u * 1024)
 /* A program that writes byte by byte would else cost its reader a message for each, and the Worker can take a
  * few thousand of those a second: less than this much output waits until the last piece is this old. */
 #define PACE_BYTES (16u * 1024)
@@ -53,52 +50,6 @@ const char *proc_status(const proc *p) {
   return p->code == 0 ? "completed" : "failed";
 }
 
-static int open_log(void) {
-  static const char *const dirs[] = {"/var/tmp", "/tmp", NULL};
-  for (size_t i = 0; dirs[i] != NULL; i++) {
-    int fd = open(dirs[i], O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd >= 0) return fd;
-    char path[64];
-    snprintf(path, sizeof path, "%s/.caisson-log-XXXXXX", dirs[i]);
-    fd = mkostemp(path, O_CLOEXEC);
-    if (fd < 0) continue;
-    unlink(path);
-    return fd;
-  }
-  return -1;
-}
-
-static void log_add(proc_log *log, const char *data, size_t len) {
-  /* A full disk loses log, never the process: the hole is read as zeros. */
-  size_t off = 0;
-  while (log->fd >= 0 && off < len) {
-    ssize_t n = pwrite(log->fd, data + off, len - off, (off_t)(log->end + off));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) break;
-    off += (size_t)n;
-  }
-  log->end += len;
-  if (log->fd >= 0 && off < len && ftruncate(log->fd, (off_t)log->end) != 0) log->base = log->end;
-  uint64_t floor = log->end > GUEST_LOG_MAX ? log->end - GUEST_LOG_MAX : 0;
-  if (floor < log->base + PUNCH_BYTES) return;
-  floor -= floor % 4096;
-  if (fallocate(log->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)log->base,
-                (off_t)(floor - log->base)) == 0)
-    log->base = floor;
-}
-
-size_t proc_log_read(const proc *p, int which, uint64_t off, csn_buf *out, size_t max) {
-  const proc_log *log = &p->log[which];
-  if (off < log->base) off = log->base;
-  size_t want = log->end - off < max ? (size_t)(log->end - off) : max;
-  if (want == 0 || log->fd < 0) return 0;
-  char *at = csn_buf_room(out, want);
-  ssize_t n = pread(log->fd, at, want, (off_t)off);
-  if (n <= 0) return 0;
-  out->len += (size_t)n;
-  return (size_t)n;
-}
-
 /* ---- followers ---- */
 
 static void drop_follower(follower *f) {
@@ -116,7 +67,7 @@ static bool lagging(const proc *p) {
   for (const follower *f = p->followers; f != NULL; f = f->next)
     if (f->mode == FOLLOW_EXEC)
       for (int w = 0; w < 2; w++)
-        if (p->log[w].end - f->off[w] > WINDOW_BYTES) return true;
+        if (p->log[w].end - f->off[w] > GUEST_LOG_WINDOW) return true;
   return false;
 }
 
@@ -135,7 +86,7 @@ static bool add_piece(follower *f, int w, csn_buf *b) {
   uint64_t have = log->end - f->off[w];
   if (have == 0) return false;
   size_t want = have < sizeof piece_room ? (size_t)have : sizeof piece_room;
-  ssize_t n = log->fd < 0 ? -1 : pread(log->fd, piece_room, want, (off_t)f->off[w]);
+  ssize_t n = proc_log_pread(log, piece_room, want, f->off[w]);
   if (n <= 0) {
     f->off[w] = log->end;
     return false;
@@ -259,7 +210,7 @@ void proc_follow(proc *p, exchange *req, enum follow_mode mode) {
 
 static void on_data(job *j, int which, const char *data, size_t len) {
   proc *p = j->arg;
-  log_add(&p->log[which], data, len);
+  proc_log_add(&p->log[which], data, len);
   wake_followers(p);
   if (lagging(p)) job_pause(j);
 }
@@ -303,7 +254,7 @@ static void free_proc(proc *p) {
     break;
   }
   for (int w = 0; w < 2; w++)
-    if (p->log[w].fd >= 0) close(p->log[w].fd);
+    proc_log_close(&p->log[w]);
   free(p->id);
   free(p->command);
   free(p);
@@ -371,8 +322,8 @@ proc *proc_start(const struct proc_start *ps) {
                          .on_data = on_data,
                          .on_end = on_end,
                          .arg = p};
-  p->log[0].fd = open_log();
-  p->log[1].fd = open_log();
+  proc_log_open(&p->log[0]);
+  proc_log_open(&p->log[1]);
   p->j = job_start(&spec);
   int saved = errno;
   if (prelude >= 0) close(prelude);

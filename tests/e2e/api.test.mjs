@@ -375,6 +375,11 @@ describe("engine", () => {
         events.some((e) => e.type === "output.stdout" && e.text.startsWith("before")),
         "the events so far are kept",
       );
+      const still = await stack.api.ok("POST", `/v1/sessions/${session.id}/exec`, {
+        command: "echo still; echo here >&2",
+      });
+      assert.equal(still.body.stdout, "still\n", "output does not need the disk");
+      assert.equal(still.body.stderr, "here\n");
     } finally {
       await stack.close();
       spawnSync("umount", ["-l", dir]);
