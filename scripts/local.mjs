@@ -106,7 +106,7 @@ function firstLine(child, what, logPath, ms) {
   });
 }
 
-export async function startEngine({ dir, stateDir = join(dir, "engine"), port = 0, token }) {
+export async function startEngine({ dir, stateDir = join(dir, "engine"), port = 0, token, args: more = [] }) {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   const tokenFile = join(dir, "engine.token");
   rmSync(tokenFile, { force: true });
@@ -121,6 +121,7 @@ export async function startEngine({ dir, stateDir = join(dir, "engine"), port = 
     stateDir,
     "--guest",
     need(join(BUILD, "caisson-guest"), "build"),
+    ...more,
   ];
   for (const [from, to] of binds()) args.push("--bind-ro", `${from}:${to}`);
   const child = spawnBound(need(join(BUILD, "caisson-engine"), "build"), args, {
@@ -226,6 +227,7 @@ function migrate(dir, env) {
  * port     of the Worker; 0 for any
  * vars     more Worker variables
  * engineDir where the sandboxes' files are
+ * engineArgs more options of the engine
  * model    {fallback, paceMs, scriptsDir}; a scripted model is used for each vendor whose key is absent
  * apiKey   of Anthropic; null for the scripted model whatever the environment says
  * otherKeys {OPENAI_API_KEY, GEMINI_API_KEY}
@@ -239,6 +241,7 @@ export async function startLocal({
   otherKeys = apiKey === null ? {} : process.env,
   model = {},
   engineDir = join(dir, "engine"),
+  engineArgs = [],
   onStep = () => {},
 }) {
   const started = [];
@@ -279,7 +282,7 @@ export async function startLocal({
 
     onStep("starting the sandbox engine");
     const token = randomBytes(32).toString("hex");
-    const engine = await startEngine({ dir, stateDir: engineDir, token });
+    const engine = await startEngine({ dir, stateDir: engineDir, token, args: engineArgs });
     started.push(() => endGroup(engine.child, 5000));
 
     onStep("starting wrangler dev");

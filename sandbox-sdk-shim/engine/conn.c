@@ -42,7 +42,9 @@ static conn *new_conn(sandbox *sb, flow *f, uint32_t dst, unsigned port) {
   c->next = sb->outbound;
   if (c->next != NULL) c->next->prev = c;
   sb->outbound = c;
-  sb->outbound_count++;
+  /* Of the sandbox's doing: each of the Worker's is there for one of those. */
+  if (f != NULL) sb->outbound_count++;
+  c->out = f == NULL;
   return c;
 }
 
@@ -50,6 +52,7 @@ run conn_free(conn *c, bool reset) {
   relay_clear(c);
   reach_cancel(c->reach);
   if (c->dns != NULL) dns_cancel(c->dns);
+  lookup_cancel(c->lookup);
   stream_free(c->down, reset);
   stream_free(c->up, reset);
   event_free(c->timer);
@@ -59,7 +62,7 @@ run conn_free(conn *c, bool reset) {
   else
     c->sb->outbound = c->next;
   if (c->next != NULL) c->next->prev = c->prev;
-  c->sb->outbound_count--;
+  if (!c->out) c->sb->outbound_count--;
   free(c);
   return RUN_GONE;
 }
@@ -382,6 +385,13 @@ conn_start conn_open(sandbox *sb, flow *f, uint32_t dst, unsigned port, conn **o
   c->flow = NULL;
   conn_free(c, false);
   return CONN_REFUSE;
+}
+
+void conn_from_worker(sandbox *sb, int fd) {
+  conn *c = new_conn(sb, NULL, 0, 0);
+  c->down = stream_new(fd, on_change, c);
+  c->mode = CONN_HTTP;
+  conn_timeout(c, SNIFF_MS);
 }
 
 void conn_accepted(conn *c, int fd) {

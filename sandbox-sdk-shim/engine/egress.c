@@ -185,6 +185,7 @@ void egress_write_hosts(const sandbox *sb) {
 }
 
 void egress_close(sandbox *sb) {
+  out_close(sb);
   net_close(sb);
   namemap_free(sb->names);
   sb->names = NULL;

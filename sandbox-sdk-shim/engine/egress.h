@@ -3,6 +3,7 @@
  *   net.c      every packet that leaves: catches TCP, answers DNS, refuses the rest
  *   conn.c     one caught connection: what it is, where it may go, tunnels
  *   relay.c    HTTP on it: requests one by one to the Worker or to their host
+ *   out.c      the Worker's own requests to the outside
  *   reach.c    connecting to the outside: resolve once, check, connect to what was checked
  *   egress.c   settings and decisions
  *   egress_log.c   what was decided */
@@ -58,6 +59,8 @@ void conn_drop(conn *c);
 /* The flow is gone; the socket tells how that is to be taken. */
 void conn_detach(conn *c);
 void conns_close(sandbox *sb);
+/* A connection of the Worker's (out.c). */
+void conn_from_worker(sandbox *sb, int fd);
 
 typedef enum conn_mode {
   CONN_WAITING, /* for the accept, and what is reached out for */
@@ -71,13 +74,14 @@ typedef enum conn_mode {
 
 /* One request and its answer on a connection. */
 typedef struct exchange {
-  enum { EX_IDLE, EX_REACHING, EX_RUNNING } state;
+  enum { EX_IDLE, EX_REACHING, EX_SECURING, EX_RUNNING } state;
   csn_buf head; /* for the upstream */
   http_body request, response;
   bool chunk_up, chunk_down; /* how the body is passed on */
   bool answered;             /* the response's head has gone to the client */
   bool keep_alive, old;      /* of the client; `old`: HTTP/1.0 */
   bool head_only, websocket, expect, linger;
+  bool up_tls; /* the upstream is to be TLS */
   char host[ENGINE_HOST_MAX + 1], method[33], path[256];
   int status;
   egress_verdict verdict;
@@ -92,6 +96,7 @@ struct conn {
   conn *prev, *next;
   ip_addr dst;
   unsigned port;
+  bool out;           /* the Worker's: no flow, and each request names its host */
   bool named;         /* dst stands for a name that was looked up */
   bool tls;           /* ended here */
   bool unchecked;     /* a tunnel whose first bytes have not been seen */
@@ -107,6 +112,7 @@ struct conn {
   struct event *timer;
   struct reach *reach;
   struct dns_job *dns;
+  struct lookup *lookup;
   exchange x;
   uint64_t up_bytes, down_bytes; /* to and from the outside */
   int64_t begun_ms;
@@ -134,12 +140,31 @@ run relay_timeout(conn *c);
 /* Forgets the request that is under way. */
 void relay_clear(conn *c);
 
+/* ---- out.c ---- */
+typedef struct out_door out_door;
+/* Where a request of the Worker's is to go. The spans are parts of its head. */
+typedef struct out_target {
+  bool tls, judged, resolve;
+  char host[ENGINE_HOST_MAX + 1];
+  unsigned port;
+  http_span authority, path;
+  ip_addr address; /* judged: that and no other */
+} out_target;
+/* The loopback port for the Worker's requests, opened if it is not yet; 0 when that fails. */
+unsigned out_open(sandbox *sb);
+void out_close(sandbox *sb);
+/* NULL, or what is wrong. */
+const char *out_read(const sandbox *sb, const http_head *h, out_target *t);
+
 /* ---- reach.c ---- */
 typedef struct reach reach;
-/* `s` is the caller's; NULL with `error`: EACCES when no address is allowed, ENOENT when there is none. */
+/* `s` is the caller's; NULL with `error`: EACCES when no address is allowed (`address` is one of them),
+ * ENOENT when there is none. */
 typedef void reach_done(void *arg, stream *s, const ip_addr *address, int error);
 /* Connects to a host (a name, or the text of an address) for a sandbox. The callback comes later, once. */
 reach *reach_host(const sandbox *sb, const char *host, unsigned port, reach_done *done, void *arg);
+/* Connects to that address, which somebody else has judged. */
+reach *reach_address(const sandbox *sb, const ip_addr *address, unsigned port, reach_done *done, void *arg);
 /* Connects to the Worker. */
 reach *reach_worker(const sandbox *sb, reach_done *done, void *arg);
 void reach_cancel(reach *r);

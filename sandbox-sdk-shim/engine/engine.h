@@ -198,6 +198,8 @@ struct sandbox {
   netns *net;
   struct namemap *names;
   struct conn *outbound;
+  struct out_door *out; /* NULL until it is needed */
+  char out_token[ENGINE_TOKEN_CHARS + 1];
   unsigned outbound_count;
   struct egress_log *egress_log;
   port_listener *ports;

@@ -1,6 +1,7 @@
 /* engine/main.c - options, state directory, event loop. */
 #define _GNU_SOURCE
 #include "engine.h"
+#include "roots.h"
 
 #include "cgroup.h"
 #include "keeper.h"
@@ -37,6 +38,7 @@ static const char usage[] =
     "  --lease SECONDS     a sandbox that no Worker asks about for so long is ended; default 1800, 0: never\n"
     "  --resolver ADDR     where names are looked up for sandboxes, ADDRESS[:PORT]; default "
     "/etc/resolv.conf\n"
+    "  --trust FILE        authorities (PEM) that the engine trusts as well as the machine's; repeatable\n"
     "  --log-level LEVEL   error, warn, info (default) or debug\n"
     "  --dry-run NAME      print the plan of a sandbox and leave\n"
     "\n"
@@ -70,13 +72,12 @@ static char *absolute(const char *path) {
 }
 
 static void parse_options(int argc, char **argv) {
-  static const struct option options[] = {{"port", 1, NULL, 'p'},      {"token-file", 1, NULL, 't'},
-                                          {"state-dir", 1, NULL, 's'}, {"guest", 1, NULL, 'g'},
-                                          {"bind-ro", 1, NULL, 'b'},   {"log-level", 1, NULL, 'l'},
-                                          {"dry-run", 1, NULL, 'd'},   {"limit", 1, NULL, 'm'},
-                                          {"help", 0, NULL, 'h'},      {"version", 0, NULL, 'v'},
-                                          {"resolve", 1, NULL, 'r'},   {"lease", 1, NULL, 'e'},
-                                          {"resolver", 1, NULL, 'R'},  {NULL, 0, NULL, 0}};
+  static const struct option options[] = {
+      {"port", 1, NULL, 'p'},     {"token-file", 1, NULL, 't'}, {"state-dir", 1, NULL, 's'},
+      {"guest", 1, NULL, 'g'},    {"bind-ro", 1, NULL, 'b'},    {"log-level", 1, NULL, 'l'},
+      {"dry-run", 1, NULL, 'd'},  {"limit", 1, NULL, 'm'},      {"help", 0, NULL, 'h'},
+      {"version", 0, NULL, 'v'},  {"resolve", 1, NULL, 'r'},    {"lease", 1, NULL, 'e'},
+      {"resolver", 1, NULL, 'R'}, {"trust", 1, NULL, 'T'},      {NULL, 0, NULL, 0}};
   for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
     unsigned port = 0;
     switch (c) {
@@ -101,6 +102,9 @@ static void parse_options(int argc, char **argv) {
       break;
     case 'R':
       if (!reach_resolver(optarg)) fail("--resolver %s: not ADDRESS[:PORT]", optarg);
+      break;
+    case 'T':
+      if (!roots_add(optarg)) fail("--trust %s: no authority's certificate in it", optarg);
       break;
     case 'r':
       if (!reach_override(optarg)) fail("--resolve %s: not NAME:ADDRESS", optarg);

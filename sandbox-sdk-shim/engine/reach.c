@@ -159,6 +159,7 @@ struct reach {
   size_t count, next;
   stream *s;
   struct event *timer; /* of a try, and for the answer */
+  ip_addr refused;
   int error;
 };
 
@@ -176,7 +177,7 @@ void reach_cancel(reach *r) {
 static void answer(reach *r, stream *s) {
   reach_done *done = r->done;
   void *arg = r->arg;
-  const ip_addr address = r->next > 0 ? r->list[r->next - 1] : (ip_addr){{0}};
+  const ip_addr address = r->next > 0 ? r->list[r->next - 1] : r->refused;
   int error = r->error;
   r->s = NULL;
   free_reach(r);
@@ -228,7 +229,10 @@ static void on_found(void *arg, const ip_addr *list, size_t count, int error) {
   reach *r = arg;
   r->lookup = NULL;
   r->error = error;
-  if (count > 0) r->error = EACCES;
+  if (count > 0) {
+    r->error = EACCES;
+    r->refused = list[0];
+  }
   for (size_t i = 0; i < count; i++)
     if (egress_address_ok(r->sb, &list[i], r->port)) r->list[r->count++] = list[i];
   try_next(r);
@@ -256,8 +260,17 @@ reach *reach_host(const sandbox *sb, const char *host, unsigned port, reach_done
   }
   if (egress_address_ok(sb, &literal, port))
     r->list[r->count++] = literal;
-  else
+  else {
     r->error = EACCES;
+    r->refused = literal;
+  }
+  soon(r);
+  return r;
+}
+
+reach *reach_address(const sandbox *sb, const ip_addr *address, unsigned port, reach_done *done, void *arg) {
+  reach *r = new_reach(sb, port, done, arg);
+  r->list[r->count++] = *address;
   soon(r);
   return r;
 }

@@ -25,7 +25,7 @@ static void log_exchange(conn *c, const char *reason) {
   static const ip_addr none;
   const exchange *x = &c->x;
   const bool reached = x->verdict == EGRESS_PASS && !ip_equal(&c->reached, &none);
-  egress_log_add(c->sb, &(egress_entry){.kind = c->tls ? "https" : "http",
+  egress_log_add(c->sb, &(egress_entry){.kind = c->tls || x->up_tls ? "https" : "http",
                                         .host = x->host,
                                         .address = reached ? &c->reached : NULL,
                                         .port = c->port,
@@ -62,6 +62,19 @@ static const char *status_words(int status) {
   }
 }
 
+/* Tells the Worker which address it was. */
+static void add_address(csn_buf *b, const ip_addr *a) {
+  static const ip_addr none;
+  char text[IP_TEXT_MAX];
+  if (ip_equal(a, &none)) return;
+  ip_format(a, text);
+  csn_buf_fmt(b, "X-Caisson-Out-Address: %s\r\n", text);
+}
+
+static bool is_ours(const http_field *f) {
+  return f->name.n >= 10 && strncasecmp(f->name.p, "X-Caisson-", 10) == 0;
+}
+
 /* Answers in words and ends the connection: what else the client has sent belongs to a request that is
  * refused. */
 static run answer_error(conn *c, int status, const char *code, const char *host, const char *text) {
@@ -74,6 +87,10 @@ static run answer_error(conn *c, int status, const char *code, const char *host,
   csn_buf_fmt(&head, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n", status,
               status_words(status), body.len);
   if (status == 403) csn_buf_str(&head, "X-Caisson-Denied: egress\r\n");
+  if (c->out) {
+    csn_buf_fmt(&head, "X-Caisson-Out-Error: %s\r\n", code);
+    add_address(&head, &c->reached);
+  }
   csn_buf_str(&head, "Connection: close\r\n\r\n");
   if (!c->x.head_only) csn_buf_add(&head, body.p, body.len);
   if (stream_room(c->down) >= head.len) stream_put(c->down, head.p, head.len);
@@ -86,6 +103,15 @@ static run answer_error(conn *c, int status, const char *code, const char *host,
 }
 
 /* ---- the request's head ---- */
+
+/* For the log: a query may hold secrets. */
+static void set_path(exchange *x, http_span target) {
+  size_t shown = 0;
+  while (shown < target.n && shown < sizeof x->path - 1 && target.p[shown] != '?')
+    shown++;
+  memcpy(x->path, target.p, shown);
+  x->path[shown] = '\0';
+}
 
 /* Splits what was asked for into host, as text in x->host, and path. NULL, or what is wrong. */
 static const char *read_target(conn *c, const http_head *h, http_span *path) {
@@ -121,25 +147,18 @@ static const char *read_target(conn *c, const http_head *h, http_span *path) {
   if (port != 0 && port != c->port) return "the Host field names another port than the connection's";
   if (target.n == 0) target = (http_span){"/", 1};
   *path = target;
-  size_t shown = 0;
-  /* For the log: a query may hold secrets. */
-  while (shown < target.n && shown < sizeof x->path - 1 && target.p[shown] != '?')
-    shown++;
-  memcpy(x->path, target.p, shown);
-  x->path[shown] = '\0';
+  set_path(x, target);
   return NULL;
 }
 
-static void add_fields(csn_buf *b, const http_head *h, bool to_worker) {
+static void add_fields(csn_buf *b, const http_head *h, bool drop_ours) {
   for (size_t i = 0; i < h->count; i++) {
     const http_field *f = &h->fields[i];
     if (http_hop_by_hop(h, f) || http_is_nocase(f->name, "Content-Length") ||
         http_is_nocase(f->name, "Expect"))
       continue;
     /* The URL carries the host, and the sandbox must not speak with the engine's voice. */
-    if (to_worker && (http_is_nocase(f->name, "Host") ||
-                      (f->name.n >= 10 && strncasecmp(f->name.p, "X-Caisson-", 10) == 0)))
-      continue;
+    if (drop_ours && (http_is_nocase(f->name, "Host") || is_ours(f))) continue;
     csn_buf_add(b, f->name.p, f->name.n);
     csn_buf_str(b, ": ");
     csn_buf_add(b, f->value.p, f->value.n);
@@ -152,6 +171,14 @@ static void add_framing(csn_buf *b, const http_head *h) {
     csn_buf_str(b, "Transfer-Encoding: chunked\r\n");
   else if (h->framing == BODY_LENGTH)
     csn_buf_fmt(b, "Content-Length: %llu\r\n", (unsigned long long)h->length);
+}
+
+static void finish_head(conn *c, const http_head *h, bool drop_ours) {
+  csn_buf *b = &c->x.head;
+  add_fields(b, h, drop_ours);
+  add_framing(b, h);
+  csn_buf_str(b, c->x.websocket ? "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+                                : "Connection: close\r\n\r\n");
 }
 
 static void write_head(conn *c, const http_head *h, http_span path) {
@@ -169,15 +196,13 @@ static void write_head(conn *c, const http_head *h, http_span path) {
     csn_buf_fmt(b, "X-Caisson-Egress-URL: %s://%s%s", c->tls ? "https" : "http", x->host, port);
     csn_buf_add(b, path.p, path.n);
     csn_buf_str(b, "\r\n");
+    csn_buf_fmt(b, "X-Caisson-Out: %u %s\r\n", out_open(c->sb), c->sb->out_token);
   } else {
     csn_buf_add(b, path.p, path.n);
     csn_buf_str(b, " HTTP/1.1\r\n");
     if (h->host.n == 0) csn_buf_fmt(b, "Host: %s%s\r\n", x->host, port);
   }
-  add_fields(b, h, worker);
-  add_framing(b, h);
-  csn_buf_str(b, x->websocket ? "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-                              : "Connection: close\r\n\r\n");
+  finish_head(c, h, worker);
 }
 
 static void on_change(void *arg) {
@@ -191,6 +216,7 @@ static void on_reached(void *arg, stream *s, const ip_addr *address, int error) 
   if (s == NULL) {
     char text[640];
     run r;
+    c->reached = *address;
     if (x->verdict == EGRESS_INTERCEPT) {
       r = answer_error(c, 502, "EGRESS_UNREACHABLE", x->host,
                        "the Worker that handles outbound requests does not answer");
@@ -208,17 +234,101 @@ static void on_reached(void *arg, stream *s, const ip_addr *address, int error) 
   c->up = s;
   c->reached = *address;
   stream_set_ready(s, on_change, c);
-  stream_put(s, x->head.p, x->head.len);
+  if (x->up_tls && !stream_connect_tls(s, x->host)) {
+    run r = answer_error(c, 502, "TLS_FAILED", x->host, "TLS cannot be begun");
+    if (r == RUN_MORE) conn_run(c);
+    return;
+  }
+  x->state = EX_SECURING;
+  conn_timeout(c, x->up_tls ? HEAD_MS : 0);
+  conn_run(c);
+}
+
+/* Sends the head when there is room for it: with TLS, after the handshake. */
+static run secure_run(conn *c) {
+  exchange *x = &c->x;
+  if (stream_error(c->down) != 0) return conn_free(c, true);
+  if (stream_error(c->up) != 0 || (x->up_tls && stream_has_ended(c->up))) {
+    char text[640];
+    snprintf(text, sizeof text, "%s: %s", x->host,
+             x->up_tls ? stream_tls_trouble(c->up) : strerror(stream_error(c->up)));
+    return answer_error(c, 502, x->up_tls ? "TLS_FAILED" : "HOST_UNREACHABLE", x->host, text);
+  }
+  if (stream_room(c->up) < x->head.len) return RUN_WAIT;
+  stream_put(c->up, x->head.p, x->head.len);
   csn_buf_free(&x->head);
   /* The client may wait for it before it sends what somebody is there to take. */
   if (x->expect) stream_put(c->down, "HTTP/1.1 100 Continue\r\n\r\n", 25);
   x->state = EX_RUNNING;
-  conn_run(c);
+  conn_timeout(c, 0);
+  return RUN_MORE;
 }
 
 static bool method_ok(const char *method) {
   return strcmp(method, "CONNECT") != 0 && strcmp(method, "TRACE") != 0 && strcmp(method, "TRACK") != 0;
 }
+
+static run start(conn *c, const http_head *h, size_t used) {
+  http_body_start(&c->x.request, h);
+  c->x.chunk_up = h->framing == BODY_CHUNKED;
+  stream_take(c->down, used);
+  conn_timeout(c, 0);
+  c->x.state = EX_REACHING;
+  return RUN_WAIT;
+}
+
+/* ---- a request of the Worker's ---- */
+
+static void on_resolved(void *arg, const ip_addr *list, size_t count, int error) {
+  conn *c = arg;
+  (void)error;
+  c->lookup = NULL;
+  csn_buf b = {0};
+  char text[IP_TEXT_MAX];
+  csn_buf_str(&b, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Caisson-Out-Addresses: ");
+  for (size_t i = 0; i < count; i++) {
+    ip_format(&list[i], text);
+    csn_buf_fmt(&b, "%s%s", i > 0 ? "," : "", text);
+  }
+  csn_buf_str(&b, "\r\n\r\n");
+  stream_put(c->down, b.p, b.len);
+  csn_buf_free(&b);
+  relay_clear(c);
+  conn_timeout(c, IDLE_MS);
+  conn_run(c);
+}
+
+static run begin_out(conn *c, const http_head *h, size_t used) {
+  exchange *x = &c->x;
+  out_target t;
+  c->reached = (ip_addr){{0}};
+  const char *wrong = out_read(c->sb, h, &t);
+  memcpy(x->host, t.host, sizeof x->host);
+  c->port = t.port;
+  if (wrong != NULL) return answer_error(c, 400, "BAD_REQUEST", x->host, wrong);
+  x->verdict = EGRESS_PASS;
+  x->up_tls = t.tls;
+  if (t.resolve) {
+    if (h->framing != BODY_NONE)
+      return answer_error(c, 400, "BAD_REQUEST", x->host, "a look-up takes no body");
+    (void)start(c, h, used);
+    c->lookup = lookup_start(t.host, on_resolved, c);
+    return RUN_WAIT;
+  }
+  set_path(x, t.path);
+  csn_buf_fmt(&x->head, "%s ", x->method);
+  csn_buf_add(&x->head, t.path.p, t.path.n);
+  csn_buf_str(&x->head, " HTTP/1.1\r\nHost: ");
+  csn_buf_add(&x->head, t.authority.p, t.authority.n);
+  csn_buf_str(&x->head, "\r\n");
+  finish_head(c, h, true);
+  const run r = start(c, h, used);
+  c->reach = t.judged ? reach_address(c->sb, &t.address, t.port, on_reached, c)
+                      : reach_host(c->sb, t.host, t.port, on_reached, c);
+  return r;
+}
+
+/* ---- a request of the sandbox's ---- */
 
 static run begin(conn *c, const http_head *h, size_t used) {
   exchange *x = &c->x;
@@ -241,6 +351,7 @@ static run begin(conn *c, const http_head *h, size_t used) {
   memcpy(x->host, c->host, sizeof x->host);
   if (!method_ok(x->method))
     return answer_error(c, 405, "METHOD_NOT_ALLOWED", x->host, "this method does not leave a sandbox");
+  if (c->out) return begin_out(c, h, used);
   const char *wrong = read_target(c, h, &path);
   if (wrong != NULL) return answer_error(c, 400, "BAD_REQUEST", x->host, wrong);
   /* TLS named one host and the request inside another (domain fronting). */
@@ -263,11 +374,7 @@ static run begin(conn *c, const http_head *h, size_t used) {
     return answer_error(c, 403, "HOST_NOT_ALLOWED", x->host, text);
   }
   write_head(c, h, path);
-  http_body_start(&x->request, h);
-  x->chunk_up = h->framing == BODY_CHUNKED;
-  stream_take(c->down, used);
-  conn_timeout(c, 0);
-  x->state = EX_REACHING;
+  (void)start(c, h, used);
   c->reach = x->verdict == EGRESS_INTERCEPT ? reach_worker(c->sb, on_reached, c)
                                             : reach_host(c->sb, c->name, c->port, on_reached, c);
   return RUN_WAIT;
@@ -355,9 +462,10 @@ static run pass_answer_head(conn *c, const http_head *h) {
   x->status = h->status;
   x->answered = true;
   const bool switching = h->status == 101;
+  if (c->out) add_address(&b, &c->reached);
   for (size_t i = 0; i < h->count; i++) {
     const http_field *f = &h->fields[i];
-    if (http_hop_by_hop(h, f)) continue;
+    if (http_hop_by_hop(h, f) || (c->out && is_ours(f))) continue;
     /* Without a body the length tells what it would be; otherwise it is written below. */
     if (http_is_nocase(f->name, "Content-Length") && (h->framing != BODY_NONE || switching)) continue;
     csn_buf_add(&b, f->name.p, f->name.n);
@@ -469,6 +577,8 @@ run relay_run(conn *c) {
     return read_request(c);
   case EX_REACHING:
     return stream_error(c->down) != 0 ? conn_free(c, true) : RUN_WAIT;
+  case EX_SECURING:
+    return secure_run(c);
   case EX_RUNNING:
     return exchange_run(c);
   }
@@ -476,6 +586,8 @@ run relay_run(conn *c) {
 }
 
 run relay_timeout(conn *c) {
+  if (c->x.state == EX_SECURING)
+    return answer_error(c, 502, "TLS_FAILED", c->x.host, "the TLS handshake takes too long");
   if (c->x.state != EX_IDLE) return RUN_WAIT;
   if (!c->reading) return conn_free(c, false);
   memcpy(c->x.host, c->host, sizeof c->x.host);

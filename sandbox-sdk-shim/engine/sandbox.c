@@ -600,6 +600,7 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
   sb->next = sandboxes;
   sandboxes = sb;
   random_token(sb->port_token);
+  random_token(sb->out_token);
   list_add(&sb->starters, req, sb);
   if (!make_storage(sb)) {
     ended(sb);

@@ -4,6 +4,7 @@
 
 #include "ca.h"
 #include "engine.h"
+#include "roots.h"
 
 #include <bearssl.h>
 #include <errno.h>
@@ -19,8 +20,13 @@
 #define SESSIONS_SIZE 65536u /* bytes of sessions that can be resumed, of all sandboxes together */
 
 typedef struct tls {
-  br_ssl_server_context sc;
-  size_t held; /* bytes put and not yet in a record */
+  br_ssl_engine_context *eng; /* of the one that is used */
+  union {
+    br_ssl_server_context sc;
+    br_ssl_client_context cc;
+  };
+  br_x509_minimal_context xc; /* of a client */
+  size_t held;                /* bytes put and not yet in a record */
   unsigned char room[BR_SSL_BUFSIZE_BIDI];
   uint8_t der[X509_CERT_MAX];
   br_x509_certificate chain[1];
@@ -44,6 +50,8 @@ static unsigned char sessions_room[SESSIONS_SIZE];
 
 /* ---- TLS ---- */
 
+static void send_out(stream *s);
+
 bool stream_start_tls(stream *s, const char *name) {
   static bool sessions_ready;
   if (!sessions_ready) br_ssl_session_cache_lru_init(&sessions, sessions_room, sizeof sessions_room);
@@ -62,7 +70,7 @@ bool stream_start_tls(stream *s, const char *name) {
   }
   t->chain[0] = (br_x509_certificate){t->der, len};
   br_ssl_server_init_full_ec(&t->sc, t->chain, 1, BR_KEYTYPE_EC, &ca_leaf_key()->secret);
-  br_ssl_engine_context *eng = &t->sc.eng;
+  br_ssl_engine_context *eng = t->eng = &t->sc.eng;
   br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
   br_ssl_engine_set_suites(eng, suites, sizeof suites / sizeof suites[0]);
   br_ssl_engine_add_flags(eng, BR_OPT_ENFORCE_SERVER_PREFERENCES | BR_OPT_NO_RENEGOTIATION);
@@ -85,9 +93,49 @@ bool stream_start_tls(stream *s, const char *name) {
   return true;
 }
 
+bool stream_connect_tls(stream *s, const char *name) {
+  static const char *const protocols[] = {"http/1.1"};
+  size_t count;
+  const br_x509_trust_anchor *trusted = roots(&count);
+  tls *t = calloc(1, sizeof *t);
+  if (t == NULL) abort();
+  br_ssl_client_init_full(&t->cc, &t->xc, trusted, count);
+  br_ssl_engine_context *eng = t->eng = &t->cc.eng;
+  br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
+  br_ssl_engine_add_flags(eng, BR_OPT_NO_RENEGOTIATION);
+  br_ssl_engine_set_protocol_names(eng, (const char **)(uintptr_t)protocols, 1);
+  br_ssl_engine_set_buffer(eng, t->room, sizeof t->room, 1);
+  if (br_ssl_client_reset(&t->cc, name, 0) == 0) {
+    free(t);
+    return false;
+  }
+  s->tls = t;
+  send_out(s);
+  return true;
+}
+
+const char *stream_tls_trouble(const stream *s) {
+  switch (s->tls == NULL ? BR_ERR_OK : br_ssl_engine_last_error(s->tls->eng)) {
+  case BR_ERR_OK:
+    return "the connection ended";
+  case BR_ERR_X509_NOT_TRUSTED:
+    return "its certificate is signed by no authority that this machine trusts";
+  case BR_ERR_X509_EXPIRED:
+    return "its certificate has expired or is not valid yet";
+  case BR_ERR_X509_BAD_SERVER_NAME:
+    return "its certificate is for another name";
+  case BR_ERR_RECV_FATAL_ALERT + BR_ALERT_PROTOCOL_VERSION:
+  case BR_ERR_BAD_VERSION:
+  case BR_ERR_UNSUPPORTED_VERSION:
+    return "it does not speak TLS 1.2";
+  default:
+    return "the TLS handshake failed";
+  }
+}
+
 /* Records that are ready to go, as far as there is room for them. */
 static void tls_collect(stream *s) {
-  br_ssl_engine_context *eng = &s->tls->sc.eng;
+  br_ssl_engine_context *eng = s->tls->eng;
   for (;;) {
     size_t len;
     unsigned char *p = br_ssl_engine_sendrec_buf(eng, &len);
@@ -163,7 +211,7 @@ static void fill_plain(stream *s) {
 
 /* Plaintext that is there. */
 static void tls_take_app(stream *s) {
-  br_ssl_engine_context *eng = &s->tls->sc.eng;
+  br_ssl_engine_context *eng = s->tls->eng;
   size_t len;
   unsigned char *p;
   while ((p = br_ssl_engine_recvapp_buf(eng, &len)) != NULL) {
@@ -177,20 +225,20 @@ static void tls_take_app(stream *s) {
 }
 
 static void tls_check(stream *s) {
-  br_ssl_engine_context *eng = &s->tls->sc.eng;
+  br_ssl_engine_context *eng = s->tls->eng;
   if (br_ssl_engine_current_state(eng) != BR_SSL_CLOSED) return;
   int why = br_ssl_engine_last_error(eng);
   tls_collect(s); /* the alert that says so */
   s->got_end = true;
   if (why != BR_ERR_OK && s->error == 0) {
-    log_line(LOG_DEBUG, "TLS with a sandbox ended: BearSSL error %d", why);
+    log_line(LOG_DEBUG, "TLS ended: BearSSL error %d", why);
     /* In the clear of what came before it nothing is wrong; what follows will not come. */
     fail(s, EPROTO);
   }
 }
 
 static void fill_tls(stream *s) {
-  br_ssl_engine_context *eng = &s->tls->sc.eng;
+  br_ssl_engine_context *eng = s->tls->eng;
   for (int turns = 0; turns < 16 && s->error == 0; turns++) {
     tls_take_app(s);
     tls_collect(s);
@@ -375,13 +423,13 @@ size_t stream_room(const stream *s) {
   if (s->tls == NULL) return left;
   left = left > s->tls->held ? left - s->tls->held : 0;
   /* Before the handshake is over nothing can be sent; afterwards each record costs a little. */
-  if ((br_ssl_engine_current_state(&s->tls->sc.eng) & BR_SSL_SENDAPP) == 0) return 0;
+  if ((br_ssl_engine_current_state(s->tls->eng) & BR_SSL_SENDAPP) == 0) return 0;
   size_t extra = (left / RECORD_MAX + 2) * RECORD_EXTRA;
   return left > extra ? left - extra : 0;
 }
 
 static void put_tls(stream *s, const char *data, size_t len) {
-  br_ssl_engine_context *eng = &s->tls->sc.eng;
+  br_ssl_engine_context *eng = s->tls->eng;
   while (len > 0) {
     size_t room;
     unsigned char *p = br_ssl_engine_sendapp_buf(eng, &room);
@@ -418,7 +466,7 @@ void stream_put(stream *s, const void *data, size_t len) {
 }
 
 static void seal_record(stream *s) {
-  br_ssl_engine_flush(&s->tls->sc.eng, 0);
+  br_ssl_engine_flush(s->tls->eng, 0);
   s->tls->held = 0;
 }
 
@@ -436,7 +484,7 @@ void stream_end(stream *s) {
   if (s->ending) return;
   if (s->tls != NULL && s->error == 0) {
     seal_record(s);
-    br_ssl_engine_close(&s->tls->sc.eng);
+    br_ssl_engine_close(s->tls->eng);
   }
   s->ending = true;
   send_out(s);

@@ -29,6 +29,12 @@ void stream_free(stream *s, bool reset);
 /* From now on all that comes, what was read already included, is TLS with a certificate for `name`. */
 bool stream_start_tls(stream *s, const char *name);
 
+/* The same as a client of a server `name`, whose certificate must be for that name and signed by one of
+ * roots(). There is room for the first byte when the handshake is over. */
+bool stream_connect_tls(stream *s, const char *name);
+/* After an error: what became of TLS, in words. */
+const char *stream_tls_trouble(const stream *s);
+
 bool stream_is_up(const stream *s);
 /* 0, or why the connection is of no use any more: an errno value. */
 int stream_error(const stream *s);

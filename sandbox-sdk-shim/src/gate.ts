@@ -9,6 +9,7 @@ import type { Env } from "../../worker/src/env.js";
 import type { EgressAnswer, EgressQuestion, Result, SessionRpc } from "../../worker/src/session/api.js";
 import { modelEgress, modelHost } from "./model-egress.js";
 import type { Sandbox } from "./sandbox.js";
+import { AddressRefused, type WayOut, wayOut } from "./way-out.js";
 
 /** bytes: JSON bodies up to so many are searched for placeholders, where a rule says so. */
 const BODY_SEARCHED_MAX = 65_536;
@@ -69,27 +70,57 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
     return model.refuse(403, "permission_error", payer.reason);
   const begun = Date.now();
   const up = counter();
+  let address: string | null = null;
   const ended = async (status: number, down: number): Promise<void> => {
-    await session.egressEnded(answer.id, status, up.bytes, down, Date.now() - begun);
+    await session.egressEnded(answer.id, status, up.bytes, down, Date.now() - begun, address);
   };
   try {
-    const sent = await outgoing(request, answer, up);
-    const response = model !== null ? await modelEgress(sent, env) : await fetch(sent);
+    let response: Response;
+    if (model !== null) {
+      response = await modelEgress(await outgoing(request, answer, up), env);
+    } else {
+      const out = wayOut(request, env);
+      const judged = await judgedAddress(out, session, answer, question);
+      if (typeof judged === "object" && judged !== null) return judged;
+      ({ response, address } = await out.send(await outgoing(request, answer, up), judged));
+    }
     const usage = payer !== null && payer.run !== null && response.ok ? usageOf(session, payer.run, response) : null;
     return await passed(response, ended, usage);
   } catch (error) {
-    console.error("egress:", question.host, error);
+    if (error instanceof AddressRefused) {
+      const refused = await session.egressAddress(answer.id, [error.address]);
+      if (!refused.ok || refused.value.address === null)
+        return denied(refused.ok ? refused.value.rule : "session", refused.ok ? refused.value.reason : refused.detail);
+    }
+    const why = error instanceof Error ? error.message : String(error);
+    console.error(`egress: ${question.host}: ${why}`);
     await ended(502, 0);
     return Response.json(
       {
         type: "urn:caisson:problem:egress_failed",
         title: "The host does not answer",
         status: 502,
-        detail: `${question.host} does not answer.`,
+        detail: `${question.host} does not answer: ${why}`,
       },
       { status: 502, headers: { "content-type": "application/problem+json" } },
     );
   }
+}
+
+/** The address to connect to, null to leave it to the way out, or the denial. */
+async function judgedAddress(
+  out: WayOut,
+  session: SessionRpc,
+  answer: EgressAnswer,
+  { host }: EgressQuestion,
+): Promise<string | null | Response> {
+  if (!answer.byAddress) return null;
+  const addresses = answer.address === null ? await out.addresses(host) : [answer.address];
+  if (addresses === null) return null;
+  if (addresses.length === 0) throw new Error("no such name");
+  const judged = await session.egressAddress(answer.id, addresses);
+  if (!judged.ok) return denied("session", judged.detail);
+  return judged.value.address ?? denied(judged.value.rule, judged.value.reason);
 }
 
 function denied(rule: string, reason: string): Response {

@@ -7,6 +7,7 @@
  */
 
 import { EGRESS_PATH, EGRESS_URL_HEADER, egressToken } from "./egress.js";
+import { OUT_HEADER } from "./way-out.js";
 
 export interface LocalContainerConfig {
   /** Base URL of the engine. */
@@ -221,7 +222,8 @@ export class LocalContainer {
     if (fetcher === null) return new Response(`no outbound handler for ${url.hostname}\n`, { status: 403 });
     const headers = new Headers();
     for (const [name, value] of request.headers) {
-      if (!name.startsWith("x-caisson-")) headers.append(name, value);
+      // The engine takes ours out of what the sandbox sent; the way out is its own word.
+      if (!name.startsWith("x-caisson-") || name === OUT_HEADER) headers.append(name, value);
     }
     headers.delete("host");
     return await fetcher.fetch(

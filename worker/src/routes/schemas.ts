@@ -207,6 +207,7 @@ export const EgressEntrySchema = z
     id: z.number(),
     time: timestamp,
     host: z.string(),
+    address: z.string().nullable().openapi({ description: "Connected to; null where the platform does not tell" }),
     port: z.number(),
     method: z.string(),
     path: z.string().openapi({ description: "Without its query" }),

@@ -157,6 +157,18 @@ export interface EgressAnswer {
   readonly replace: readonly (readonly [placeholder: string, secret: string])[];
   /** Replace them in small JSON bodies too. */
   readonly body: boolean;
+  /** The policy speaks of addresses: ask `egressAddress` before connecting. */
+  readonly byAddress: boolean;
+  /** The host, where it is an address itself, in its usual form. */
+  readonly address: string | null;
+}
+
+/** What the policy says of a host's addresses. */
+export interface AddressVerdict {
+  /** The one to connect to; null: none is allowed, and `rule` and `reason` say why. */
+  readonly address: string | null;
+  readonly rule: string;
+  readonly reason: string;
 }
 
 /** One line of the egress log. What is null is not known yet, or never: the request was denied. */
@@ -164,6 +176,8 @@ export interface EgressEntry {
   id: number;
   time: string;
   host: string;
+  /** Connected to; null where that is not known: in production. */
+  address: string | null;
   port: number;
   method: string;
   path: string;
@@ -261,7 +275,10 @@ export interface SessionRpc {
     bytesUp: number,
     bytesDown: number,
     durationMs: number,
+    address: string | null,
   ): Promise<Result<true>>;
+  /** May an allowed request go to one of these addresses of its host? If not, its entry becomes a denial. */
+  egressAddress(id: number, addresses: readonly string[]): Promise<Result<AddressVerdict>>;
   egressLog(after: number, limit: number): Promise<Result<EgressEntry[]>>;
   /** Records a link. 409 `too_many_shares`. */
   addShare(shareId: string, expiresMs: number): Promise<Result<ShareView>>;

@@ -6,7 +6,7 @@ import { CoreError } from "../core/core.js";
 import type { Guard, Injection, PolicyReport } from "../core/guard.js";
 import type { Env } from "../env.js";
 import type { CreateSessionBody } from "../routes/schemas.js";
-import type { EgressAnswer, EgressEntry, EgressQuestion, Failure, Result } from "./api.js";
+import type { AddressVerdict, EgressAnswer, EgressEntry, EgressQuestion, Failure, Result } from "./api.js";
 import { fail } from "./failures.js";
 import type { Store } from "./store.js";
 
@@ -14,6 +14,8 @@ import type { Store } from "./store.js";
 const DEFAULT_POLICY = '{"preset":"model-only"}';
 /** items: rows of the egress log; the oldest go. */
 const LOG_MAX = 10_000;
+/** A rule that may be an address or a block of them; a name that looks like one costs no more than a look-up. */
+const ADDRESS_PATTERN = /^\[?[0-9a-f:.]+(\/|\]|$)|^[0-9.]+:\d+$/i;
 /** UTF-16 units of a path kept in the log. */
 const PATH_KEPT = 512;
 
@@ -22,6 +24,7 @@ interface Row {
   id: number;
   time_ms: number;
   host: string;
+  address: string | null;
   port: number;
   method: string;
   path: string;
@@ -39,6 +42,8 @@ export class Gate {
   readonly #store: Store;
   readonly #newGuard: () => Guard;
   #guard: Guard | null = null;
+  /** Whether the policy speaks of addresses; null: not known yet. */
+  #byAddress: boolean | null = null;
 
   constructor(sql: SqlStorage, env: Env, store: Store, newGuard: () => Guard) {
     this.#sql = sql;
@@ -82,7 +87,7 @@ export class Gate {
     this.#sql.exec(`
       CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, placeholder TEXT NOT NULL, sealed BLOB NOT NULL) STRICT, WITHOUT ROWID;
       CREATE TABLE IF NOT EXISTS egress (id INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, host TEXT NOT NULL, port INTEGER NOT NULL, method TEXT NOT NULL,
-        path TEXT NOT NULL, verdict TEXT NOT NULL, rule TEXT NOT NULL, status INTEGER, bytes_up INTEGER, bytes_down INTEGER, duration_ms INTEGER) STRICT;
+        path TEXT NOT NULL, verdict TEXT NOT NULL, rule TEXT NOT NULL, status INTEGER, bytes_up INTEGER, bytes_down INTEGER, duration_ms INTEGER, address TEXT) STRICT;
     `);
   }
 
@@ -95,6 +100,7 @@ export class Gate {
     this.#tables();
     this.#store.set("policy", text);
     this.#guard = guard;
+    this.#byAddress = null;
     return compiled;
   }
 
@@ -128,7 +134,34 @@ export class Gate {
     );
     const id = [...this.#sql.exec<{ id: number }>("SELECT last_insert_rowid() AS id")][0]?.id ?? 0;
     this.#sql.exec("DELETE FROM egress WHERE id <= ?", id - LOG_MAX);
-    return { id, allow, rule, reason, ...(allow ? this.#credentials(guard, found.inject) : NO_CREDENTIALS) };
+    const address = literal(question.host);
+    const byAddress = address !== null || this.#speaksOfAddresses(guard);
+    const credentials = allow ? this.#credentials(guard, found.inject) : NO_CREDENTIALS;
+    return { id, allow, rule, reason, byAddress, address, ...credentials };
+  }
+
+  #speaksOfAddresses(guard: Guard): boolean {
+    if (this.#byAddress === null) {
+      const { network } = JSON.parse(guard.policy()) as {
+        network: { private_ranges: string; allow?: string[]; deny?: string[] };
+      };
+      const patterns = [...(network.allow ?? []), ...(network.deny ?? [])];
+      this.#byAddress = network.private_ranges === "allow" || patterns.some((text) => ADDRESS_PATTERN.test(text));
+    }
+    return this.#byAddress;
+  }
+
+  /** The first of a host's addresses that may be connected to. */
+  judge(id: number, addresses: readonly string[]): AddressVerdict {
+    const entry = this.log(id - 1, 1)[0];
+    if (entry?.id !== id) return { address: null, rule: "network", reason: "The request is not known any more." };
+    const guard = this.#current();
+    const found = addresses.map((address) => ({ address, ...guard.net(entry.host, entry.port, address) }));
+    const good = found.find(({ verdict }) => verdict === "allow");
+    if (good !== undefined) return { address: good.address, rule: good.rule, reason: good.reason };
+    const bad = found[0] ?? { address: null, rule: "network", reason: `${entry.host} has no address.` };
+    this.#sql.exec("UPDATE egress SET verdict = 'deny', rule = ?, address = ? WHERE id = ?", bad.rule, bad.address, id);
+    return { address: null, rule: bad.rule, reason: bad.reason };
   }
 
   #allowsWebSockets(guard: Guard): boolean {
@@ -160,14 +193,22 @@ export class Gate {
   }
 
   /** What became of an allowed request. */
-  ended(id: number, status: number, bytesUp: number, bytesDown: number, durationMs: number): EgressEntry | null {
+  ended(
+    id: number,
+    status: number,
+    bytesUp: number,
+    bytesDown: number,
+    durationMs: number,
+    address: string | null,
+  ): EgressEntry | null {
     this.#tables();
     this.#sql.exec(
-      "UPDATE egress SET status = ?, bytes_up = ?, bytes_down = ?, duration_ms = ? WHERE id = ?",
+      "UPDATE egress SET status = ?, bytes_up = ?, bytes_down = ?, duration_ms = ?, address = ? WHERE id = ?",
       status,
       bytesUp,
       bytesDown,
       durationMs,
+      address,
       id,
     );
     return this.log(id - 1, 1)[0] ?? null;
@@ -232,6 +273,12 @@ export class Gate {
     guard.setSealKeys(keys);
     return null;
   }
+}
+
+/** An address as it stands in a URL, without brackets; null for a name. */
+function literal(host: string): string | null {
+  if (host.startsWith("[")) return host.slice(1, -1);
+  return /^\d+\.\d+\.\d+\.\d+$/.test(host) ? host : null;
 }
 
 const NO_CREDENTIALS = { headers: [], replace: [], body: false } as const satisfies Pick<

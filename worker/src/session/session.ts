@@ -17,6 +17,7 @@ import { readOptions } from "../transport/log.js";
 import { serveSSE } from "../transport/sse.js";
 import { acceptSocket } from "../transport/ws.js";
 import type {
+  AddressVerdict,
   ArtifactView,
   EgressAnswer,
   EgressEntry,
@@ -262,14 +263,28 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     bytesUp: number,
     bytesDown: number,
     durationMs: number,
+    address: string | null,
   ): Promise<Result<true>> {
     return this.#try(() => {
-      const entry = this.#gate.ended(id, status, bytesUp, bytesDown, durationMs);
+      const entry = this.#gate.ended(id, status, bytesUp, bytesDown, durationMs, address);
       if (entry !== null && this.#store.text("state") !== "ended") {
         const { id: _, time: __, verdict: ___, ...fields } = entry;
         this.#machine.note(this.#activeRun(), T.EGRESS_ALLOWED, fields);
       }
       return { ok: true, value: true };
+    });
+  }
+
+  async egressAddress(id: number, addresses: readonly string[]): Promise<Result<AddressVerdict>> {
+    return this.#try(() => {
+      const judged = this.#gate.judge(id, addresses);
+      const entry = this.#gate.log(id - 1, 1)[0];
+      if (judged.address === null && entry !== undefined) {
+        const { host, port, method, path, address } = entry;
+        const { rule, reason } = judged;
+        this.#machine.note(this.#activeRun(), T.EGRESS_DENIED, { host, port, method, path, address, rule, reason });
+      }
+      return { ok: true, value: judged };
     });
   }
 

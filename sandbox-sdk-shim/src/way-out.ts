@@ -1,0 +1,84 @@
+/**
+ * How an allowed request gets to its host. In production by `fetch`: Workers reach the public internet only. Locally a
+ * `fetch` of the Workers runtime would look the name up by itself and connect to whatever address it then has, this
+ * machine's and its network's included; so the request goes through the engine, which looks the name up once and connects
+ * to exactly the address that was checked (engine/out.c).
+ */
+import type { Env } from "../../worker/src/env.js";
+
+/** `<port> <token>` of the engine's door for this sandbox; the engine puts it on every request that it hands over. */
+export const OUT_HEADER = "x-caisson-out";
+const TOKEN = "x-caisson-out-token";
+const URL_HEADER = "x-caisson-out-url";
+const RESOLVE = "x-caisson-out-resolve";
+const ADDRESS = "x-caisson-out-address";
+const ADDRESSES = "x-caisson-out-addresses";
+const ERROR = "x-caisson-out-error";
+
+/** No address of the host may be connected to; `address` is one of them. */
+export class AddressRefused extends Error {
+  readonly address: string;
+
+  constructor(address: string) {
+    super(`the host's address ${address} is not on the internet`);
+    this.address = address;
+  }
+}
+
+export interface WayOut {
+  /** Every address of a name; null where that is not for us to know. */
+  addresses(host: string): Promise<readonly string[] | null>;
+  /** `judged`: connect to that address and no other. Throws AddressRefused, and an Error in words for a host that does not answer. */
+  send(request: Request, judged: string | null): Promise<{ response: Response; address: string | null }>;
+}
+
+/** `request`: as it came from the sandbox. */
+export function wayOut(request: Request, env: Env): WayOut {
+  if (env.CAISSON_ENGINE_URL === undefined || env.CAISSON_ENGINE_URL === "") return platform;
+  const [port = "", token = ""] = (request.headers.get(OUT_HEADER) ?? "").split(" ");
+  if (!/^\d{1,5}$/.test(port) || token === "") throw new Error("the engine gave no way out: rebuild it (make build)");
+  return new Door(`http://127.0.0.1:${port}`, token);
+}
+
+const platform: WayOut = {
+  addresses: async () => null,
+  send: async (request) => ({ response: await fetch(request), address: null }),
+};
+
+class Door implements WayOut {
+  readonly #url: string;
+  readonly #token: string;
+
+  constructor(url: string, token: string) {
+    this.#url = url;
+    this.#token = token;
+  }
+
+  async addresses(host: string): Promise<readonly string[]> {
+    const headers = { [TOKEN]: this.#token, [URL_HEADER]: `http://${host}/`, [RESOLVE]: "1" };
+    const response = await fetch(this.#url, { headers });
+    const list = response.headers.get(ADDRESSES);
+    if (response.status !== 200 || list === null) throw new Error(`the engine does not look up ${host}`);
+    return list === "" ? [] : list.split(",");
+  }
+
+  async send(request: Request, judged: string | null): Promise<{ response: Response; address: string | null }> {
+    const headers = new Headers(request.headers);
+    headers.set(TOKEN, this.#token);
+    headers.set(URL_HEADER, request.url.replace(/#.*$/s, ""));
+    if (judged !== null) headers.set(ADDRESS, judged);
+    const sent = { method: request.method, headers, body: request.body, redirect: "manual", signal: request.signal };
+    const answered = await fetch(this.#url, sent as RequestInit);
+    const address = answered.headers.get(ADDRESS);
+    const error = answered.headers.get(ERROR);
+    if (error === "ADDRESS_NOT_ALLOWED") throw new AddressRefused(address ?? "");
+    if (error !== null) {
+      const { error: why } = (await answered.json()) as { error: { message: string } };
+      throw new Error(why.message);
+    }
+    const kept = new Headers(answered.headers);
+    kept.delete(ADDRESS);
+    const { status, statusText, webSocket } = answered;
+    return { response: new Response(answered.body, { status, statusText, headers: kept, webSocket }), address };
+  }
+}
