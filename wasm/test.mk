@@ -47,7 +47,7 @@ fuzz-smoke: $(CORE_FUZZ:%=$(BUILD)/fuzz/fuzz_%)
 # --- all of it ------------------------------------------------------------------------------------------------------
 
 CORE_UNIT_BIN := $(foreach c,$(CORE_SETS),$(CORE_UNIT:%=$(BUILD)/$(c)/%_test))
-CORE_TAP := $(foreach c,$(CORE_SETS),$(foreach t,$(CORE_UNIT),$(c)-$(t))) table outcomes golden transcripts policy identity diff smoke abi symbols abi-check
+CORE_TAP := $(foreach c,$(CORE_SETS),$(foreach t,$(CORE_UNIT),$(c)-$(t))) table outcomes golden rows long-lines transcripts policy identity diff smoke abi symbols abi-check
 
 # What the tests run besides the unit tests.
 CORE_TEST_PROGRAMS := $(BUILD)/gen_abi_ts \
@@ -69,6 +69,8 @@ test-core: core $(CORE_UNIT_BIN) $(CORE_TEST_PROGRAMS)
 	@echo 1..1 >>$(CORE_TEST_DIR)/table.tap
 	@$(CORE_NODE) tests/golden/outcomes.mjs $(BUILD)/san-clang/caisson-events >$(CORE_TEST_DIR)/outcomes.tap 2>&1 || true
 	@$(CORE_NODE) tests/golden/golden.mjs $(BUILD)/san-gcc/caisson-events $(BUILD)/core.wasm $(BUILD)/san-gcc/replay >$(CORE_TEST_DIR)/golden.tap 2>&1 || true
+	@$(CORE_NODE) tests/golden/rows.mjs >$(CORE_TEST_DIR)/rows.tap 2>&1 || true
+	@$(CORE_NODE) tests/golden/long-lines.mjs $(BUILD)/caisson-events $(BUILD)/core.wasm >$(CORE_TEST_DIR)/long-lines.tap 2>&1 || true
 	@$(CORE_NODE) tests/golden/transcripts.mjs $(BUILD)/san-gcc/caisson-events $(BUILD)/core.wasm >$(CORE_TEST_DIR)/transcripts.tap 2>&1 || true
 	@$(CORE_NODE) tests/golden/policy.mjs $(BUILD)/san-gcc/caisson-policy >$(CORE_TEST_DIR)/policy.tap 2>&1 || true
 	@$(CORE_NODE) tests/golden/identity.mjs $(BUILD)/san-gcc/caisson-token $(BUILD)/san-gcc/caisson-audit >$(CORE_TEST_DIR)/identity.tap 2>&1 || true

@@ -2,10 +2,10 @@
  * Replays the goldens (tests/golden, its directories but transcripts included) at chunk sizes 1..64 and whole, natively and through
  * core.wasm. usage: golden.mjs [caisson-events] [core.wasm] [replay] [--update]
  *
- * A golden names `agent:` and `exit:`, its input is a ```jsonl block (`\xNN` stands for that byte) or a line
- * `fixture: PATH`, then perhaps a ```stderr block or a line `stderr: PATH`; its expectation is an ```events block:
+ * A golden names `agent:` and `exit:`, its input is a ```jsonl block (`\xNN` stands for that byte, `\*N(TEXT)` for
+ * N times TEXT) or a line `fixture: PATH`, then perhaps a ```stderr block or a line `stderr: PATH`; its expectation is an ```events block:
  * one line per event, `@offset+length:flags json`. Plain text is passed on as it comes, so for `text: joined`
- * neighbouring pieces of one stream are joined first.
+ * neighbouring pieces of one stream are joined first; a character that comes 200 times or more in a row is written as in the input.
  * `--update` writes what the native tool prints into the events blocks; read the diff before you commit it.
  */
 import { execFileSync } from "node:child_process";
@@ -28,7 +28,8 @@ function ok(cond, name, detail = "") {
   if (!cond && detail) console.log(detail.replace(/^/gm, "  # "));
 }
 
-function unescape(text) {
+function unescape(coded) {
+  const text = coded.replace(/\\\*(\d+)\(([^)]*)\)/g, (_, n, what) => what.repeat(Number(n)));
   const parts = text.split(/\\x([0-9a-f]{2})/);
   return Buffer.concat(parts.map((part, i) => (i % 2 === 0 ? Buffer.from(part) : Buffer.from(part, "hex"))));
 }
@@ -100,6 +101,11 @@ function inWasm(golden, chunk) {
   return lines.join("");
 }
 
+/** Writes a character that comes 200 times or more in a row as `\*N(c)`. */
+function runs(out) {
+  return out.replace(/([^\\()])\1{199,}/g, (run, c) => `\\*${run.length}(${c})`);
+}
+
 /** Joins neighbouring texts; numbers and offsets, which depend on the pieces, are left out. */
 function join(out) {
   const joined = [];
@@ -117,7 +123,7 @@ for (const name of names.sort()) {
   const golden = parse(`tests/golden/${name}`);
   writeFileSync(golden.errors, golden.stderr);
   writeFileSync(golden.output, golden.input);
-  const shape = (out) => (golden.joined ? join(out) : out);
+  const shape = (out) => runs(golden.joined ? join(out) : out);
   if (update) {
     const block = `\`\`\`events\n${shape(native(golden, 65536))}\`\`\``;
     writeFileSync(golden.file, golden.text.replace(/^```events\n[\s\S]*?^```$/m, () => block));
