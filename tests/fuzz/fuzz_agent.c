@@ -1,5 +1,6 @@
 /* fuzz_agent.c - bytes as an agent's output. The first byte chooses the stream (bit 1), the agent (bit 0 the
- * shell, else bits 2 and 3) and how the bytes are split (the rest). Oracles: the split does not matter, every
+ * shell, else bits 2 and 3) and how the bytes are split (the rest). Oracles: the split does not matter, nor
+ * that the instance is thrown away and a new one, loaded from its snapshot, fed again from the cursor; every
  * event is one line of valid JSON, numbers have no gap, feeds progress. */
 #include "drive.h"
 
@@ -30,6 +31,31 @@ static void run(drive *d, const char *agent, uint32_t stream, const uint8_t *dat
   check_events(d);
 }
 
+/* As run(), with a new instance after each of the first feeds. */
+static void run_reloading(drive *d, const char *agent, uint32_t stream, const uint8_t *data, size_t size,
+                          uint32_t chunk) {
+  static uint8_t image[CSN_SNAPSHOT_MAX], copy[CSN_SNAPSHOT_MAX];
+  size_t at = 0;
+  drive_run(d, agent);
+  drive_clear(d);
+  for (int loads = 0; at < size && loads < 6; loads++) {
+    uint32_t n = size - at < chunk ? (uint32_t)(size - at) : chunk;
+    if (!drive_feed(d, stream, 1, data + at, n, n)) __builtin_trap();
+    int32_t len = csn_session_save(&d->s, image, sizeof image);
+    if (len <= 0 || csn_session_load(&d->s, csn_span_of(image, (uint32_t)len)) != CSN_ERR_OK)
+      __builtin_trap();
+    if (csn_session_save(&d->s, copy, sizeof copy) != len || memcmp(image, copy, (size_t)len) != 0)
+      __builtin_trap();
+    if (d->cursor[stream] < at || d->cursor[stream] > at + n) __builtin_trap();
+    /* A line longer than the piece begins again with a longer piece. */
+    if (d->cursor[stream] == at) chunk *= 4;
+    at = d->cursor[stream];
+  }
+  if (!drive_feed(d, stream, 1, data + at, size - at, chunk)) __builtin_trap();
+  drive_end(d, 1, EXITED_0);
+  check_events(d);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size < 1) return 0;
   uint8_t how = data[0];
@@ -38,6 +64,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   uint32_t stream = how & 2 ? CSN_STREAM_STDERR : CSN_STREAM_STDOUT;
   run(&a, agent, stream, data + 1, size - 1, CSN_FEED_MAX);
   run(&b, agent, stream, data + 1, size - 1, 1u + (how >> 4) * 5u);
+  if (!(how & 1) && (a.log_len != b.log_len || memcmp(a.log, b.log, a.log_len) != 0)) __builtin_trap();
+  run_reloading(&b, agent, stream, data + 1, size - 1, 16u + (how >> 4) * 64u);
   if (!(how & 1) && (a.log_len != b.log_len || memcmp(a.log, b.log, a.log_len) != 0)) __builtin_trap();
   return 0;
 }

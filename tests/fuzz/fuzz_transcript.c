@@ -1,7 +1,7 @@
-/* fuzz_view.c - lines of bytes as the events of a run. The first byte chooses the form and what is answered
- * when the view asks for an event: the right one, another one, or nothing. Oracles: the fold ends, asks for
- * each event at most once for each of its parts, JSON is valid, Markdown has no control characters and is
- * UTF-8 where the events are. */
+/* fuzz_transcript.c - lines of bytes as the events of a run. The first byte chooses the form and what is
+ * answered when the view asks for an event: the right one, another one, or nothing. Oracles: the fold ends,
+ * asks for each event at most once for each of its parts, JSON is valid, Markdown has no control characters
+ * and is UTF-8 where the events are. */
 #include "csn/transcript.h"
 
 #include <stdlib.h>

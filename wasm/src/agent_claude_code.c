@@ -73,6 +73,11 @@
   X(DELTA_OUT, DELTA_ANY, KEY, "outputTokens", 1, 0, 32)                                                     \
   X(DELTA_READ, DELTA_ANY, KEY, "cacheReadInputTokens", 1, 0, 32)                                            \
   X(DELTA_WRITE, DELTA_ANY, KEY, "cacheCreationInputTokens", 1, 0, 32)                                       \
+  X(DELTA_COST, DELTA_ANY, KEY, "costUSD", 1, 0, 64)                                                         \
+  X(DENIALS, ROOT, KEY, "permission_denials", 0, 0, 0)                                                       \
+  X(DENIAL, DENIALS, ANY_INDEX, "", 1, 0, 8)                                                                 \
+  X(DENIAL_TOOL, DENIAL, KEY, "tool_name", 1, 0, 256)                                                        \
+  X(DENIAL_ID, DENIAL, KEY, "tool_use_id", 1, 0, 128)                                                        \
   X(EVENT, ROOT, KEY, "event", 0, 0, 0)                                                                      \
   X(EVENT_TYPE, EVENT, KEY, "type", 1, 0, 64)                                                                \
   X(EVENT_DELTA, EVENT, KEY, "delta", 0, 0, 0)                                                               \
@@ -222,6 +227,21 @@ static void on_permission_denied(csn_view *v) {
   csn_put_text(v, "tool_use_id", N_TOOL_USE_ID, 0);
   csn_put_long_text(v, "message", "message_len", csn_view_get(v, N_MESSAGE, 0));
   csn_event_close(v->e, at);
+  v->run->denied = 1;
+}
+
+/* A result names all that was refused. Only where no line has told of one before (the output format json, an
+ * answer of the host) it is new. */
+static void on_denials(csn_view *v) {
+  uint32_t count = csn_json_index_end(v->j, N_DENIAL, N_DENIAL);
+  for (uint32_t i = 0; i < count && !v->run->denied; i++) {
+    uint32_t at = csn_event_open(v->e, CSN_T_AGENT_PERMISSION_DENIED);
+    csn_put_text(v, "tool", N_DENIAL_TOOL, i);
+    csn_put_text(v, "tool_use_id", N_DENIAL_ID, i);
+    csn_put_field_text(v->e->fx, "message", csn_span_of(NULL, 0));
+    csn_event_close(v->e, at);
+  }
+  v->run->denied = 0;
 }
 
 static void on_retry(csn_view *v) {
@@ -463,16 +483,25 @@ static csn_usage sum_of_models(const csn_view *v, uint32_t in, uint32_t out, uin
                      .cache_write_tokens = sum_of(v, write)};
 }
 
+/* Sum of money, 0 when there is none to read. */
+static uint64_t cost_of(const csn_view *v, uint32_t node) {
+  uint64_t sum = 0, nano;
+  for (uint32_t i = 0; i < v->j->item_count; i++) {
+    const csn_json_item *item = &v->j->items[i];
+    if (item->field == node && item->kind == CSN_JK_NUMBER && !item->cut &&
+        csn_json_nano(csn_json_text(v->j, item), &nano))
+      sum = csn_add_sat(sum, nano);
+  }
+  return sum;
+}
+
 /* Usage of this result alone. Cost and modelUsage are cumulative over a conversation, also across --resume
- * and
- * --fork-session; model_usage_since_last_result and usage are not, but the latter leaves out subagents. */
+ * and --fork-session; model_usage_since_last_result and usage are not, but the latter leaves out subagents.
+ * Of a conversation whose total is not known, the cost is that since the last result as well. */
 static csn_usage usage_of(csn_view *v) {
   static const csn_usage none;
   csn_usage total = sum_of_models(v, N_TOTAL_IN, N_TOTAL_OUT, N_TOTAL_READ, N_TOTAL_WRITE);
-  const csn_json_item *cost = csn_view_get(v, N_COST, 0);
-  if (cost->kind == CSN_JK_NUMBER && !cost->cut) {
-    if (!csn_json_nano(csn_json_text(v->j, cost), &total.cost_nano)) total.cost_nano = 0;
-  }
+  total.cost_nano = cost_of(v, N_COST);
   csn_conversation *entry = csn_run_entry(v);
   csn_usage on_top = csn_usage_since(&total, entry != NULL ? &entry->total : &none), delta;
   if (csn_view_get(v, N_DELTA, 0)->kind == CSN_JK_OBJECT)
@@ -481,7 +510,9 @@ static csn_usage usage_of(csn_view *v) {
     delta = on_top;
   else
     delta = sum_of_models(v, N_USAGE_IN, N_USAGE_OUT, N_USAGE_READ, N_USAGE_WRITE);
-  delta.cost_nano = on_top.cost_nano;
+  uint64_t since_last = cost_of(v, N_DELTA_COST);
+  bool known = entry != NULL && entry->total.cost_nano > 0;
+  delta.cost_nano = known || since_last == 0 ? on_top.cost_nano : since_last;
   uint64_t turns = csn_view_count(v, N_NUM_TURNS);
   delta.turns = turns <= UINT32_MAX ? (uint32_t)turns : 0;
   if (entry != NULL) entry->total = total;
@@ -509,6 +540,7 @@ static void on_result(csn_view *v) {
     else
       csn_run_id(run, csn_view_id(v, N_SESSION_ID));
   }
+  on_denials(v);
   csn_usage delta = usage_of(v);
   csn_run_usage(v, &delta);
   csn_run_result(run, is_error, reason_of(v, is_error));
