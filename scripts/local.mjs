@@ -3,7 +3,7 @@
  * `make demo`, `make dev`, the end-to-end tests and the benchmarks.
  */
 import { spawn, spawnSync } from "node:child_process";
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
 import { existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join, resolve } from "node:path";
@@ -21,12 +21,15 @@ function need(path, make) {
   return path;
 }
 
+/** A port of 127.0.0.1 that nobody listens on. */
 export async function freePort() {
-  const server = createServer();
-  await new Promise((done, fail) => server.once("error", fail).listen(0, "127.0.0.1", done));
-  const { port } = server.address();
-  await new Promise((done) => server.close(done));
-  return port;
+  // Below the kernel's own range: wrangler listens on it seconds later, and any connection or listener of this machine
+  // could have been given it meanwhile.
+  for (let tries = 0; tries < 100; tries += 1) {
+    const port = randomInt(20_000, 32_000);
+    if (await portIsFree(port)) return port;
+  }
+  throw new LocalError("no free port between 20000 and 32000");
 }
 
 function portIsFree(port) {

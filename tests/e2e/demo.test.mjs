@@ -1,22 +1,17 @@
 /** `make demo` itself, as a user types it: on a free port, to the end, with what it promises to print. */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { test } from "node:test";
 import { freePort, ROOT } from "../../scripts/local.mjs";
+import { rows, treeOf } from "./processes.mjs";
 
 test("the demo shows the whole line and leaves nothing running", async () => {
   const env = { ...process.env, PORT: String(await freePort()), NO_COLOR: "1" };
   delete env.ANTHROPIC_API_KEY;
   delete env.PROMPT;
-  const before = mine();
-  const run = spawnSync("node", [join(ROOT, "scripts/demo.mjs")], {
-    cwd: ROOT,
-    env,
-    encoding: "utf8",
-    timeout: 120_000,
-  });
-  assert.equal(run.status, 0, run.stdout + run.stderr);
+  const run = await demo(env);
+  assert.equal(run.status, 0, run.text);
   for (const part of [
     /Model: a scripted server on loopback \(ANTHROPIC_API_KEY is not set\)/,
     /agent\.tool_call +Bash node --test/,
@@ -28,13 +23,26 @@ test("the demo shows the whole line and leaves nothing running", async () => {
     /\d+ tokens in, \d+ out/,
     /\$0\.\d{4}/,
   ])
-    assert.match(run.stdout, part);
-  const left = mine().filter((line) => !before.includes(line));
+    assert.match(run.text, part);
+  assert.ok(
+    run.seen.some((r) => /caisson-guest/.test(r.args)),
+    "the sandbox was never seen",
+  );
+  const left = rows().filter((r) => run.seen.some((s) => s.pid === r.pid && s.args === r.args));
   assert.deepEqual(left, [], "processes are left running");
 });
 
-/** Engines, guests and Workers that are alive. */
-function mine() {
-  const list = spawnSync("ps", ["-eo", "args"], { encoding: "utf8" }).stdout.split("\n");
-  return list.filter((line) => /caisson-engine|caisson-guest|workerd serve/.test(line)).sort();
+/** Runs the demo; answers its status, what it printed, and every process that was below it. */
+async function demo(env) {
+  const child = spawn("node", [join(ROOT, "scripts/demo.mjs")], { cwd: ROOT, env, timeout: 120_000 });
+  let text = "";
+  child.stdout.on("data", (data) => (text += data));
+  child.stderr.on("data", (data) => (text += data));
+  const seen = new Map();
+  const look = setInterval(() => {
+    for (const r of treeOf(child.pid)) seen.set(`${r.pid} ${r.args}`, r);
+  }, 200);
+  const status = await new Promise((done) => child.on("close", done));
+  clearInterval(look);
+  return { status, text, seen: [...seen.values()] };
 }

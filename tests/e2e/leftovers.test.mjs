@@ -1,32 +1,16 @@
 /** `make dev` when a part of it is killed: the rest ends, and no sandbox stays. */
 import assert from "node:assert/strict";
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { freePort, ROOT } from "../../scripts/local.mjs";
 import { client } from "./lib.mjs";
+import { rows, treeOf } from "./processes.mjs";
 
 const sleep = (ms) => new Promise((r) => setTimeout(r, ms));
 /** A command that no other test run on this machine has. */
 const marker = (n) => `sleep ${n}.${process.pid}`;
-
-function rows() {
-  const out = spawnSync("ps", ["axo", "pid=,ppid=,stat=,args="], { encoding: "utf8" }).stdout;
-  return out
-    .split("\n")
-    .map((line) => line.match(/^\s*(\d+)\s+(\d+)\s+(\S+)\s+(.*)$/))
-    .filter((m) => m !== null && !m[3].startsWith("Z"))
-    .map(([, pid, ppid, , args]) => ({ pid: Number(pid), ppid: Number(ppid), args }));
-}
-
-/** Everything below `root`, itself included. */
-function treeOf(root) {
-  const all = rows();
-  const found = all.filter((r) => r.pid === root);
-  for (let i = 0; i < found.length; i += 1) found.push(...all.filter((r) => r.ppid === found[i].pid));
-  return found;
-}
 
 const cases = {
   "wrangler dev": (dev, tree) => tree.find((r) => r.ppid === dev.pid && r.args.includes("wrangler")).pid,
