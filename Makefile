@@ -5,7 +5,7 @@ BUILD := build
 PORT ?= 8787
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 export WRANGLER_SEND_METRICS := false
-export PORT PROMPT
+export PORT PROMPT NAME FROM REMOVE
 
 # `make V=1 …` shows every command.
 ifndef V
@@ -13,7 +13,7 @@ ifndef V
 endif
 .SECONDARY:
 
-.PHONY: help setup agents build demo dev test check coverage bench fmt clean worker-types test-all test-worker test-e2e lint
+.PHONY: template help setup agents build demo dev test check coverage bench fmt clean worker-types test-all test-worker test-e2e lint
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -38,6 +38,12 @@ dev: build ## the local server on :8787 until Ctrl-C
 test: build ## every test; the last line is "N passed, N failed"
 	@$(MAKE) --no-print-directory test-all
 
+template: ## a root for sandboxes: make template NAME=debian FROM=rootfs.tar (or a directory); REMOVE=name removes one
+	@if [ -n "$$REMOVE" ]; then scripts/template.py remove "$$REMOVE"; \
+	elif [ -n "$$NAME" ] && [ -n "$$FROM" ]; then scripts/template.py add "$$NAME" "$$FROM"; \
+	else echo "usage: make template NAME=<a-z 0-9 _ -> FROM=<directory or tarball of a root file system>" >&2; \
+	  echo "       make template REMOVE=<name>" >&2; echo "there are:" >&2; scripts/template.py list; exit 2; fi
+
 check: build lint abi-check ## lint, formatting, types, generated files; no network
 
 coverage: build ## lines of the core that its tests reach; fails below 95 %
@@ -47,8 +53,8 @@ bench: build ## measures, prints, and writes build/bench.json
 	@$(MAKE) --no-print-directory build/policy_bench
 	@node tests/bench/bench.mjs
 
-clean: ## removes what was built; keeps downloads (build/agents, build/deps, build/.setup)
-	@find $(BUILD) -mindepth 1 -maxdepth 1 ! -name agents ! -name deps ! -name .setup -exec rm -rf {} + 2>/dev/null || true
+clean: ## removes what was built; keeps downloads (build/agents, build/deps, build/.setup) and templates
+	@find $(BUILD) -mindepth 1 -maxdepth 1 ! -name agents ! -name deps ! -name .setup ! -name templates -exec rm -rf {} + 2>/dev/null || true
 	@rm -rf .wrangler
 
 include wasm/wasm.mk

@@ -126,6 +126,7 @@ export async function startEngine({ dir, stateDir = join(dir, "engine"), port = 
     need(join(BUILD, "caisson-guest"), "build"),
     ...more,
   ];
+  args.push("--templates", process.env.CAISSON_TEMPLATES || join(BUILD, "templates"));
   for (const [from, to] of binds()) args.push("--bind-ro", `${from}:${to}`);
   const child = spawnBound(need(join(BUILD, "caisson-engine"), "build"), args, {
     stdio: ["ignore", "pipe", openSync(logPath, "a")],

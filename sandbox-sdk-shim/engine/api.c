@@ -61,6 +61,14 @@ static void get_health(api_call *c) {
   api_json(c->req, 200, &b);
 }
 
+static void get_templates(api_call *c) {
+  csn_buf b = {0};
+  csn_buf_str(&b, "{\"templates\":");
+  templates_json(&b);
+  csn_buf_str(&b, "}");
+  api_json(c->req, 200, &b);
+}
+
 static void get_sandboxes(api_call *c) {
   csn_buf b = {0};
   csn_buf_str(&b, "{\"sandboxes\":[");
@@ -182,6 +190,7 @@ static const struct api_route {
 } api_routes[] = {
     {"/v1/health", EVHTTP_REQ_GET, false, false, get_health},
     {"/v1/sandboxes", EVHTTP_REQ_GET, false, false, get_sandboxes},
+    {"/v1/templates", EVHTTP_REQ_GET, false, false, get_templates},
     {"/v1/sandboxes/%", EVHTTP_REQ_PUT, false, true, put_sandbox},
     {"/v1/sandboxes/%", EVHTTP_REQ_GET, true, false, get_sandbox},
     {"/v1/sandboxes/%", EVHTTP_REQ_DELETE, false, false, delete_sandbox},

@@ -48,7 +48,12 @@ void describe(const sandbox *sb, bool usage, csn_buf *b) {
     csn_json_cstr(b, item->valuestring);
     comma = ",";
   }
-  csn_buf_str(b, "},\"limits\":");
+  csn_buf_str(b, "},\"template\":");
+  if (sb->template[0] == '\0')
+    csn_buf_str(b, "null");
+  else
+    csn_json_cstr(b, sb->template);
+  csn_buf_str(b, ",\"limits\":");
   limits_json(b, &sb->limits);
   csn_buf_fmt(b, ",\"limits_by\":{\"memory\":\"%s\",\"processes\":\"%s\",\"cpus\":\"%s\",\"disk\":\"%s\"}",
               cgroup_has(CG_MEMORY) ? cgroup_version() : "measured",

@@ -32,6 +32,7 @@
 #define ENGINE_HEAD_MAX    16384u         /* first request head of a port connection, bytes */
 #define ENGINE_HEAD_MS     10000          /* until that head must be complete */
 #define ENGINE_START_MS    20000          /* until the guest must say that it is ready */
+#define IDS_COUNT          8192u          /* host ids of one sandbox, where there are enough */
 #define ENGINE_DETAIL_MAX  4096u          /* kept of what a launcher says on stderr, bytes */
 #define ENGINE_TOKEN_CHARS 43             /* 32 random bytes, base64 */
 
@@ -47,10 +48,13 @@ typedef struct config {
   char *runner; /* caisson-run beside the guest, NULL if there is none */
   bind_ro binds[32];
   size_t bind_count;
-  bool root;      /* effective uid 0 */
-  uid_t uid_base; /* root: sandboxes run as uid_base + slot */
-  int seccomp_fd; /* compiled filter, -1 if none */
-  limits limits;  /* of a sandbox whose start names none */
+  bool root;           /* effective uid 0 */
+  uid_t uid_base;      /* root: sandboxes run as uid_base + slot */
+  int seccomp_fd;      /* compiled filter */
+  int seccomp_root_fd; /* the same for a root that has one id only */
+  char *templates;     /* directory of templates, NULL for none */
+  bool many_ids;       /* root: each slot has IDS_COUNT host ids, from uid_base + slot * IDS_COUNT on */
+  limits limits;       /* of a sandbox whose start names none */
   char id[24]; /* "caisson-" and what tells this state directory from others: control groups, bwrap's name */
   int64_t lease_ms; /* a sandbox that nobody asks about for so long is ended; 0: never */
 } config;
@@ -78,6 +82,7 @@ typedef enum plan_kind {
   PLAN_TMPFS,   /* dst, mode, bytes, inodes; owner as for PLAN_DIR */
   PLAN_DIR,     /* dst, mode; owner: the sandbox's user if `owned` */
   PLAN_OVERLAY, /* src lower, upper, work, dst */
+  PLAN_TEXT,    /* dst, text: a file, where its directory is there */
   PLAN_BIND_RO, /* src, dst; made if missing; skipped when `optional` and src is missing */
 } plan_kind;
 
@@ -86,7 +91,10 @@ typedef struct plan_op {
   char *src, *upper, *work, *dst;
   mode_t mode;
   bool owned, optional;
-  bool in_stage; /* upper and work are made by the launcher on a file system that the plan mounts */
+  bool real;        /* PLAN_DIR: no link on the way to it */
+  bool map_ids;     /* PLAN_OVERLAY: the lower directory's ids become the sandbox's */
+  const char *text; /* static */
+  bool in_stage;    /* upper and work are made by the launcher on a file system that the plan mounts */
   uint64_t bytes, inodes;
 } plan_op;
 
@@ -96,7 +104,10 @@ typedef struct plan {
   char *root; /* the composed root */
   uid_t uid;  /* host uid of the sandbox's user */
   limits limits;
-  char *cgroup;   /* of the sandbox; "" for none */
+  char *cgroup;       /* of the sandbox; "" for none */
+  bool template_root; /* the root is a template, in which the sandbox's user is root */
+  bool own_ids;       /* ... of IDS_COUNT ids; else of one, and what needs others is said to have been done */
+  bool emulate_root;
   csn_buf bwrap;  /* bwrap's arguments, NUL after each */
   char **command; /* NULL-terminated; after `--` */
 } plan;
@@ -119,8 +130,9 @@ int skeleton_make(const char *dir);
 int remove_tree(int parent_fd, const char *name);
 
 /* ---- seccomp.c ---- */
-/* A sealed memfd with the filter; -1 with errno. */
-int seccomp_compile(void);
+/* A sealed memfd with the filter; -1 with errno. `emulate_root`: changes of owner and of ids are answered as
+ * done without being done, for package managers in a namespace with one id. */
+int seccomp_compile(bool emulate_root);
 
 /* ---- sandbox.c ---- */
 typedef enum sandbox_state { SB_STARTING, SB_RUNNING, SB_ENDING, SB_ENDED } sandbox_state;
@@ -177,14 +189,17 @@ struct sandbox {
   pid_t guest_pid;
   limits limits;
   sandbox_watch watch;
-  char cgroup[24];          /* its directory there, "" without */
-  cJSON *labels;            /* object of strings, or NULL */
-  int64_t started_ms;       /* wall clock */
-  int64_t used_ms;          /* csn_now_ms: the API was last asked about it, or its end */
-  bool kill_asked;          /* SIGKILL came over the API */
-  const char *limit_reason; /* why the engine ended it, NULL if it did not */
-  int link_fd;              /* -1 */
-  int dir_fd;               /* D/sandboxes/<name>, -1 */
+  char cgroup[24];                    /* its directory there, "" without */
+  char template[ENGINE_NAME_MAX + 1]; /* "" for the default root */
+  char *template_dir;                 /* its present version, held by template_fd */
+  int template_fd;                    /* -1 */
+  cJSON *labels;                      /* object of strings, or NULL */
+  int64_t started_ms;                 /* wall clock */
+  int64_t used_ms;                    /* csn_now_ms: the API was last asked about it, or its end */
+  bool kill_asked;                    /* SIGKILL came over the API */
+  const char *limit_reason;           /* why the engine ended it, NULL if it did not */
+  int link_fd;                        /* -1 */
+  int dir_fd;                         /* D/sandboxes/<name>, -1 */
   struct event *link_ev, *err_ev, *start_timer;
   int err_fd;
   csn_buf detail; /* the last the launcher said */
@@ -232,6 +247,14 @@ const char *sandbox_dir(const char *name); /* static room */
 void describe(const sandbox *sb, bool usage, csn_buf *b);
 /* Checks a start's "labels"; NULL or what is wrong. */
 const char *labels_check(const cJSON *v);
+
+/* ---- template.c ---- */
+/* Finds a template and holds its present version, so that it is not removed while in use. NULL, or what is
+ * wrong (static or in `room`, at least 400 bytes). */
+const char *template_hold(sandbox *sb, const char *name, char *room);
+void template_release(sandbox *sb);
+/* Appends the names, sorted, as a JSON array. */
+void templates_json(csn_buf *b);
 
 /* ---- state.c ---- */
 /* Takes the state directory for this process and empties it; cfg.state_dir becomes absolute. NULL, or what

@@ -21,7 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-config cfg = {.seccomp_fd = -1, .lease_ms = 30 * 60000};
+config cfg = {.seccomp_fd = -1, .seccomp_root_fd = -1, .lease_ms = 30 * 60000};
 struct event_base *base;
 
 static const char usage[] =
@@ -39,6 +39,7 @@ static const char usage[] =
     "  --resolver ADDR     where names are looked up for sandboxes, ADDRESS[:PORT]; default "
     "/etc/resolv.conf\n"
     "  --trust FILE        authorities (PEM) that the engine trusts as well as the machine's; repeatable\n"
+    "  --templates DIR     roots that `make template` made\n"
     "  --log-level LEVEL   error, warn, info (default) or debug\n"
     "  --dry-run NAME      print the plan of a sandbox and leave\n"
     "\n"
@@ -77,7 +78,8 @@ static void parse_options(int argc, char **argv) {
       {"guest", 1, NULL, 'g'},    {"bind-ro", 1, NULL, 'b'},    {"log-level", 1, NULL, 'l'},
       {"dry-run", 1, NULL, 'd'},  {"limit", 1, NULL, 'm'},      {"help", 0, NULL, 'h'},
       {"version", 0, NULL, 'v'},  {"resolve", 1, NULL, 'r'},    {"lease", 1, NULL, 'e'},
-      {"resolver", 1, NULL, 'R'}, {"trust", 1, NULL, 'T'},      {NULL, 0, NULL, 0}};
+      {"resolver", 1, NULL, 'R'}, {"trust", 1, NULL, 'T'},      {"templates", 1, NULL, 'M'},
+      {NULL, 0, NULL, 0}};
   for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
     unsigned port = 0;
     switch (c) {
@@ -108,6 +110,12 @@ static void parse_options(int argc, char **argv) {
       break;
     case 'r':
       if (!reach_override(optarg)) fail("--resolve %s: not NAME:ADDRESS", optarg);
+      break;
+    case 'M':
+      cfg.templates = realpath(optarg, NULL);
+      if (cfg.templates == NULL && errno != ENOENT) fail("--templates %s: %s", optarg, strerror(errno));
+      /* It may be made later. */
+      if (cfg.templates == NULL && asprintf(&cfg.templates, "%s", optarg) < 0) abort();
       break;
     case 'd':
       cfg.dry_run = optarg;
@@ -188,12 +196,16 @@ static void choose_uids(const struct stat *st) {
   if (f == NULL || fscanf(f, "%lu %lu %lu", &inside, &outside, &count) != 3) count = 65536;
   if (f != NULL) fclose(f);
   uint64_t mix = ((uint64_t)st->st_ino * 0x9e3779b97f4a7c15u) ^ (uint64_t)st->st_dev;
-  if (count > 2100000000ul)
-    cfg.uid_base = 2000000000u + (uid_t)(mix >> 32) % 90000u * 1000u;
-  else if (inside + count > 64000 + ENGINE_SANDBOX_MAX)
+  const unsigned long room = ENGINE_SANDBOX_MAX * (unsigned long)IDS_COUNT;
+  if (inside + count > 2147483647ul) {
+    /* Above what systemd hands out, below the sign bit that some programs stumble over. */
+    cfg.uid_base = (uid_t)(1900000000ul + (mix >> 32) % (245000000ul / room) * room);
+    cfg.many_ids = true;
+  } else if (inside + count > 64000 + ENGINE_SANDBOX_MAX) {
     cfg.uid_base = 64000;
-  else
+  } else {
     cfg.root = false;
+  }
 }
 
 static void find_runner(void) {
@@ -271,8 +283,9 @@ int main(int argc, char **argv) {
     files.rlim_cur = files.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &files);
   }
-  cfg.seccomp_fd = seccomp_compile();
-  if (cfg.seccomp_fd < 0) fail("seccomp filter: %s", strerror(errno));
+  cfg.seccomp_fd = seccomp_compile(false);
+  cfg.seccomp_root_fd = seccomp_compile(true);
+  if (cfg.seccomp_fd < 0 || cfg.seccomp_root_fd < 0) fail("seccomp filter: %s", strerror(errno));
   struct event_config *ec = event_config_new();
   if (ec == NULL) abort();
   event_config_set_flag(ec, EVENT_BASE_FLAG_PRECISE_TIMER);

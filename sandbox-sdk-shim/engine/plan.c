@@ -13,6 +13,9 @@
 #define ROOT       STAGE "/root"
 #define STAGE_DISK STAGE "/disk"
 
+/* In a template: its own bundle belongs to its package manager, which replaces the file. */
+#define BUNDLE_BESIDE "/opt/caisson/ca/bundle.crt"
+
 static char *format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static char *format(const char *fmt, ...) {
   char *s = NULL;
@@ -38,12 +41,14 @@ static void add_dir(plan *p, const char *path, mode_t mode, bool owned) {
   op->owned = owned;
 }
 
-static void add_overlay(plan *p, const char *lower, const char *dir, const char *prefix, const char *dst) {
+static plan_op *add_overlay(plan *p, const char *lower, const char *dir, const char *prefix,
+                            const char *dst) {
   plan_op *op = add(p, PLAN_OVERLAY, strdup(dst));
   op->src = strdup(lower);
   op->upper = format("%s/%supper", dir, prefix);
   op->work = format("%s/%swork", dir, prefix);
   op->in_stage = strcmp(dir, STAGE_DISK) == 0;
+  return op;
 }
 
 /* An inode costs the kernel about a KiB: one for each 8 KiB of room bounds that to an eighth more. */
@@ -76,6 +81,22 @@ static void arg(plan *p, const char *s) {
       arg(p, list_[i_]);                                                                                     \
   } while (0)
 
+/* What root of a container has elsewhere, too, less what seccomp refuses in any case: it is root over files
+ * and ids of its own namespace. */
+static void root_args(plan *p) {
+  static const char *const kept[] = {"CAP_CHOWN",  "CAP_DAC_OVERRIDE", "CAP_FOWNER",
+                                     "CAP_FSETID", "CAP_KILL",         "CAP_SETGID",
+                                     "CAP_SETUID", "CAP_SETPCAP",      "CAP_SETFCAP"};
+  if (!p->own_ids) ARGS(p, "--unshare-user", "--uid", "0", "--gid", "0");
+  ARGS(p, "--cap-drop", "ALL");
+  for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++)
+    ARGS(p, "--cap-add", kept[i]);
+}
+
+static void set_env(plan *p, const cJSON *env, const char *name, const char *value) {
+  if (cJSON_GetObjectItemCaseSensitive(env, name) == NULL) ARGS(p, "--setenv", name, value);
+}
+
 static void bwrap_args(plan *p, const sandbox *sb, const cJSON *env) {
   ARGS(p, "--bind", p->root, "/", "--proc", "/proc", "--dev", "/dev");
   /* What the kernel lets the owner of a namespace write there is nobody's business inside. */
@@ -84,34 +105,77 @@ static void bwrap_args(plan *p, const sandbox *sb, const cJSON *env) {
    */
   ARGS(p, "--bind", STAGE "/shm", "/dev/shm", "--remount-ro", "/dev", "--perms", "0700", "--dir",
        "/run/caisson");
-  ARGS(p, "--perms", "0700", "--dir", "/run/user/1000", "--perms", "1777", "--dir", "/run/lock");
+  ARGS(p, "--perms", "1777", "--dir", "/run/lock");
+  if (p->template_root)
+    root_args(p);
+  else
+    ARGS(p, "--perms", "0700", "--dir", "/run/user/1000", "--unshare-user", "--uid", "1000", "--gid", "1000",
+         "--cap-drop", "ALL");
   /* Not --unshare-net: the launcher has made the network namespace, where it alone holds rights. */
-  ARGS(p, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try");
-  ARGS(p, "--uid", "1000", "--gid", "1000", "--hostname", sb->name);
-  ARGS(p, "--die-with-parent", "--as-pid-1", "--new-session", "--cap-drop", "ALL", "--chdir", "/workspace");
-  ARGS(p, "--clearenv");
+  ARGS(p, "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try", "--hostname", sb->name);
+  ARGS(p, "--die-with-parent", "--as-pid-1", "--new-session", "--chdir", "/workspace", "--clearenv");
   /* In a file, not in argv: the host's process list is readable by everyone. */
   const cJSON *v;
-  static const char *const trust[][2] = {{"SSL_CERT_FILE", CA_BUNDLE},
-                                         {"CURL_CA_BUNDLE", CA_BUNDLE},
-                                         {"REQUESTS_CA_BUNDLE", CA_BUNDLE},
-                                         {"GIT_SSL_CAINFO", CA_BUNDLE},
-                                         {"NODE_EXTRA_CA_CERTS", CA_INSIDE}};
+  const char *bundle = p->template_root ? BUNDLE_BESIDE : CA_BUNDLE;
+  static const char *const trust[] = {"SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE",
+                                      "GIT_SSL_CAINFO"};
   for (size_t i = 0; i < sizeof trust / sizeof trust[0]; i++)
-    if (cJSON_GetObjectItemCaseSensitive(env, trust[i][0]) == NULL)
-      ARGS(p, "--setenv", trust[i][0], trust[i][1]);
+    set_env(p, env, trust[i], bundle);
+  set_env(p, env, "NODE_EXTRA_CA_CERTS", CA_INSIDE);
+  if (p->template_root) {
+    set_env(p, env, "HOME", "/root");
+    set_env(p, env, "USER", "root");
+    set_env(p, env, "LOGNAME", "root");
+  }
   cJSON_ArrayForEach(v, env) if (cJSON_IsString(v)) ARGS(p, "--setenv", v->string, v->valuestring);
-  if (cfg.seccomp_fd >= 0) ARGS(p, "--seccomp", "7");
+  ARGS(p, "--seccomp", "7");
 }
 
 /* The machine's own authority, where the platform puts it and among what the host trusts. */
 static void add_trust(plan *p) {
   char *ca = format("%s/ca/public.crt", cfg.state_dir), *bundle = format("%s/ca/bundle.crt", cfg.state_dir);
   add_bind(p, ca, CA_INSIDE, true);
+  if (p->template_root) add_bind(p, bundle, BUNDLE_BESIDE, true);
   /* Over the host's file, which therefore must be there: below a read-only mount none can be made. */
-  if (access(CA_BUNDLE, F_OK) == 0 || access("/etc/ssl", F_OK) != 0) add_bind(p, bundle, CA_BUNDLE, true);
+  else if (access(CA_BUNDLE, F_OK) == 0 || access("/etc/ssl", F_OK) != 0)
+    add_bind(p, bundle, CA_BUNDLE, true);
   free(ca);
   free(bundle);
+}
+
+static void add_dirs(plan *p) {
+  static const struct {
+    const char *path;
+    mode_t mode;
+    bool in_template;
+  } owned[] = {{"/home/user", 0750, false},
+               {"/workspace", 0755, true},
+               {"/var/lib/caisson", 0755, true},
+               {"/var/lib/caisson/runs", 0755, true},
+               {"/var/tmp", 01777, true},
+               {"/var/backups", 0755, false},
+               {"/srv", 0755, false},
+               {"/mnt", 0755, false}};
+  for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
+    if (owned[i].in_template || !p->template_root) add_dir(p, owned[i].path, owned[i].mode, true);
+}
+
+static void add_template_files(plan *p, const char *hosts) {
+  /* bwrap mounts there by itself: in a template they must be what they are elsewhere. */
+  static const char *const real[] = {"/proc", "/dev"};
+  for (size_t i = 0; i < sizeof real / sizeof real[0]; i++) {
+    add_dir(p, real[i], 0755, false);
+    p->ops[p->count - 1].real = true;
+  }
+  add_trust(p);
+  char *resolv = format("%s/base/etc/resolv.conf", cfg.state_dir);
+  add_bind(p, resolv, "/etc/resolv.conf", false);
+  free(resolv);
+  add_bind(p, hosts, "/etc/hosts", false);
+  if (!p->emulate_root) return;
+  /* apt checks that it became its own user, for which there is no id. */
+  plan_op *op = add(p, PLAN_TEXT, strdup(ROOT "/etc/apt/apt.conf.d/99caisson"));
+  op->text = "APT::Sandbox::User \"root\";\n";
 }
 
 plan *plan_make(const sandbox *sb, const cJSON *env, const cJSON *entrypoint) {
@@ -121,7 +185,10 @@ plan *plan_make(const sandbox *sb, const cJSON *env, const cJSON *entrypoint) {
   char *lower = format("%s/base", cfg.state_dir);
   char *hosts = format("%s/hosts", dir);
   p->root = strdup(ROOT);
-  p->uid = cfg.root ? cfg.uid_base + sb->slot : 0;
+  p->uid = cfg.root ? cfg.uid_base + sb->slot * (cfg.many_ids ? IDS_COUNT : 1) : 0;
+  p->template_root = sb->template[0] != '\0';
+  p->own_ids = p->template_root && cfg.root && cfg.many_ids;
+  p->emulate_root = p->template_root && !p->own_ids;
   add(p, PLAN_PRIVATE, strdup("/"));
   p->limits = sb->limits;
   p->cgroup = strdup(sb->cgroup);
@@ -136,31 +203,27 @@ plan *plan_make(const sandbox *sb, const cJSON *env, const cJSON *entrypoint) {
     op->inodes = least(sb->limits.inodes, op->inodes * 2);
     op->owned = false;
   }
-  add_overlay(p, lower, over, "", ROOT);
-  add_overlay(p, "/usr", over, "usr-", ROOT "/usr");
+  if (p->template_root) {
+    add_overlay(p, sb->template_dir, over, "", ROOT)->map_ids = true;
+  } else {
+    add_overlay(p, lower, over, "", ROOT);
+    add_overlay(p, "/usr", over, "usr-", ROOT "/usr");
+  }
   /* All three together leave some of the sandbox's memory to its programs: files in memory cannot be killed.
    */
   add_tmpfs(p, ROOT "/tmp", 01777, least(2u << 30, memory / 2));
   add_tmpfs(p, ROOT "/run", 0755, least(256u << 20, memory / 16));
   add(p, PLAN_DIR, strdup(STAGE "/shm"))->mode = 0755;
   add_tmpfs(p, STAGE "/shm", 01777, least(1u << 30, memory / 4));
-  static const struct {
-    const char *path;
-    mode_t mode;
-  } owned[] = {{"/home/user", 0750},
-               {"/workspace", 0755},
-               {"/var/lib/caisson", 0755},
-               {"/var/lib/caisson/runs", 0755},
-               {"/var/tmp", 01777},
-               {"/var/backups", 0755},
-               {"/srv", 0755},
-               {"/mnt", 0755}};
-  for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
-    add_dir(p, owned[i].path, owned[i].mode, true);
-  add_bind(p, "/etc/ssl", "/etc/ssl", true);
-  add_trust(p);
-  add_bind(p, "/etc/alternatives", "/etc/alternatives", true);
-  add_bind(p, hosts, "/etc/hosts", false);
+  add_dirs(p);
+  if (p->template_root) {
+    add_template_files(p, hosts);
+  } else {
+    add_bind(p, "/etc/ssl", "/etc/ssl", true);
+    add_bind(p, "/etc/alternatives", "/etc/alternatives", true);
+    add_trust(p);
+    add_bind(p, hosts, "/etc/hosts", false);
+  }
   for (size_t i = 0; i < cfg.bind_count; i++)
     add_bind(p, cfg.binds[i].src, cfg.binds[i].dst, false);
   if (cfg.runner != NULL) add_bind(p, cfg.runner, "/opt/caisson/bin/caisson-run", true);
@@ -179,7 +242,7 @@ plan *plan_make(const sandbox *sb, const cJSON *env, const cJSON *entrypoint) {
 }
 
 void plan_print(const plan *p) {
-  static const char *const names[] = {"private", "tmpfs", "dir", "overlay", "bind-ro"};
+  static const char *const names[] = {"private", "tmpfs", "dir", "overlay", "text", "bind-ro"};
   for (size_t i = 0; i < p->count; i++) {
     const plan_op *op = &p->ops[i];
     printf("%-8s dst=%s", names[op->kind], op->dst);

@@ -290,6 +290,7 @@ static void ended(sandbox *sb) {
   sb->pid = 0;
   ports_close(sb);
   egress_close(sb);
+  template_release(sb);
   sb->reason = sb->destroy_asked          ? "destroyed"
                : sb->limit_reason != NULL ? sb->limit_reason
                : was_starting             ? "start_failed"
@@ -530,6 +531,8 @@ static const char *check_body(const cJSON *body) {
   if (entry != NULL && !cJSON_IsNull(entry) && !cJSON_IsArray(entry))
     return "entrypoint must be an array of strings";
   cJSON_ArrayForEach(v, entry) if (!cJSON_IsString(v)) return "entrypoint must be an array of strings";
+  v = cJSON_GetObjectItemCaseSensitive(body, "template");
+  if (v != NULL && !cJSON_IsNull(v) && !cJSON_IsString(v)) return "template must be a name";
   return NULL;
 }
 
@@ -576,15 +579,26 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
     }
     return;
   }
+  const cJSON *template = cJSON_GetObjectItemCaseSensitive(body, "template");
   unsigned slot = free_slot();
   if (slot == ENGINE_SANDBOX_MAX || shutting_down) {
     egress_free(&egress);
     api_error(req, 503, "TOO_MANY", "no room for another sandbox");
     return;
   }
+  sandbox *fresh = calloc(1, sizeof *fresh);
+  if (fresh == NULL) abort();
+  fresh->template_fd = -1;
+  char text[400];
+  wrong = cJSON_IsString(template) ? template_hold(fresh, template->valuestring, text) : NULL;
+  if (wrong != NULL) {
+    egress_free(&egress);
+    free(fresh);
+    api_error(req, 400, "NO_TEMPLATE", "%s", wrong);
+    return;
+  }
   if (sb != NULL) sandbox_forget(sb);
-  sb = calloc(1, sizeof *sb);
-  if (sb == NULL) abort();
+  sb = fresh;
   memcpy(sb->name, name, strlen(name) + 1);
   /* From the clock: a generation of an earlier engine is never used again. */
   uint64_t now = (uint64_t)csn_wall_ms();

@@ -10,6 +10,7 @@
 #include "http.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -86,6 +87,17 @@ static void add_signal(int sig, event_callback_fn fn) {
   if (ev == NULL || event_add(ev, NULL) != 0) abort();
 }
 
+/* What this process does not have, nothing that it starts may get: root of a template would otherwise have
+ * only no-new-privileges between it and what the kernel gives to root at execve. */
+static void drop_bounding_set(void) {
+  struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct data[2] = {0};
+  if (syscall(SYS_capget, &head, data) != 0) return;
+  for (unsigned cap = 0; cap < 64; cap++)
+    if ((data[cap / 32].permitted & 1u << cap % 32) == 0 && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) == 1)
+      prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+}
+
 int main(int argc, char **argv) {
   if (argc > 1 && strcmp(argv[1], "--version") == 0) {
     puts("caisson-guest " GUEST_VERSION);
@@ -102,6 +114,7 @@ int main(int argc, char **argv) {
    * take its sockets through /proc/1/fd. */
   prctl(PR_SET_DUMPABLE, 0);
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  drop_bounding_set();
   signal(SIGPIPE, SIG_IGN);
   /* The usual one: what commands make must not be writable by everyone. */
   umask(022);

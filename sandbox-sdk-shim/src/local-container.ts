@@ -41,6 +41,7 @@ interface Port {
 
 const PORT_TOKEN_HEADER = "x-caisson-port-token";
 const STATE_KEY = "caisson:container";
+const TEMPLATE_KEY = "caisson:template";
 const NOT_LISTENING = "the container is not listening";
 /** The SDK answers at once, instead of trying for two minutes, when an error contains this text. */
 const PERMANENT = "no container application assigned";
@@ -119,6 +120,7 @@ export class LocalContainer {
           env: config.env ?? {},
           entrypoint: config.entrypoint ?? [],
           labels: config.labels ?? {},
+          template: this.#config.kv.get<string>(TEMPLATE_KEY) ?? null,
           enable_internet: config.enableInternet ?? false,
           egress: await this.#egressSet(),
         },
@@ -131,6 +133,11 @@ export class LocalContainer {
       this.#setState(false);
       throw error;
     }
+  }
+
+  /** The template of every start from now on. */
+  setTemplate(name: string): void {
+    this.#config.kv.put(TEMPLATE_KEY, name);
   }
 
   /** Resolves when the sandbox has ended with exit status 0, else rejects in the platform's words. */

@@ -57,6 +57,12 @@ export class Sandbox extends SDKSandbox<Env> {
     this.ctx.storage.kv.put(OWNER_KEY, name);
   }
 
+  /** Said once, before the sandbox starts, of a sandbox that is not to have the default root. Throws in production. */
+  async setTemplate(name: string): Promise<void> {
+    if (this.#local === null) throw new Error("a template needs the local engine");
+    this.#local.setTemplate(name);
+  }
+
   override async onStart(): Promise<void> {
     this.ctx.storage.kv.put(BOOT_KEY, crypto.randomUUID());
     await super.onStart();

@@ -49,6 +49,21 @@ static int try_write_init(void) {
   return outcome(process_vm_writev(1, &local, 1, &remote, 1, 0));
 }
 
+/* Whether something in a directory can be had; its names alone are nothing. Takes the descriptor. */
+static bool holds_something(int fd) {
+  DIR *dir = fdopendir(fd);
+  bool found = false;
+  for (struct dirent *de; dir != NULL && !found && (de = readdir(dir)) != NULL;) {
+    char room[4];
+    if (de->d_name[0] == '.') continue;
+    int one = openat(dirfd(dir), de->d_name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    found = one >= 0 || readlinkat(dirfd(dir), de->d_name, room, sizeof room) >= 0;
+    if (one >= 0) close(one);
+  }
+  if (dir != NULL) closedir(dir);
+  return found;
+}
+
 static int try_init_files(void) {
   static const char *const paths[] = {
       "/proc/1/mem",        "/proc/1/environ",    "/proc/1/maps",      "/proc/1/auxv",   "/proc/1/syscall",
@@ -60,12 +75,17 @@ static int try_init_files(void) {
     char room[4];
     int fd = open(paths[i], O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     /* Some open for everyone and say nothing. */
-    if (fd >= 0 && (read(fd, room, sizeof room) > 0 || errno == EISDIR)) {
+    if (fd < 0) {
+      last = errno;
+      continue;
+    }
+    ssize_t n = read(fd, room, sizeof room);
+    bool is_dir = n < 0 && errno == EISDIR;
+    if (n > 0 || (is_dir && holds_something(fd))) {
       strcpy(probe_detail, paths[i]);
       return 0;
     }
-    if (fd < 0) last = errno;
-    if (fd >= 0) close(fd);
+    if (!is_dir) close(fd);
   }
   return last;
 }
@@ -139,10 +159,11 @@ static int try_become(void) {
     if (ids[i] == before) continue;
     if (before != 0 && setresuid(ids[i], ids[i], ids[i]) == 0) return 0;
     /* Root inside may become its other ids, never one that is not mapped. */
-    if (before == 0 && ids[i] > 65536 && setresuid(ids[i], ids[i], ids[i]) == 0) return 0;
+    if (before == 0 && ids[i] > 65536 && setresuid(ids[i], ids[i], ids[i]) == 0 && getuid() != before)
+      return 0;
     if (before != 0 && setresgid(ids[i], ids[i], ids[i]) == 0) return 0;
   }
-  return errno;
+  return errno == 0 ? EPERM : errno; /* said to be done, and not done */
 }
 
 /* PROBE_SHM: key of a System V segment of the host. */

@@ -213,6 +213,18 @@ int main(void) {
   create(repeat("{\"agent\":\"shell\",\"model\":\"%s\"}", "x", CSN_MODEL_MAX), CSN_ERR_OK, "");
   create(repeat("{\"agent\":\"shell\",\"model\":\"%s\"}", "x", CSN_MODEL_MAX + 1), CSN_ERR_TOO_LONG,
          "/model");
+  create("{\"agent\":\"shell\",\"template\":\"debian-12_x\"}", CSN_ERR_OK, "");
+  create("{\"agent\":\"shell\",\"template\":7}", CSN_ERR_BAD_TYPE, "/template");
+  create("{\"agent\":\"shell\",\"template\":\"a\",\"template\":\"a\"}", CSN_ERR_BAD_VALUE, "/template");
+  static const char *const names[] = {"", "-a", "_a", "A", "a.b", "a/b", "..", "a b", "a\\u00e9"};
+  for (uint32_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    char text[100];
+    sprintf(text, "{\"agent\":\"shell\",\"template\":\"%s\"}", names[i]);
+    create(text, CSN_ERR_BAD_VALUE, "/template");
+  }
+  create(repeat("{\"agent\":\"shell\",\"template\":\"%s\"}", "x", CSN_TEMPLATE_MAX), CSN_ERR_OK, "");
+  create(repeat("{\"agent\":\"shell\",\"template\":\"%s\"}", "x", CSN_TEMPLATE_MAX + 1), CSN_ERR_TOO_LONG,
+         "/template");
   create(repeat("{\"agent\":\"shell\",\"x\":[1%s]}", ",1", CSN_DOC_VALUES_MAX - 4), CSN_ERR_UNKNOWN_FIELD,
          "/x");
   create(repeat("{\"agent\":\"shell\",\"x\":[1%s]}", ",1", CSN_DOC_VALUES_MAX), CSN_ERR_NO_MEMORY, "");

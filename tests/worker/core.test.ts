@@ -72,7 +72,9 @@ describe("Core over core.wasm", () => {
     const first = effects[0];
     expect(first).toMatchObject({ kind: "event", seq: 1, type: "session.created", run: 0, line: null });
     expect(JSON.parse((first as { json: string }).json)).toMatchObject({ seq: 1, type: "session.created" });
-    expect(effects.map(({ kind }) => kind)).toContain("sandboxStart");
+    expect(effects).toContainEqual({ kind: "sandboxStart", template: "" });
+    const named = new Core(module).event({ kind: "CREATE", payload: '{"agent":"shell","template":"deb-12"}' }, NOW);
+    expect(named).toContainEqual({ kind: "sandboxStart", template: "deb-12" });
   });
 
   it.each([

@@ -1,6 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { R2Writer } from "../../worker/src/effects/r2.js";
+import { templateRefusal } from "../../worker/src/effects/template.js";
 import { parseChanges, sh } from "../../worker/src/effects/workspace.js";
+import type { Env } from "../../worker/src/env.js";
 import { env } from "./env.js";
 
 const PART = 8 * 1024 * 1024;
@@ -29,6 +31,16 @@ describe("R2Writer", () => {
     await writer.write(new Uint8Array(PART + 1));
     await writer.abort();
     expect(await env.ARTIFACTS.head("writer/aborted")).toBeNull();
+  });
+});
+
+describe("templateRefusal", () => {
+  it("refuses every template where the platform runs the sandboxes, and says what to do instead", async () => {
+    const { CAISSON_ENGINE_URL: _, ...production } = env as unknown as Env;
+    expect(await templateRefusal(production as Env, undefined)).toBeNull();
+    const refusal = await templateRefusal(production as Env, "debian");
+    expect(refusal?.code).toBe("template_unsupported");
+    expect(refusal?.detail).toContain("Dockerfile");
   });
 });
 

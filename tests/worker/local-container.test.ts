@@ -73,6 +73,7 @@ describe("LocalContainer", () => {
       expect(await put?.json()).toEqual({
         env: { A: "1" },
         entrypoint: [],
+        template: null,
         labels: { l: "2" },
         enable_internet: false,
         egress: {

@@ -17,6 +17,18 @@ csn_err csn_read_model(const cJSON *item, csn_span *out) {
   return CSN_ERR_OK;
 }
 
+/* It becomes the name of a directory: no dot and no slash, so that it cannot leave its parent. */
+static csn_err read_template(const cJSON *item, csn_span *out) {
+  csn_err err = csn_doc_text(item, 1, CSN_TEMPLATE_MAX, out);
+  for (uint32_t i = 0; err == CSN_ERR_OK && i < out->len; i++) {
+    uint8_t c = out->ptr[i];
+    bool ok = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+    /* A name that begins with a sign looks like an option. */
+    if (!ok || (i == 0 && (c == '-' || c == '_'))) err = CSN_ERR_BAD_VALUE;
+  }
+  return err;
+}
+
 static bool is_env_name(const char *name) {
   uint32_t i = 0;
   for (; name[i] != 0; i++) {
@@ -286,6 +298,8 @@ csn_err csn_request_session(csn_arena *a, csn_span doc, csn_session_request *out
       if (!cJSON_IsString(item)) return CSN_ERR_BAD_TYPE;
       out->agent = csn_agent_by_name(csn_span_str(item->valuestring));
       if (out->agent == CSN_AGENT_NONE) return CSN_ERR_UNKNOWN_AGENT;
+    } else if (csn_span_is(key, "template")) {
+      err = read_template(item, &out->template);
     } else if (csn_span_is(key, "system_prompt")) {
       err = csn_doc_text(item, 0, CSN_SYSTEM_PROMPT_MAX, &out->system_prompt);
     } else if (csn_span_is(key, "model")) {

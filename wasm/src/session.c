@@ -261,7 +261,7 @@ static csn_err on_create(csn_session *s, csn_span payload, csn_fx *fx) {
   uint32_t at = csn_event_open(&e, CSN_T_SESSION_CREATED);
   csn_put_field_raw(fx, "agent", csn_span_str(csn_agent_name(r.agent)));
   csn_event_close(&e, at);
-  csn_fx_emit(fx, CSN_FX_SANDBOX_START, 0, 0, csn_span_of(NULL, 0));
+  csn_fx_emit(fx, CSN_FX_SANDBOX_START, 0, 0, r.template);
   return CSN_ERR_OK;
 }
 

@@ -22,6 +22,8 @@ export const PROBLEMS = {
   too_long: { status: 400, title: "A field is too long" },
   unknown_agent: { status: 400, title: "There is no such agent" },
   unknown_language: { status: 400, title: "There is no such language" },
+  unknown_template: { status: 400, title: "There is no such template" },
+  template_unsupported: { status: 400, title: "Templates are not to be had here" },
   empty_prompt: { status: 400, title: "The prompt is empty" },
   empty_command: { status: 400, title: "The command is empty" },
   empty_code: { status: 400, title: "The code is empty" },

@@ -56,6 +56,7 @@ export class FakeSession {
     this.session = {
       id,
       agent: body.agent,
+      template: body.template ?? null,
       state: "idle",
       created_at: "2026-08-01T12:00:00.000Z",
       expires_at: "2026-08-01T13:00:00.000Z",

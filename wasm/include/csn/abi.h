@@ -21,6 +21,7 @@
   X(COMMAND_MAX, 65536u, "bytes of UTF-8: command of a run")                                                 \
   X(SYSTEM_PROMPT_MAX, 32768u, "bytes of UTF-8: system prompt of a session")                                 \
   X(MODEL_MAX, 128u, "bytes: model name")                                                                    \
+  X(TEMPLATE_MAX, 64u, "bytes: name of a sandbox template")                                                  \
   X(ENV_COUNT_MAX, 64u, "items: environment variables of a session")                                         \
   X(ENV_BYTES_MAX, 32768u, "bytes: all names and values of a session's environment")                         \
   X(QUEUE_MAX, 16u, "items: runs waiting behind the running one")                                            \
@@ -77,7 +78,8 @@
 /* --- events, host to core -------------------------------------------------------------------------- */
 #define CSN_EV_TABLE(X)                                                                                      \
   X(CREATE, 1,                                                                                               \
-    "payload: session request JSON {agent, system_prompt?, model?, env?, mcp?, tools?, timeout_s?, "         \
+    "payload: session request JSON {agent, template?, system_prompt?, model?, env?, mcp?, tools?, "          \
+    "timeout_s?, "                                                                                           \
     "limits?, prices?}")                                                                                     \
   X(SANDBOX_READY, 2, "the sandbox answers and the workspace is laid out")                                   \
   X(SANDBOX_FAILED, 3, "payload: JSON string, why; the session ends")                                        \
@@ -114,7 +116,9 @@
 /* --- effects, core to host, carried out strictly in order ------------------------------------------ */
 #define CSN_FX_TABLE(X)                                                                                      \
   X(EVENT, 1, "persist, then publish; payload: csn_fx_event header, then the event as one JSON object")      \
-  X(SANDBOX_START, 2, "start the sandbox, lay out the workspace; answer SANDBOX_READY or SANDBOX_FAILED")    \
+  X(SANDBOX_START, 2,                                                                                        \
+    "start the sandbox, lay out the workspace; payload: name of the template, empty for the default root; "  \
+    "answer SANDBOX_READY or SANDBOX_FAILED")                                                                \
   X(SANDBOX_DESTROY, 3, "destroy the sandbox; answer SANDBOX_GONE")                                          \
   X(RUN_LOAD, 4, "id: run; answer RUN_LOADED with the stored request")                                       \
   X(RUN_START, 5, "id: run; payload: spec.json; answer RUN_STARTED or RUN_START_FAILED, then follow")        \

@@ -26,9 +26,9 @@ typedef struct csn_limits_request {
 
 typedef struct csn_session_request {
   csn_agent agent;
-  csn_span system_prompt, model; /* empty when not given */
-  csn_span env;                  /* name NUL value NUL ... */
-  csn_span options;              /* csn_option ... */
+  csn_span template, system_prompt, model; /* empty when not given */
+  csn_span env;                            /* name NUL value NUL ... */
+  csn_span options;                        /* csn_option ... */
   uint32_t timeout_s;
   csn_limits_request limits;
   csn_prices *prices; /* the operator's own, in the arena; NULL when not given */

@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 3007988948,
+  digest: 594065293,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -11,7 +11,7 @@ export const ABI = {
 
 /** Events, host to core. */
 export const EV = {
-  /** payload: session request JSON {agent, system_prompt?, model?, env?, mcp?, tools?, timeout_s?, limits?, prices?} */
+  /** payload: session request JSON {agent, template?, system_prompt?, model?, env?, mcp?, tools?, timeout_s?, limits?, prices?} */
   CREATE: 1,
   /** the sandbox answers and the workspace is laid out */
   SANDBOX_READY: 2,
@@ -59,7 +59,7 @@ export const EV = {
 export const FX = {
   /** persist, then publish; payload: csn_fx_event header, then the event as one JSON object */
   EVENT: 1,
-  /** start the sandbox, lay out the workspace; answer SANDBOX_READY or SANDBOX_FAILED */
+  /** start the sandbox, lay out the workspace; payload: name of the template, empty for the default root; answer SANDBOX_READY or SANDBOX_FAILED */
   SANDBOX_START: 2,
   /** destroy the sandbox; answer SANDBOX_GONE */
   SANDBOX_DESTROY: 3,
@@ -356,6 +356,8 @@ export const BOUND = {
   SYSTEM_PROMPT_MAX: 32768,
   /** bytes: model name */
   MODEL_MAX: 128,
+  /** bytes: name of a sandbox template */
+  TEMPLATE_MAX: 64,
   /** items: environment variables of a session */
   ENV_COUNT_MAX: 64,
   /** bytes: all names and values of a session's environment */

@@ -41,7 +41,8 @@ export interface LogEvent {
 
 export type Effect =
   | LogEvent
-  | { readonly kind: "sandboxStart" }
+  /** `template` is "" for the default root. */
+  | { readonly kind: "sandboxStart"; readonly template: string }
   | { readonly kind: "sandboxDestroy" }
   | { readonly kind: "runLoad"; readonly run: number }
   | { readonly kind: "runStart"; readonly run: number; readonly spec: string }
@@ -169,7 +170,7 @@ export class Core {
       case FX.EVENT:
         return this.#logEvent(timeMs, at, len);
       case FX.SANDBOX_START:
-        return { kind: "sandboxStart" };
+        return { kind: "sandboxStart", template: this.#instance.text(at, len) };
       case FX.SANDBOX_DESTROY:
         return { kind: "sandboxDestroy" };
       case FX.RUN_LOAD:

@@ -8,7 +8,16 @@ import { gitScript, sh } from "./workspace.js";
 /** What the effects use of a sandbox; getSandbox() gives it. */
 export type SandboxStub = Pick<
   Sandbox,
-  "exec" | "execStream" | "writeFile" | "readFile" | "readFileStream" | "mkdir" | "destroy" | "runtime" | "setOwner"
+  | "exec"
+  | "execStream"
+  | "writeFile"
+  | "readFile"
+  | "readFileStream"
+  | "mkdir"
+  | "destroy"
+  | "runtime"
+  | "setOwner"
+  | "setTemplate"
 >;
 
 /** A file of the session request, decoded. */
@@ -42,15 +51,17 @@ export function sessionSandbox(env: Env, id: string): Sandbox {
   return getSandbox(env.SANDBOX, id, { enableDefaultSession: false, sleepAfter: SLEEP_AFTER });
 }
 
-/** Starts the sandbox for the Session object `owner`, writes the files, records the workspace's first tree. Doing it again does no harm. */
+/** Starts the sandbox for the Session object `owner` on `template` ("" for the default root), writes the files, records the workspace's first tree. Doing it again does no harm. */
 export async function startSandbox(
   env: Env,
   sandbox: SandboxStub,
   owner: string,
+  template: string,
   files: readonly WorkspaceFile[],
 ): Promise<StartedSandbox> {
   await checkEngine(env);
   await sandbox.setOwner(owner);
+  if (template !== "") await sandbox.setTemplate(template);
   await run(sandbox, `mkdir -p /workspace /var/lib/caisson/runs`);
   const queue = [...files];
   const writer = async (): Promise<void> => {

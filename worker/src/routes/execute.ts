@@ -1,7 +1,9 @@
 /** One-shots: a sandbox for one piece of code, destroyed when the code has ended. */
 import { checkEngine } from "../effects/engine.js";
 import { withEphemeralSandbox } from "../effects/oneshot.js";
+import { templateRefusal } from "../effects/template.js";
 import type { Env } from "../env.js";
+import { problem } from "../errors.js";
 import type { Caller } from "../identity/caller.js";
 import { admit, released } from "../identity/quotas.js";
 import { LIMITS } from "../limits.js";
@@ -63,8 +65,9 @@ export function registerExecute(app: App): void {
     async handler({ c, env, request, caller, body }) {
       const id = newOneshotId();
       const own = { language: body.language, sandbox_id: id };
+      await requireTemplate(env, body.template);
       if (!wantsSSE(request)) {
-        const work = oneshot(env, caller, id, (sandbox) =>
+        const work = oneshot(env, caller, id, body.template, (sandbox) =>
           prepared(env, sandbox, body, (spec) => collect(env, sandbox, spec, request.signal)),
         );
         const result = await kept(c, work);
@@ -73,7 +76,7 @@ export function registerExecute(app: App): void {
       await checkEngine(env);
       return streamed(
         async (sink, gone) => {
-          const end = await oneshot(env, caller, id, (sandbox) =>
+          const end = await oneshot(env, caller, id, body.template, (sandbox) =>
             prepared(env, sandbox, body, (spec) => runCommand(env, sandbox, spec, sink, gone)),
           );
           return { ...end, ...own };
@@ -103,7 +106,7 @@ export function registerExecute(app: App): void {
       const code = await codeFor(env, body.question, language, body.maxTokens ?? 0);
       const id = newOneshotId();
       const timeoutMs = body.timeout || LIMITS.EXECUTE_TIMEOUT_S_DEFAULT * 1000;
-      const work = oneshot(env, caller, id, (sandbox) =>
+      const work = oneshot(env, caller, id, undefined, (sandbox) =>
         prepared(env, sandbox, { language, code }, (spec) =>
           collect(env, sandbox, { ...spec, timeoutMs }, request.signal),
         ),
@@ -123,15 +126,23 @@ export function registerExecute(app: App): void {
   });
 }
 
+async function requireTemplate(env: Env, name: string | undefined): Promise<void> {
+  if (name === undefined) return;
+  await checkEngine(env);
+  const refusal = await templateRefusal(env, name);
+  if (refusal !== null) throw problem(refusal.code, refusal.detail, { field: "/template" });
+}
+
 async function oneshot<T>(
   env: Env,
   caller: Caller,
   id: string,
+  template: string | undefined,
   run: (sandbox: SandboxHandle) => Promise<T>,
 ): Promise<T> {
   await admit(env, caller, id, LIMITS.ONESHOT_ALIVE_MS_MAX);
   try {
-    return await withEphemeralSandbox(env, id, run);
+    return await withEphemeralSandbox(env, id, template, run);
   } finally {
     await released(env, caller, id);
   }

@@ -57,6 +57,16 @@ const envVars = z
   })
   .openapi({ description: "Environment variables", example: { NODE_ENV: "test" } });
 
+const templateName = z
+  .string()
+  .max(CORE_BOUNDS.TEMPLATE_MAX)
+  .regex(/^[a-z0-9][a-z0-9_-]*$/, "must be letters a-z, digits, - and _, a letter or digit first")
+  .openapi({
+    description:
+      "Root file system of the sandbox, made with `make template`; the default root when absent. Only where the local engine runs the sandboxes: on Cloudflare it is refused with `template_unsupported`",
+    example: "debian",
+  });
+
 /* --- agents and files ------------------------------------------------------------------------------------------- */
 
 export const AgentNameSchema = z.enum(["claude-code", "codex", "gemini", "opencode", "shell"]).openapi("AgentName", {
@@ -271,6 +281,7 @@ export const BudgetSchema = z
 export const CreateSessionBodySchema = z
   .strictObject({
     agent: AgentNameSchema,
+    template: templateName.optional(),
     files: files.optional().openapi({ description: "Laid out before the first run" }),
     env: envVars.optional(),
     system_prompt: boundedText(CORE_BOUNDS.SYSTEM_PROMPT_MAX)
@@ -332,6 +343,7 @@ export const SessionSchema = z
   .object({
     id: z.string(),
     agent: AgentNameSchema,
+    template: z.string().nullable().openapi({ description: "null: the default root" }),
     state: SessionStateSchema,
     created_at: timestamp,
     expires_at: timestamp.nullable(),
@@ -600,6 +612,7 @@ export const ExecuteBodySchema = z
   .strictObject({
     language: LanguageSchema,
     code: boundedText(LIMITS.CODE_MAX, "empty_code").openapi({ example: "print(6 * 7)" }),
+    template: templateName.optional(),
     files: files.optional().openapi({ description: "Laid out in /workspace, where the code runs" }),
     stdin: stdinText().optional(),
     env: envVars.optional(),

@@ -85,6 +85,8 @@ export interface ModelUsage {
 export interface SessionView {
   id: string;
   agent: AgentName;
+  /** null: the default root. */
+  template: string | null;
   state: SessionState;
   created_at: string;
   expires_at: string | null;

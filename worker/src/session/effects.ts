@@ -91,7 +91,7 @@ export class Effects {
     switch (pending.kind) {
       case "sandboxStart": {
         const owner = this.#ctx.id.name ?? store.text("id") ?? "";
-        const { boot, tree } = await startSandbox(this.#env, this.#sandbox.stub, owner, store.files());
+        const { boot, tree } = await startSandbox(this.#env, this.#sandbox.stub, owner, pending.payload, store.files());
         machine.step({ kind: "SANDBOX_READY" }, () => {
           done();
           store.set("boot", boot);

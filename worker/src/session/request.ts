@@ -6,9 +6,10 @@ import { fail } from "./failures.js";
 
 /** The fields of EV_CREATE's payload. */
 export function coreRequest(body: CreateSessionBody, prices: string | undefined): Record<string, unknown> {
-  const { agent, system_prompt, model, env, mcp, tools, timeout_s, limits } = body;
+  const { agent, template, system_prompt, model, env, mcp, tools, timeout_s, limits } = body;
   return {
     agent,
+    ...(template === undefined ? {} : { template }),
     ...(system_prompt === undefined ? {} : { system_prompt }),
     ...(model === undefined ? {} : { model }),
     ...(env === undefined ? {} : { env }),

@@ -10,6 +10,7 @@ import { CoreError } from "../core/core.js";
 import { Guard, type PolicyReport } from "../core/guard.js";
 
 import { checkEngine, EngineUnavailable } from "../effects/engine.js";
+import { templateRefusal } from "../effects/template.js";
 import type { Env } from "../env.js";
 import { auditHead } from "../identity/audit.js";
 import type { CreateRunBody, CreateSessionBody, PatchSessionBody } from "../routes/schemas.js";
@@ -96,6 +97,8 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       const files = workspaceFiles(body.files ?? []);
       if (!Array.isArray(files)) return files;
       await checkEngine(this.env);
+      const refusal = await templateRefusal(this.env, body.template);
+      if (refusal !== null) return fail(400, refusal.code, refusal.detail, "/template");
       // Two creations may have waited for the engine together: the second finds the first one's session.
       if (this.#store.exists) return this.#createdWith(bodyDigest);
       this.#machine.start();
@@ -105,6 +108,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
         this.#store.set("tenant", tenant);
         gate.save();
         this.#store.set("agent", body.agent);
+        this.#store.set("template", body.template ?? null);
         this.#store.set("metadata", JSON.stringify(body.metadata ?? {}));
         this.#store.set("body_digest", bodyDigest);
         this.#store.set("created_ms", nowMs);

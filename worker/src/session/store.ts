@@ -369,6 +369,7 @@ export function outcomeOf(type: string): RunState | null {
 export function pendingOf(effect: Effect): Omit<Pending, "id"> | null {
   switch (effect.kind) {
     case "sandboxStart":
+      return { kind: effect.kind, run: 0, payload: effect.template };
     case "sandboxDestroy":
       return { kind: effect.kind, run: 0, payload: "" };
     case "runLoad":

@@ -10,6 +10,7 @@ export function sessionView(store: Store): SessionView {
   return {
     id: store.text("id") ?? "",
     agent: store.text("agent") as AgentName,
+    template: store.text("template"),
     state: (store.text("state") ?? "starting") as SessionState,
     created_at: time(store.number("created_ms")) ?? "",
     expires_at: time(store.number("expires_ms")),
