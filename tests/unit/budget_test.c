@@ -326,6 +326,16 @@ static void test_requests(void) {
   ok(d.s.prices.count == 1 && d.s.prices.rows[0].prefix && d.s.prices.rows[0].rate.output == 2500000 &&
          d.s.prices.rows[0].rate.cache_read == 1000000,
      "a price without the cache's");
+  refused("a price with the cache's",
+          "\"prices\":[{\"model\":\"m\",\"input\":1,\"output\":2,\"cache_read\":0.1,\"cache_write\":1.25,"
+          "\"above_tokens\":200000}]",
+          CSN_ERR_OK, "");
+  ok(!d.s.prices.rows[0].prefix && d.s.prices.rows[0].rate.cache_read == 100000 &&
+         d.s.prices.rows[0].rate.cache_write == 1250000 && d.s.prices.rows[0].rate.above == 200000,
+     "a price with the cache's and a threshold");
+  refused("a bad price of the cache",
+          "\"prices\":[{\"model\":\"m\",\"input\":1,\"output\":2,\"cache_read\":\"x\"}]", CSN_ERR_BAD_TYPE,
+          "/prices/0/cache_read");
   refused("a price without a model", "\"prices\":[{\"input\":1,\"output\":2}]", CSN_ERR_MISSING_FIELD,
           "/prices/0/model");
   refused("a price for all models", "\"prices\":[{\"model\":\"*\",\"input\":1,\"output\":2}]",

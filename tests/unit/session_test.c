@@ -463,9 +463,14 @@ static void snapshots(void) {
   p += CSN_SYSTEM_PROMPT_MAX;
   p += sprintf(p, "\",\"model\":\"%0*d\",\"env\":{\"E\":\"", (int)CSN_MODEL_MAX, 1);
   memset(p, 'e', CSN_ENV_BYTES_MAX - 1);
-  strcpy(p + CSN_ENV_BYTES_MAX - 1, "\"}}");
+  p += CSN_ENV_BYTES_MAX - 1;
+  p += sprintf(p, "\"},\"prices\":[");
+  for (uint32_t i = 0; i < CSN_PRICE_ROWS_MAX; i++)
+    p += sprintf(p, "%s{\"model\":\"%0*u\",\"input\":%u,\"output\":2,\"cache_read\":0.5,\"above_tokens\":9}",
+                 i == 0 ? "" : ",", (int)CSN_PRICE_NAME_MAX, i, i + 1);
+  strcpy(p, "]}");
   drive_init(&d);
-  ok(drive_ev(&d, CSN_EV_CREATE, 0, doc) == CSN_ERR_OK, "the largest session request");
+  ok(drive_ev(&d, CSN_EV_CREATE, 0, doc) == CSN_ERR_OK, "the largest session request: %s", d.pointer);
   drive_ev(&d, CSN_EV_SANDBOX_READY, 0, "");
   drive_next_run(&d, 1);
   p = doc + sprintf(doc, "{\"type\":\"result\",\"is_error\":false,\"result\":\"");
@@ -474,8 +479,13 @@ static void snapshots(void) {
   drive_feed(&d, CSN_STREAM_STDOUT, 1, doc, strlen(doc), CSN_FEED_MAX);
   int32_t most = csn_session_save(&d.s, image, sizeof image);
   ok(most > 98000 && most <= (int32_t)CSN_SNAPSHOT_MAX &&
-         csn_session_load(&other, csn_span_of(image, (uint32_t)most)) == CSN_ERR_OK,
+         csn_session_load(&other, csn_span_of(image, (uint32_t)most)) == CSN_ERR_OK &&
+         csn_session_save(&other, copy, sizeof copy) == most && memcmp(image, copy, (size_t)most) == 0,
      "the largest snapshot: %d bytes", most);
+  ok(other.prices.count == CSN_PRICE_ROWS_MAX &&
+         memcmp(&other.prices, &d.s.prices, sizeof other.prices) == 0 &&
+         other.prices.rows[31].rate.input == 32000000 && other.prices.rows[31].rate.above == 9,
+     "its prices are those that were given");
   bring(CSN_ST_IDLE);
   int32_t len = csn_session_save(&d.s, image, sizeof image);
   image[len] = 0;

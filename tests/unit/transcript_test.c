@@ -260,6 +260,95 @@ static void test_shapes(void) {
   ok(csn_transcript_event(&v, csn_span_str("{}")) == CSN_ERR_BAD_STATE, "no event once it is being written");
 }
 
+/* Halves, ends of texts in the middle of an escape, and what has lost its other half. */
+static void test_parts(void) {
+  begin();
+  ev(E(1, "agent.permission_denied", ",\"tool_use_id\":\"gone\",\"tool\":\"Bash\",\"message\":\"no *way*\""));
+  ev(E(2, "agent.permission_denied", ",\"message\":\"and no\""));
+  write_view(CSN_TRANSCRIPT_JSON);
+  ok(valid(out) && says("\"denials\":2") &&
+         says("{\"type\":\"denied\",\"seq\":1,\"time_ms\":1000,\"id\":\"gone\",\"tool\":\"Bash\",\"message\":"
+              "\"no "
+              "*way*\"}") &&
+         says("{\"type\":\"denied\",\"seq\":2,\"time_ms\":2000,\"message\":\"and no\"}"),
+     "a denial without its call: %s", out);
+  write_view(CSN_TRANSCRIPT_MARKDOWN);
+  ok(says("*Denied:* no *way*\n") && says("*Denied:* and no\n"), "and in Markdown: %s", out);
+
+  static const struct {
+    const char *text, *want;
+  } escapes[] = {
+      {"\\ud800\\u0041", "\xef\xbf\xbd"
+                         "A"},       /* a half before another character */
+      {"\\udc00x", "\xef\xbf\xbdx"}, /* the other half alone */
+      {"\\ud83d\\ud83d\\ude00", "\xef\xbf\xbd\xf0\x9f\x98\x80"},
+      {"\\u00E9\\u2028\\uFFFD", "\xc3\xa9\xe2\x80\xa8\xef\xbf\xbd"},
+      {"\\/\\b\\f\\t|", "/\xef\xbf\xbd\xef\xbf\xbd\t|"},
+      {"\\\"q\\\"\\\\n", "\"q\"\\n"},
+  };
+  for (uint32_t i = 0; i < sizeof escapes / sizeof escapes[0]; i++) {
+    char text[200];
+    snprintf(text, sizeof text, "{\"seq\":1,\"type\":\"agent.text\",\"text\":\"<%s>\"}", escapes[i].text);
+    begin();
+    ev(text);
+    write_view(CSN_TRANSCRIPT_MARKDOWN);
+    char want[100];
+    snprintf(want, sizeof want, "<%s>", escapes[i].want);
+    ok(says(want), "%s: %s", escapes[i].text, strstr(out, "<"));
+  }
+
+  begin();
+  ev(E(1, "agent.tool_call",
+       ",\"tool_use_id\":\"t\",\"tool\":\"T\",\"input_head\":\"{\\\"a\\\":\\\"xyz\",\"input_len\":70000"));
+  write_view(CSN_TRANSCRIPT_MARKDOWN);
+  ok(says("```json\n{\"a\":\"xyz\n```\n") && says("*cut: 12 of 70000 bytes*"), "the head of an input: %s",
+     out);
+  write_view(CSN_TRANSCRIPT_JSON);
+  ok(valid(out) && says("\"input_head\":\"{\\\"a\\\":\\\"xyz\",\"input_len\":70000,\"result\":null"),
+     "and in JSON");
+  static char big[3 * CSN_TRANSCRIPT_BRIEF_MAX];
+  char *p =
+      big + sprintf(big,
+                    "{\"seq\":1,\"type\":\"agent.tool_call\",\"tool_use_id\":\"t\",\"tool\":\"T\",\"input\":{"
+                    "\"ab\":\"");
+  for (uint32_t i = 0; i < CSN_TRANSCRIPT_BRIEF_MAX; i++)
+    p += sprintf(p, "\xc3\xa9");
+  strcpy(p, "\"}}");
+  begin();
+  ev(big);
+  write_view(CSN_TRANSCRIPT_MARKDOWN);
+  uint32_t bad = 0;
+  for (uint32_t i = 0; i < out_len;) {
+    uint32_t wrong, n = csn_utf8_len(csn_span_of(out + i, (uint32_t)out_len - i), &wrong);
+    bad += n == 0;
+    i += n > 0 ? n : 1;
+  }
+  ok(bad == 0 && out_len < 2 * CSN_TRANSCRIPT_BRIEF_MAX && says("*cut: 4095 of 8201 bytes*"),
+     "a long input is cut between characters");
+
+  /* A text longer than what a reader keeps says its length, though no event did. */
+  static char far[CSN_FIELD_MAX + 400];
+  p = far + sprintf(far, "{\"seq\":1,\"type\":\"agent.text\",\"text\":\"");
+  memset(p, 'f', CSN_FIELD_MAX + 3);
+  strcpy(p + CSN_FIELD_MAX + 3, "\"}");
+  begin();
+  ev(far);
+  write_view(CSN_TRANSCRIPT_JSON);
+  ok(valid(out) && says("f\",\"text_len\":32771}"), "a text beyond the reader's bound");
+
+  /* The call's result is not there any more when it is asked for; nor is the call. */
+  begin();
+  ev(E(1, "agent.tool_call", ",\"tool_use_id\":\"t\",\"tool\":\"T\",\"input\":{}"));
+  ev(E(77, "agent.tool_result", ",\"tool_use_id\":\"t\",\"text\":\"x\""));
+  write_view(CSN_TRANSCRIPT_JSON);
+  ok(valid(out) && says("\"tool\":\"T\",\"input\":{},\"result\":null}"), "a result that is gone: %s", out);
+  begin();
+  ev(E(78, "agent.tool_call", ",\"tool_use_id\":\"t\",\"tool\":\"T\",\"input\":{}"));
+  ev(E(79, "agent.retry", ",\"attempt\":1"));
+  write_view(CSN_TRANSCRIPT_MARKDOWN);
+  ok(says("*the event is not there any more*\n"), "events that are gone: %s", out);
+}
+
 /* More than there is room for. */
 static void test_bounds(void) {
   static char text[20000][160];
@@ -383,6 +472,7 @@ int main(void) {
   test_json();
   test_markdown();
   test_shapes();
+  test_parts();
   test_bounds();
   test_diffs();
   test_streams();

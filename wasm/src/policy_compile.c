@@ -195,7 +195,7 @@ static csn_err glob_item(csn_policy_reader *r, const cJSON *item, uint32_t index
   return CSN_ERR_OK;
 }
 
-static bool is_token(csn_span s) { /* RFC 9110 field name */
+bool csn_policy_is_token(csn_span s) {
   for (uint32_t i = 0; i < s.len; i++) {
     uint8_t c = s.ptr[i];
     bool plain =
@@ -244,10 +244,10 @@ static csn_err inject_item(csn_policy_reader *r, const cJSON *item, uint32_t ind
           (in.match.kind == CSN_NET_ANY || (in.match.kind == CSN_NET_CIDR && in.match.bits != 128)))
         err = CSN_ERR_BAD_VALUE;
     } else if (csn_span_is(key, "header")) {
-      err = is_token(text) ? csn_policy_add_text(r->p, text, &in.header) : CSN_ERR_BAD_VALUE;
+      err = csn_policy_is_token(text) ? csn_policy_add_text(r->p, text, &in.header) : CSN_ERR_BAD_VALUE;
     } else if (csn_span_is(key, "secret")) {
       secret = true;
-      err = is_token(text) ? csn_policy_add_text(r->p, text, &in.secret) : CSN_ERR_BAD_VALUE;
+      err = csn_policy_is_token(text) ? csn_policy_add_text(r->p, text, &in.secret) : CSN_ERR_BAD_VALUE;
     } else if (csn_span_is(key, "format")) {
       err = is_format(text) ? csn_policy_add_text(r->p, text, &in.format) : CSN_ERR_BAD_VALUE;
     } else {

@@ -256,6 +256,8 @@ static csn_err e2b_headers(csn_policy_reader *r, csn_span host, const cJSON *hea
                              "secrets and write ${NAME}");
       continue;
     }
+    /* A name with a line's end in it would add headers of its own. */
+    if (!csn_policy_is_token(csn_span_str(h->string))) return CSN_ERR_BAD_VALUE;
     if (r->p->inject_count == CSN_POLICY_INJECT_MAX) return CSN_ERR_NO_MEMORY;
     err = csn_policy_parse_net(r->p, host, &in.match);
     if (err == CSN_ERR_OK &&

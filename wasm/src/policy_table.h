@@ -22,6 +22,8 @@ csn_err csn_policy_add_text(csn_policy *p, csn_span text, csn_text_ref *out);
 csn_err csn_policy_add_net(csn_policy *p, csn_span pattern, csn_action action, uint32_t rule, uint8_t source,
                            bool strict);
 csn_err csn_policy_parse_net(csn_policy *p, csn_span pattern, csn_net_rule *out);
+/* A header's or a secret's name: letters, digits, - and _, a part of what RFC 9110 allows in a field name. */
+bool csn_policy_is_token(csn_span s);
 /* A tool rule of Claude Code's form: Tool or Tool(specifier). */
 csn_err csn_policy_add_tool(csn_policy *p, csn_span text, csn_action action, uint32_t rule, uint8_t source);
 /* Brings the index of names and the order of CIDR rules up to date. */
