@@ -7,6 +7,7 @@ import guardModule from "../../build/guard.wasm";
 import { Guard } from "../../worker/src/core/guard.js";
 import type { Env } from "../../worker/src/env.js";
 import type { EgressAnswer, EgressQuestion, Result, SessionRpc } from "../../worker/src/session/api.js";
+import { heldPush, isPush } from "./git-push.js";
 import { modelEgress, modelHost } from "./model-egress.js";
 import type { Sandbox } from "./sandbox.js";
 import { AddressRefused, type WayOut, wayOut } from "./way-out.js";
@@ -82,7 +83,12 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
       const out = wayOut(request, env);
       const judged = await judgedAddress(out, session, answer, question);
       if (typeof judged === "object" && judged !== null) return judged;
-      ({ response, address } = await out.send(await outgoing(request, answer, up), judged));
+      const held = answer.holdPush && isPush(request) ? await heldPush(request, session, answer.id) : request;
+      if (held instanceof Response) {
+        await ended(held.status, 0);
+        return held;
+      }
+      ({ response, address } = await out.send(await outgoing(held, answer, up), judged));
     }
     const usage = payer !== null && payer.run !== null && response.ok ? usageOf(session, payer.run, response) : null;
     return await passed(response, ended, usage);

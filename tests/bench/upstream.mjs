@@ -1,6 +1,7 @@
 /**
- * A process of its own that answers bytes: what the benchmark of the way out fetches. `GET …/<n>` is answered with n bytes. Prints
- * {"http","https"}, its ports on loopback, and ends with its standard input. argv: the key and certificate of HTTPS, in PEM.
+ * A process of its own that answers bytes: what the benchmark of the way out fetches. `GET …/<n>` is answered with n bytes. argv: an
+ * address of loopback, and for HTTPS on its port 443 files with key and certificate. Prints {"http"}, a port of 127.0.0.1, or null where
+ * this user may not listen on 443. Ends with its standard input.
  */
 import { readFileSync } from "node:fs";
 import http from "node:http";
@@ -23,18 +24,12 @@ function answer(req, res) {
   more();
 }
 
-const [key, cert] = process.argv.slice(2);
-const servers = { http: http.createServer(answer) };
-if (cert !== undefined)
-  servers.https = https.createServer(
-    { key: readFileSync(key), cert: readFileSync(cert), ALPNProtocols: ["http/1.1"] },
-    answer,
-  );
-const ports = {};
-for (const [name, server] of Object.entries(servers)) {
-  server.keepAliveTimeout = 60_000;
-  await new Promise((done) => server.listen(0, "127.0.0.1", done));
-  ports[name] = server.address().port;
-}
-console.log(JSON.stringify(ports));
+const [address, key, cert] = process.argv.slice(2);
+const plain = http.createServer(answer);
+const tls = { key: readFileSync(key), cert: readFileSync(cert), ALPNProtocols: ["http/1.1"] };
+const secure = https.createServer(tls, answer);
+for (const server of [plain, secure]) server.keepAliveTimeout = 60_000;
+await new Promise((done) => plain.listen(0, "127.0.0.1", done));
+const error = await new Promise((done) => secure.once("error", done).listen(443, address, () => done(null)));
+console.log(JSON.stringify(error === null ? { http: plain.address().port } : null));
 process.stdin.on("end", () => process.exit()).resume();

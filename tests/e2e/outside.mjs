@@ -1,5 +1,5 @@
 /** The outside of a sandbox in tests: names that mean what the test says, and servers on the ports that programs use. */
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { randomInt } from "node:crypto";
 import dgram from "node:dgram";
 import { readFileSync } from "node:fs";
@@ -94,4 +94,53 @@ export async function startSite(address, handler, tls) {
     throw error;
   }
   return { servers: servers.map(([server]) => server), stop };
+}
+
+/**
+ * A handler that serves the git repositories under `root` by git's own `http-backend`, to whoever gives `credential` as Basic
+ * authorization, and to nobody else. `seen` gets "METHOD path" of each request.
+ */
+export function gitBackend(root, credential, seen = []) {
+  const right = `Basic ${Buffer.from(credential).toString("base64")}`;
+  return (req, res) => {
+    const url = new URL(req.url, "http://git");
+    seen.push(`${req.method} ${url.pathname}`);
+    if (req.headers.authorization !== right)
+      return res.writeHead(401, { "www-authenticate": 'Basic realm="git"' }).end("who is there?\n");
+    const env = {
+      PATH: process.env.PATH,
+      GIT_PROJECT_ROOT: root,
+      GIT_HTTP_EXPORT_ALL: "1",
+      REMOTE_USER: "tester",
+      REQUEST_METHOD: req.method,
+      PATH_INFO: decodeURIComponent(url.pathname),
+      QUERY_STRING: url.search.slice(1),
+      CONTENT_TYPE: req.headers["content-type"] ?? "",
+      HTTP_CONTENT_ENCODING: req.headers["content-encoding"] ?? "",
+      GIT_PROTOCOL: req.headers["git-protocol"] ?? "",
+      ...(req.headers["content-length"] === undefined ? {} : { CONTENT_LENGTH: req.headers["content-length"] }),
+    };
+    const child = spawn("git", ["-c", "safe.directory=*", "http-backend"], { env, stdio: ["pipe", "pipe", "ignore"] });
+    child.stdin.on("error", () => {});
+    req.pipe(child.stdin);
+    let head = Buffer.alloc(0);
+    const onHead = (d) => {
+      head = Buffer.concat([head, d]);
+      const end = head.indexOf("\r\n\r\n");
+      if (end < 0) return;
+      child.stdout.off("data", onHead);
+      const headers = Object.fromEntries(
+        head
+          .toString("latin1", 0, end)
+          .split("\r\n")
+          .map((line) => line.split(/: */, 2)),
+      );
+      const status = Number.parseInt(headers.Status ?? "200", 10);
+      delete headers.Status;
+      res.writeHead(status, headers);
+      res.write(head.subarray(end + 4));
+      child.stdout.pipe(res);
+    };
+    child.stdout.on("data", onHead);
+  };
 }

@@ -38,6 +38,8 @@ export interface Env {
   readonly CAISSON_SEAL_KEY?: string;
   /** The operator's presets of policies: a JSON object of documents by name. */
   readonly CAISSON_POLICIES?: string;
+  /** Seconds that a git push waits for its approval; 600 when absent. */
+  readonly CAISSON_APPROVAL_WAIT_S?: string;
   /** Class → limits of a tenant, JSON (identity/quotas.ts). */
   readonly CAISSON_QUOTAS?: string;
   /** Origins whose pages may call, separated by commas; `*` for any. None when absent. */

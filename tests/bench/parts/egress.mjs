@@ -4,20 +4,13 @@ import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { ROOT, startLocal } from "../../../scripts/local.mjs";
+import { makeCertificate, ownAddress } from "../../e2e/outside.mjs";
 import { startEngine } from "../../engine/harness.mjs";
 import { quantile } from "../measure.mjs";
 
-const BULK = 512 * 1024 * 1024;
+const BULK = 128 * 1024 * 1024;
 const SMALL = 1000;
-
-/** A key and a certificate for `name` that nobody has signed: [key, certificate], paths of PEM files. */
-function selfSigned(dir, name) {
-  const [key, cert] = [join(dir, "key.pem"), join(dir, "cert.pem")];
-  const args = `req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=${name} -addext subjectAltName=DNS:${name}`;
-  const made = spawnSync("openssl", [...args.split(" "), "-keyout", key, "-out", cert], { encoding: "utf8" });
-  if (made.status !== 0) throw new Error(`openssl: ${made.stderr}`);
-  return [key, cert];
-}
 
 async function startUpstream(args) {
   const child = spawn(process.execPath, [join(import.meta.dirname, "../upstream.mjs"), ...args], {
@@ -38,42 +31,95 @@ const firstBytes = (text) =>
     .map(([sent, first]) => (first - sent) * 1000);
 const bulk = (url, more = "") => `curl -sS ${more} -o /dev/null -w '%{speed_download}' ${url}/${BULK}`;
 
-export default async function egress(put) {
-  const dir = mkdtempSync(join(tmpdir(), "caisson-bench-"));
-  const upstream = await startUpstream(selfSigned(dir, "bench.example"));
+const ADDRESS = ownAddress();
+const NAME = "bench.example";
+
+const host = (command) => {
+  const { status, stdout, stderr } = spawnSync("sh", ["-c", command], { encoding: "utf8" });
+  if (status !== 0) throw new Error(`${command}: ${stderr}`);
+  return stdout;
+};
+
+/** Fetches in turn without and with interception, by the same program: {rate, direct, added} in MB/s and milliseconds. */
+async function compare(inside, direct) {
+  const rates = { ours: [], direct: [] };
+  for (let i = 0; i < 3; i++) {
+    rates.direct.push(Number(host(bulk(`https://${NAME}`, direct))) / 1e6);
+    rates.ours.push(Number(await inside(bulk(`https://${NAME}`))) / 1e6);
+  }
+  const times = { ours: [], direct: [] };
+  for (let i = 0; i < 5; i++) {
+    times.direct.push(...firstBytes(host(firstByte(`https://${NAME}`, SMALL / 5, direct))));
+    times.ours.push(...firstBytes(await inside(firstByte(`https://${NAME}`, SMALL / 5))));
+  }
+  return {
+    rate: quantile(rates.ours, 0.5),
+    direct: quantile(rates.direct, 0.5),
+    added: quantile(times.ours, 0.5) - quantile(times.direct, 0.5),
+  };
+}
+
+/** The engine alone: in the Worker's place a server that answers by itself. */
+async function engineAlone(upstream, direct) {
   const engine = await startEngine();
   try {
     const box = await engine.sandbox("bench", {
-      egress: { url: `http://localhost:${upstream.ports.http}/`, https_hosts: ["*"], token: "bench" },
+      egress: { url: `http://localhost:${upstream.http}/`, https_hosts: ["*"], token: "bench" },
     });
-    const inside = async (command) => {
+    return await compare(async (command) => {
       const { stdout, stderr, exitCode } = await box.exec(command, { timeoutMs: 120_000 });
       if (exitCode !== 0) throw new Error(`${command}: ${stderr}`);
       return stdout;
-    };
-    const host = (command) => {
-      const { status, stdout, stderr } = spawnSync("sh", ["-c", command], { encoding: "utf8" });
-      if (status !== 0) throw new Error(`${command}: ${stderr}`);
-      return stdout;
-    };
-    const direct = `--cacert ${join(dir, "cert.pem")} --resolve bench.example:${upstream.ports.https}:127.0.0.1`;
-    const directURL = `https://bench.example:${upstream.ports.https}`;
-    const rates = [];
-    const floor = [];
-    for (let i = 0; i < 3; i++) {
-      floor.push(Number(host(bulk(directURL, direct))) / 1e6);
-      rates.push(Number(await inside(bulk("https://bench.example"))) / 1e6);
-    }
-    put("egress_engine_https_mb_s", quantile(rates, 0.5));
-    put("egress_direct_https_mb_s", quantile(floor, 0.5));
-    const times = { ours: [], direct: [] };
-    for (let i = 0; i < 5; i++) {
-      times.direct.push(...firstBytes(host(firstByte(directURL, SMALL / 5, direct))));
-      times.ours.push(...firstBytes(await inside(firstByte("https://bench.example", SMALL / 5))));
-    }
-    put("egress_engine_added_ms", quantile(times.ours, 0.5) - quantile(times.direct, 0.5));
+    }, direct);
   } finally {
     await engine.stop();
+  }
+}
+
+/** All of it: sandbox, engine, Worker with the session's policy, engine, upstream. */
+async function throughWorker(trust, direct) {
+  const state = mkdtempSync(join(ROOT, "build", "bench-"));
+  const local = await startLocal({
+    dir: state,
+    port: 0,
+    apiKey: null,
+    engineArgs: ["--resolve", `${NAME}:${ADDRESS}`, "--trust", trust],
+  });
+  try {
+    const post = async (path, body) => {
+      const headers = { "content-type": "application/json" };
+      const response = await fetch(local.url + path, { method: "POST", headers, body: JSON.stringify(body) });
+      const text = await response.text();
+      if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`);
+      return JSON.parse(text);
+    };
+    const session = await post("/v1/sessions", { agent: "shell", policy: { network: { allow: [NAME, ADDRESS] } } });
+    return await compare(async (command) => {
+      const { stdout, stderr, exit_code } = await post(`/v1/sessions/${session.id}/exec`, { command, timeout_s: 120 });
+      if (exit_code !== 0) throw new Error(`${command}: ${stderr}`);
+      return stdout;
+    }, direct);
+  } finally {
+    await local.stop();
+    rmSync(state, { recursive: true, force: true });
+  }
+}
+
+export default async function egress(put) {
+  const dir = mkdtempSync(join(tmpdir(), "caisson-bench-"));
+  const { file } = makeCertificate(dir, [NAME]);
+  const upstream = await startUpstream([ADDRESS, join(dir, "upstream-key.pem"), file]);
+  try {
+    if (upstream.ports === null) return console.log("  this user may not listen on port 443: not measured");
+    const direct = `--cacert ${file} --resolve ${NAME}:443:${ADDRESS}`;
+    const engine = await engineAlone(upstream.ports, direct);
+    put("egress_engine_https_mb_s", engine.rate);
+    put("egress_engine_added_ms", engine.added);
+    const all = await throughWorker(file, direct);
+    put("egress_direct_https_mb_s", all.direct);
+    put("egress_https_mb_s", all.rate);
+    put("egress_added_ms", all.added);
+  } finally {
     upstream.stop();
     rmSync(dir, { recursive: true, force: true });
   }

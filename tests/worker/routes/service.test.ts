@@ -191,6 +191,8 @@ describe("openapi.json", () => {
     "/v1/sessions/{id}/artifacts.tar.gz": ["get"],
     "/v1/sessions/{id}/artifacts/{path}": ["get"],
     "/v1/sessions/{id}/audit": ["get"],
+    "/v1/sessions/{id}/approvals": ["get"],
+    "/v1/sessions/{id}/approvals/{approval}": ["post"],
     "/v1/sessions/{id}/egress": ["get"],
     "/v1/sessions/{id}/policy": ["get", "put"],
     "/v1/sessions/{id}/share": ["post"],

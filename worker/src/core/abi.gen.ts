@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 594065293,
+  digest: 2658087259,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -288,6 +288,8 @@ export const T = {
   AGENT_THINKING_DELTA: 56,
   AGENT_PLAN: 57,
   AGENT_ERROR: 58,
+  APPROVAL_REQUESTED: 59,
+  APPROVAL_RESOLVED: 60,
   RAW: 63,
 } as const;
 
@@ -336,11 +338,13 @@ export const TYPE_TEXT = {
   56: "agent.thinking_delta",
   57: "agent.plan",
   58: "agent.error",
+  59: "approval.requested",
+  60: "approval.resolved",
   63: "raw",
 } as const;
 
 /** Event types that the host may report with EV.NOTE. */
-export const TYPE_HOST = [50, 51, 52, 53, 54, 55] as const;
+export const TYPE_HOST = [50, 51, 52, 53, 54, 55, 59, 60] as const;
 
 /** Bounds. */
 export const BOUND = {

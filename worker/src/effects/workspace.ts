@@ -156,3 +156,37 @@ function splitNUL(bytes: Uint8Array): Uint8Array[] {
   }
   return pieces;
 }
+
+/**
+ * Script that prints, in base64 and at most `maxBytes` of it, what a push of these refs would change: of each the diff from
+ * what the server has, or for a new ref from the commit before the first that no remote has. It asks whichever repository
+ * under /workspace, /tmp or the home directory has the commit, and nothing that the repository is configured to run.
+ */
+export function pushDiffScript(
+  refs: readonly { readonly ref: string; readonly old: string; readonly new: string }[],
+  maxBytes: number,
+): string {
+  const list = refs.map((ref) => `${ref.old} ${ref.new} ${ref.ref}`).join("\n");
+  return `set -u
+export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_NO_REPLACE_OBJECTS=1 LC_ALL=C.UTF-8
+at() { git -c safe.directory='*' -c core.fsmonitor=false -c core.hooksPath=/dev/null -C "$dir" "$@" 2>/dev/null; }
+show() {
+  echo "# $ref: $old -> $new"
+  case $new in *[!0]*) ;; *) echo "# removed"; return;; esac
+  for dir in $(find /workspace /tmp "\${HOME:-/root}" -maxdepth 4 -name .git -prune 2>/dev/null | sed 's,/\\.git$,,' | head -n 64); do
+    at cat-file -e "$new^{commit}" || continue
+    base=$old
+    if ! at cat-file -e "$old^{commit}"; then
+      first=$(at rev-list --max-count=10000 "$new" --not --remotes | tail -n 1)
+      base=$(at rev-parse -q --verify "\${first:-$new}^{commit}^" || at hash-object -t tree /dev/null)
+    fi
+    at diff --no-ext-diff --no-textconv --no-color --find-renames --binary "$base" "$new" --
+    return
+  done
+  echo "# no repository of the sandbox has this commit"
+}
+while read -r old new ref; do show; done <<'REFS' | head -c ${maxBytes} | base64 -w 0
+${list}
+REFS
+`;
+}

@@ -16,7 +16,7 @@ export interface Caller {
 }
 
 /** What an endpoint asks of its caller. `sessions:write` includes `sessions:read`, `admin` everything. */
-export type Scope = "admin" | "execute" | "sessions:read" | "sessions:write" | "preview" | "terminal";
+export type Scope = "admin" | "execute" | "sessions:read" | "sessions:write" | "preview" | "terminal" | "approve";
 
 /** Whoever may call when no key is configured, and the holder of CAISSON_API_KEY. */
 export const OPERATOR: Caller = { tenant: "", subject: "operator", scopes: "admin", quota: "", tokenId: "" };

@@ -5,6 +5,7 @@ import type { Env } from "../env.js";
 import { Problem, problem, problemResponse } from "../errors.js";
 import { authenticate } from "../identity/authenticate.js";
 import { allowOrigin, preflight } from "../identity/origin.js";
+import { registerApprovals } from "./approvals.js";
 import { registerArtifacts } from "./artifacts.js";
 import { type App, type AppEnv, allowedMethods } from "./endpoint.js";
 import { registerExec } from "./exec.js";
@@ -37,6 +38,7 @@ export function createApp(): App {
   registerArtifacts(app);
   registerExecute(app);
   registerIdentity(app);
+  registerApprovals(app);
   registerPolicy(app);
 
   app.notFound((c) => {

@@ -74,6 +74,7 @@ export interface PathParams {
   readonly id: string;
   readonly run: string;
   readonly share: string;
+  readonly approval: string;
   readonly path: string;
 }
 
@@ -152,7 +153,13 @@ function pathParams(path: string, pathname: string): PathParams {
       throw problem("invalid_path", "The address has a percent sign that encodes nothing.", { field: name });
     }
   };
-  return { id: decode("id"), run: decode("run"), share: decode("share"), path: decode("path") };
+  return {
+    id: decode("id"),
+    run: decode("run"),
+    share: decode("share"),
+    approval: decode("approval"),
+    path: decode("path"),
+  };
 }
 
 function parseQuery<Q extends z.ZodType>(schema: Q | undefined, search: URLSearchParams): z.output<Q> {
@@ -269,6 +276,7 @@ function paramSchema(name: string): z.ZodString {
   const descriptions: Record<string, string> = {
     id: "Session id",
     run: "Run id, as `run_1`",
+    approval: "Approval id",
     path: "The rest of the address, slashes and all. Relative to /workspace; a second slash makes it absolute",
   };
   return z.string().openapi({ description: descriptions[name] ?? name });

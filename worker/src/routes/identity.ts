@@ -13,10 +13,10 @@ import { sessionObject, unwrap } from "./session-object.js";
 
 const ScopeSchema = z
   .string()
-  .regex(/^(admin|execute|(sessions:(read|write)|preview|terminal)(:ses_[a-z2-7]{20})?)$/)
+  .regex(/^(admin|execute|(sessions:(read|write)|preview|terminal|approve)(:ses_[a-z2-7]{20})?)$/)
   .openapi({
     description:
-      "`admin`, `execute`, or `sessions:read`, `sessions:write`, `preview`, `terminal`, each also `:<session id>`",
+      "`admin`, `execute`, or `sessions:read`, `sessions:write`, `preview`, `terminal`, `approve`, each also `:<session id>`",
   });
 const NameSchema = z.string().min(1).max(128);
 

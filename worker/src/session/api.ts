@@ -161,6 +161,8 @@ export interface EgressAnswer {
   readonly body: boolean;
   /** The policy speaks of addresses: ask `egressAddress` before connecting. */
   readonly byAddress: boolean;
+  /** A git push is to be held until it is approved. */
+  readonly holdPush: boolean;
   /** The host, where it is an address itself, in its usual form. */
   readonly address: string | null;
 }
@@ -189,6 +191,32 @@ export interface EgressEntry {
   bytes_up: number | null;
   bytes_down: number | null;
   duration_ms: number | null;
+}
+
+/** One ref that a git push changes; all zeros for what is not there before or after. */
+export interface PushedRef {
+  readonly ref: string;
+  readonly old: string;
+  readonly new: string;
+}
+
+export type ApprovalDecision = "approved" | "denied" | "expired" | "withdrawn";
+
+/** A push that waits, or waited, for somebody's word. */
+export interface ApprovalView {
+  id: string;
+  kind: "git_push";
+  state: "pending" | ApprovalDecision;
+  host: string;
+  path: string;
+  refs: PushedRef[];
+  diff: string;
+  diff_truncated: boolean;
+  created_at: string;
+  expires_at: string;
+  resolved_at: string | null;
+  resolved_by: string;
+  reason: string;
 }
 
 /** A link that lets others read the session. */
@@ -281,6 +309,18 @@ export interface SessionRpc {
   ): Promise<Result<true>>;
   /** May an allowed request go to one of these addresses of its host? If not, its entry becomes a denial. */
   egressAddress(id: number, addresses: readonly string[]): Promise<Result<AddressVerdict>>;
+  /** Asks for a push to be approved; `id` is its entry in the egress log. 409 `too_many_approvals`. */
+  requestApproval(id: number, refs: readonly PushedRef[]): Promise<Result<ApprovalView>>;
+  /** The approval when it is decided, or after a while as it is. */
+  awaitApproval(approval: string): Promise<Result<ApprovalView>>;
+  approvals(): Promise<Result<ApprovalView[]>>;
+  /** The first word holds: 409 `approval_resolved` for another one afterwards. */
+  resolveApproval(
+    approval: string,
+    decision: ApprovalDecision,
+    by: string,
+    reason: string,
+  ): Promise<Result<ApprovalView>>;
   egressLog(after: number, limit: number): Promise<Result<EgressEntry[]>>;
   /** Records a link. 409 `too_many_shares`. */
   addShare(shareId: string, expiresMs: number): Promise<Result<ShareView>>;

@@ -19,6 +19,19 @@ const ADDRESS_PATTERN = /^\[?[0-9a-f:.]+(\/|\]|$)|^[0-9.]+:\d+$/i;
 /** UTF-16 units of a path kept in the log. */
 const PATH_KEPT = 512;
 
+/** What a policy says besides its verdicts. */
+interface Facts {
+  readonly webSockets: boolean;
+  /** It speaks of addresses: a name's are to be judged. */
+  readonly addresses: boolean;
+  readonly pushApproval: boolean;
+}
+
+interface PrintedPolicy {
+  readonly network: { websockets: string; private_ranges: string; allow?: string[]; deny?: string[] };
+  readonly git?: { push_approval?: boolean };
+}
+
 interface Row {
   [column: string]: SqlStorageValue;
   id: number;
@@ -42,8 +55,7 @@ export class Gate {
   readonly #store: Store;
   readonly #newGuard: () => Guard;
   #guard: Guard | null = null;
-  /** Whether the policy speaks of addresses; null: not known yet. */
-  #byAddress: boolean | null = null;
+  #facts: Facts | null = null;
 
   constructor(sql: SqlStorage, env: Env, store: Store, newGuard: () => Guard) {
     this.#sql = sql;
@@ -100,7 +112,7 @@ export class Gate {
     this.#tables();
     this.#store.set("policy", text);
     this.#guard = guard;
-    this.#byAddress = null;
+    this.#facts = null;
     return compiled;
   }
 
@@ -115,7 +127,7 @@ export class Gate {
     const guard = this.#current();
     const found = guard.net(question.host, question.port);
     let { verdict, rule, reason } = found;
-    if (verdict === "allow" && question.websocket && !this.#allowsWebSockets(guard)) {
+    if (verdict === "allow" && question.websocket && !this.#known(guard).webSockets) {
       verdict = "deny";
       rule = "network.websockets";
       reason = `A WebSocket to ${question.host} is denied: network.websockets is deny.`;
@@ -135,26 +147,35 @@ export class Gate {
     const id = [...this.#sql.exec<{ id: number }>("SELECT last_insert_rowid() AS id")][0]?.id ?? 0;
     this.#sql.exec("DELETE FROM egress WHERE id <= ?", id - LOG_MAX);
     const address = literal(question.host);
-    const byAddress = address !== null || this.#speaksOfAddresses(guard);
+    const facts = this.#known(guard);
+    const byAddress = address !== null || facts.addresses;
     const credentials = allow ? this.#credentials(guard, found.inject) : NO_CREDENTIALS;
-    return { id, allow, rule, reason, byAddress, address, ...credentials };
+    return { id, allow, rule, reason, byAddress, holdPush: facts.pushApproval, address, ...credentials };
   }
 
-  #speaksOfAddresses(guard: Guard): boolean {
-    if (this.#byAddress === null) {
-      const { network } = JSON.parse(guard.policy()) as {
-        network: { private_ranges: string; allow?: string[]; deny?: string[] };
-      };
+  #known(guard: Guard): Facts {
+    if (this.#facts === null) {
+      const { network, git } = JSON.parse(guard.policy()) as PrintedPolicy;
       const patterns = [...(network.allow ?? []), ...(network.deny ?? [])];
-      this.#byAddress = network.private_ranges === "allow" || patterns.some((text) => ADDRESS_PATTERN.test(text));
+      this.#facts = {
+        webSockets: network.websockets === "allow",
+        addresses: network.private_ranges === "allow" || patterns.some((text) => ADDRESS_PATTERN.test(text)),
+        pushApproval: git?.push_approval === true,
+      };
     }
-    return this.#byAddress;
+    return this.#facts;
+  }
+
+  /** The request of an entry of the log. */
+  entry(id: number): EgressEntry | null {
+    const entry = this.log(id - 1, 1)[0];
+    return entry?.id === id ? entry : null;
   }
 
   /** The first of a host's addresses that may be connected to. */
   judge(id: number, addresses: readonly string[]): AddressVerdict {
-    const entry = this.log(id - 1, 1)[0];
-    if (entry?.id !== id) return { address: null, rule: "network", reason: "The request is not known any more." };
+    const entry = this.entry(id);
+    if (entry === null) return { address: null, rule: "network", reason: "The request is not known any more." };
     const guard = this.#current();
     const found = addresses.map((address) => ({ address, ...guard.net(entry.host, entry.port, address) }));
     const good = found.find(({ verdict }) => verdict === "allow");
@@ -162,10 +183,6 @@ export class Gate {
     const bad = found[0] ?? { address: null, rule: "network", reason: `${entry.host} has no address.` };
     this.#sql.exec("UPDATE egress SET verdict = 'deny', rule = ?, address = ? WHERE id = ?", bad.rule, bad.address, id);
     return { address: null, rule: bad.rule, reason: bad.reason };
-  }
-
-  #allowsWebSockets(guard: Guard): boolean {
-    return (JSON.parse(guard.policy()) as { network: { websockets: string } }).network.websockets === "allow";
   }
 
   /** Headers to set, and placeholders with what they stand for. A secret that is not there is left out, and said in the log. */

@@ -19,6 +19,8 @@ import { serveSSE } from "../transport/sse.js";
 import { acceptSocket } from "../transport/ws.js";
 import type {
   AddressVerdict,
+  ApprovalDecision,
+  ApprovalView,
   ArtifactView,
   EgressAnswer,
   EgressEntry,
@@ -27,6 +29,7 @@ import type {
   Failure,
   ModelUsage,
   ModelVerdict,
+  PushedRef,
   Result,
   RunSummary,
   RunView,
@@ -44,6 +47,7 @@ import { Gate } from "./gate.js";
 import { IndexRow } from "./index-row.js";
 import { Machine } from "./machine.js";
 import { OwnSandbox } from "./own-sandbox.js";
+import { Pushes } from "./pushes.js";
 import { BadPrices, coreRequest, workspaceFiles } from "./request.js";
 import { SHARES_MAX, Shares } from "./shares.js";
 import { Store } from "./store.js";
@@ -62,6 +66,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   readonly #index: IndexRow;
   readonly #shares: Shares;
   readonly #gate: Gate;
+  readonly #pushes: Pushes;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -75,6 +80,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     this.#effects = new Effects(ctx, env, this.#store, this.#machine, this.#sandbox, this.#follower);
     this.#index = new IndexRow(ctx, env, this.#store);
     this.#shares = new Shares(ctx.storage.sql);
+    this.#pushes = new Pushes(ctx, env, this.#store, this.#machine, this.#sandbox);
     this.#gate = new Gate(ctx.storage.sql, env, this.#store, () => new Guard(guardModule));
     ctx.setWebSocketAutoResponse(new WebSocketRequestResponsePair("ping", "pong"));
     void ctx.blockConcurrencyWhile(async () => {
@@ -290,6 +296,31 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       }
       return { ok: true, value: judged };
     });
+  }
+
+  async requestApproval(id: number, refs: readonly PushedRef[]): Promise<Result<ApprovalView>> {
+    return this.#try(() => {
+      const entry = this.#gate.entry(id);
+      if (entry === null) return fail(409, "approval_not_found", "the request is not known any more");
+      return this.#pushes.request(entry.host, entry.path, refs);
+    });
+  }
+
+  async awaitApproval(approval: string): Promise<Result<ApprovalView>> {
+    return this.#try(() => this.#pushes.await(approval));
+  }
+
+  async approvals(): Promise<Result<ApprovalView[]>> {
+    return this.#try(() => ({ ok: true, value: this.#pushes.list() }));
+  }
+
+  async resolveApproval(
+    approval: string,
+    decision: ApprovalDecision,
+    by: string,
+    reason: string,
+  ): Promise<Result<ApprovalView>> {
+    return this.#try(() => this.#pushes.resolve(approval, decision, by, reason));
   }
 
   async egressLog(after: number, limit: number): Promise<Result<EgressEntry[]>> {
