@@ -107,9 +107,6 @@ function run(name, suite) {
   });
 }
 
-/** Suites that run without being named. The conformance tests wait for two of theirs that depend on what runs beside them. */
-const DEFAULT = Object.keys(SUITES).filter((name) => name !== "conformance");
-
 const names = process.argv.slice(2);
 for (const name of names) {
   if (!(name in SUITES)) {
@@ -119,7 +116,7 @@ for (const name of names) {
 }
 if (!existsSync(RESULTS)) mkdirSync(RESULTS, { recursive: true });
 const results = [];
-for (const name of names.length ? names : DEFAULT) {
+for (const name of names.length ? names : Object.keys(SUITES)) {
   rmSync(join(RESULTS, `${name}.log`), { force: true });
   console.log(`\n== ${SUITES[name].what}`);
   results.push(await run(name, SUITES[name]));

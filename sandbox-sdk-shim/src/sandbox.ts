@@ -19,6 +19,10 @@ export interface RuntimeState {
 
 const BOOT_KEY = "caisson:boot";
 const OWNER_KEY = "caisson:owner";
+/** Where the SDK opens the WebSocket that carries its calls, where that transport is chosen. */
+const CONTROL_URL = "http://localhost:3000/ws";
+/** WebSocket close code: the endpoint goes away. */
+const GOING_AWAY = 1001;
 
 export class Sandbox extends SDKSandbox<Env> {
   /** No route out except through the gate below. */
@@ -26,6 +30,8 @@ export class Sandbox extends SDKSandbox<Env> {
   override interceptHttps = true;
   readonly #local: LocalContainer | null;
   readonly #env: Env;
+  /** The SDK's WebSocket to what runs, when its calls go over one. */
+  #control: WebSocket | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
     const local = localContainer(ctx, env);
@@ -68,12 +74,40 @@ export class Sandbox extends SDKSandbox<Env> {
     await super.onStart();
   }
 
+  override async onStop(params?: Parameters<SDKSandbox["onStop"]>[0]): Promise<void> {
+    this.#endCalls("the sandbox has stopped");
+    await super.onStop(params as Parameters<SDKSandbox["onStop"]>[0]);
+  }
+
+  override async destroy(): Promise<void> {
+    this.#endCalls("the sandbox is destroyed");
+    await super.destroy();
+  }
+
+  /**
+   * Fails the calls that wait on the SDK's WebSocket. Told to disconnect, the SDK forgets them with their time-outs, and
+   * their callers would wait for ever; a connection that closes it takes as their end.
+   */
+  #endCalls(reason: string): void {
+    const control = this.#control;
+    this.#control = null;
+    if (control === null) return;
+    control.dispatchEvent(new CloseEvent("close", { code: GOING_AWAY, reason, wasClean: true }));
+    try {
+      control.close(GOING_AWAY, reason);
+    } catch {
+      // closed already
+    }
+  }
+
   override async fetch(request: Request): Promise<Response> {
     if (this.#local !== null && request.headers.has(EGRESS_TOKEN_HEADER)) {
       const allowed = await egressAllowed(request, this.#env.CAISSON_ENGINE_TOKEN ?? "", this.ctx.id.toString());
       return allowed ? await this.#local.egress(request) : new Response("forbidden\n", { status: 403 });
     }
-    return await super.fetch(request);
+    const response = await super.fetch(request);
+    if (request.url === CONTROL_URL && response.webSocket !== null) this.#control = response.webSocket;
+    return response;
   }
 }
 

@@ -78,11 +78,14 @@ perTransport("lifecycle", (make, transport) => {
 
   it("ends what waits when the sandbox ends", async () => {
     const sandbox = make();
-    await sandbox.exec("true");
-    const waiting = rejects(sandbox.exec("sleep 600"), {});
-    await sleep(500);
-    await sandbox.destroy();
-    await waiting;
+    for (const [method, ...args] of [["destroy"], ["stop"], ["stop", "SIGKILL"]]) {
+      await sandbox.exec("true");
+      const waiting = rejects(sandbox.exec("sleep 600"), {});
+      await sleep(300);
+      await sandbox[method](...args);
+      await waiting;
+      await until(async () => (await sandbox.getState()).status.startsWith("stopped"), "it has stopped");
+    }
     assert.equal((await sandbox.exec("echo new")).stdout, "new");
   });
 
@@ -123,13 +126,17 @@ describe("the engine behind", () => {
   const make = sandboxes();
 
   it("names each sandbox by its object's id, and forgets it with destroy()", async () => {
-    const before = (await running()).length;
-    const many = Array.from({ length: 10 }, () => make());
+    const ids = Array.from({ length: 10 }, () => freshId());
+    const many = ids.map((id) => make({}, { id }));
     await Promise.all(many.map((sandbox) => sandbox.exec("true")));
-    const names = (await running()).map((box) => box.name);
-    assert.ok(names.every((name) => /^[0-9a-f]{64}$/.test(name)));
-    assert.ok(names.length >= before + 10);
+    const objects = await Promise.all(
+      ids.map(async (id) => (await fetch(`${client.url}/object?${new URLSearchParams({ id })}`)).text()),
+    );
+    assert.ok(objects.every((name) => /^[0-9a-f]{64}$/.test(name)));
+    const ours = async () => (await running()).filter(({ name }) => objects.includes(name)).map(({ name }) => name);
+    assert.deepEqual((await ours()).sort(), objects.toSorted());
     await Promise.all(many.map((sandbox) => sandbox.destroy()));
+    assert.deepEqual(await ours(), []);
     const own = await Promise.all(many.map((sandbox) => sandbox.getState()));
     assert.ok(own.every((state) => state.status.startsWith("stopped")));
   });

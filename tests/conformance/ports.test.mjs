@@ -192,6 +192,8 @@ perTransport("ports", (make, transport) => {
     await box.stop();
     await until(async () => (await get(url)).status === 410, "the URL is stale");
     assert.equal(JSON.parse((await get(url)).text).code, "STALE_PREVIEW_URL");
+    // stop() has sent its signal; what runs may take its time, and a call meanwhile is one of the old start.
+    await until(async () => (await box.getState()).status.startsWith("stopped"), "it has stopped");
     await serve(box, 8083);
     const again = await box.exposePort(8083, { hostname });
     assert.equal(again.url, url, "the token outlives a restart");

@@ -4,7 +4,7 @@
  * usage: tests/conformance/run.mjs [NAME…]   NAME: a file NAME.test.mjs of this directory; without one, all of them.
  * CONFORMANCE_TRANSPORTS="http websocket" chooses the SDK's transports, CONFORMANCE_ONLY=pattern the tests by name.
  */
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { openStack } from "./stack.mjs";
@@ -17,16 +17,6 @@ for (const name of wanted) {
     console.error(`conformance: no tests ${name}; there are: ${names.join(" ")}`);
     process.exit(64);
   }
-}
-// Each transport has a stack and a process of its own.
-if (process.env.CONFORMANCE_TRANSPORTS === undefined) {
-  let failed = 0;
-  for (const transport of ["http", "websocket"]) {
-    const env = { ...process.env, CONFORMANCE_TRANSPORTS: transport };
-    const { status } = spawnSync(process.execPath, process.argv.slice(1), { env, stdio: "inherit" });
-    if (status !== 0) failed = status ?? 1;
-  }
-  process.exit(failed);
 }
 const stack = await openStack();
 let code = 1;

@@ -12,6 +12,9 @@ export class SDKError extends Error {
   }
 }
 
+/** milliseconds: less than a test may take, so that a call which hangs fails its test and keeps nothing open. */
+const CALL_MS = 110_000;
+
 export const bytes = (data) => ({ $: "bytes", base64: Buffer.from(data).toString("base64") });
 export const regexp = ({ source, flags }) => ({ $: "regexp", source, flags });
 export const callback = (name) => ({ $: "callback", name });
@@ -91,7 +94,7 @@ export function sdk(url) {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify(body),
-      ...(abort ? { signal: abort.signal } : {}),
+      signal: AbortSignal.any([AbortSignal.timeout(CALL_MS), ...(abort ? [abort.signal] : [])]),
     });
     if (response.headers.get("content-type") === "application/octet-stream") return new Events(response, abort);
     const text = await response.text();

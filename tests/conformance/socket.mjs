@@ -8,7 +8,12 @@ export const lookup = (_host, options, done) =>
 
 /** Opens `url` (http: or ws:). Rejects with {status, text} where the server does not upgrade. */
 export async function connectSocket(url, { headers } = {}) {
-  const ws = new WebSocket(url.replace(/^http/, "ws"), { headers, lookup, perMessageDeflate: false });
+  const ws = new WebSocket(url.replace(/^http/, "ws"), {
+    headers,
+    lookup,
+    perMessageDeflate: false,
+    handshakeTimeout: 30_000,
+  });
   const socket = { ws, messages: [], closed: null, waiting: new Set() };
   const wake = () => {
     for (const check of socket.waiting) check();

@@ -14,7 +14,7 @@ export async function openWorker({ dir, engine, vars = {}, name }) {
   let config;
   if (name !== undefined) {
     // Beside the original: paths in it are relative.
-    config = join(PROJECT, `.wrangler-${name}.toml`);
+    config = join(PROJECT, `.wrangler-${name}-${process.pid}.toml`);
     const original = readFileSync(join(PROJECT, "wrangler.toml"), "utf8");
     writeFileSync(config, original.replace(/^name = .*$/m, `name = "${name}"`));
   }

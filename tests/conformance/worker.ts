@@ -97,50 +97,61 @@ async function answer(env: TestEnv, call: Call): Promise<Response> {
   }
 }
 
+async function route(request: Request, env: TestEnv): Promise<Response> {
+  const egress = await handleEgress(request, env, [env.SANDBOX, env.HOOKED, env.OUTBOUND, env.HOSTS, env.ONLINE]);
+  if (egress !== null) return egress;
+  const preview = await proxyToSandbox(request, { Sandbox: env.SANDBOX });
+  if (preview !== null) return preview;
+
+  const url = new URL(request.url);
+  const query = (name: string): string | undefined => url.searchParams.get(name) ?? undefined;
+  const id = query("id") ?? "";
+  const namespace = (query("namespace") ?? "SANDBOX") as Namespaces;
+  switch (url.pathname) {
+    case "/health":
+      return new Response("ok\n");
+    case "/call":
+      return await answer(env, (await request.json()) as Call);
+    case "/object":
+      return new Response(env[namespace].idFromName(id).toString());
+    case "/terminal": {
+      const sandbox = sandboxOf(env, { namespace, id });
+      const session = query("session");
+      const size = { cols: Number(query("cols") ?? 80), rows: Number(query("rows") ?? 24) };
+      const options = { ...size, ...(query("shell") === undefined ? {} : { shell: query("shell") as string }) };
+      const target = session === undefined ? sandbox : await sandbox.getSession(session);
+      return await (target as unknown as { terminal(r: Request, o: object): Promise<Response> }).terminal(
+        request,
+        options,
+      );
+    }
+    case "/connect": {
+      const inner = new Request(new URL(query("path") ?? "/", "http://sandbox.test"), request);
+      return await sandboxOf(env, { namespace, id }).wsConnect(inner, Number(query("port")));
+    }
+    case "/fetch": {
+      const inner = new Request(new URL(query("path") ?? "/", "http://sandbox.test"), request);
+      return await sandboxOf(env, { namespace, id }).containerFetch(inner, Number(query("port")));
+    }
+    case "/bucket": {
+      const key = query("key") ?? "";
+      if (request.method === "PUT") return Response.json(await env.FILES.put(key, await request.arrayBuffer()));
+      if (request.method === "DELETE") return Response.json(await env.FILES.delete(key));
+      const object = await env.FILES.get(key);
+      return object === null ? new Response("no such key\n", { status: 404 }) : new Response(object.body);
+    }
+    default:
+      return new Response("not found\n", { status: 404 });
+  }
+}
+
 export default {
   async fetch(request: Request, env: TestEnv): Promise<Response> {
-    const egress = await handleEgress(request, env, [env.SANDBOX, env.HOOKED, env.OUTBOUND, env.HOSTS, env.ONLINE]);
-    if (egress !== null) return egress;
-    const preview = await proxyToSandbox(request, { Sandbox: env.SANDBOX });
-    if (preview !== null) return preview;
-
-    const url = new URL(request.url);
-    const query = (name: string): string | undefined => url.searchParams.get(name) ?? undefined;
-    const id = query("id") ?? "";
-    const namespace = (query("namespace") ?? "SANDBOX") as Namespaces;
-    switch (url.pathname) {
-      case "/health":
-        return new Response("ok\n");
-      case "/call":
-        return await answer(env, (await request.json()) as Call);
-      case "/terminal": {
-        const sandbox = sandboxOf(env, { namespace, id });
-        const session = query("session");
-        const size = { cols: Number(query("cols") ?? 80), rows: Number(query("rows") ?? 24) };
-        const options = { ...size, ...(query("shell") === undefined ? {} : { shell: query("shell") as string }) };
-        const target = session === undefined ? sandbox : await sandbox.getSession(session);
-        return await (target as unknown as { terminal(r: Request, o: object): Promise<Response> }).terminal(
-          request,
-          options,
-        );
-      }
-      case "/connect": {
-        const inner = new Request(new URL(query("path") ?? "/", "http://sandbox.test"), request);
-        return await sandboxOf(env, { namespace, id }).wsConnect(inner, Number(query("port")));
-      }
-      case "/fetch": {
-        const inner = new Request(new URL(query("path") ?? "/", "http://sandbox.test"), request);
-        return await sandboxOf(env, { namespace, id }).containerFetch(inner, Number(query("port")));
-      }
-      case "/bucket": {
-        const key = query("key") ?? "";
-        if (request.method === "PUT") return Response.json(await env.FILES.put(key, await request.arrayBuffer()));
-        if (request.method === "DELETE") return Response.json(await env.FILES.delete(key));
-        const object = await env.FILES.get(key);
-        return object === null ? new Response("no such key\n", { status: 404 }) : new Response(object.body);
-      }
-      default:
-        return new Response("not found\n", { status: 404 });
+    try {
+      return await route(request, env);
+    } catch (error) {
+      // wrangler dev answers an exception itself, and of exceptions on WebSocket upgrades only every other one.
+      return Response.json({ error: errorOf(error) }, { status: 500 });
     }
   },
 } satisfies ExportedHandler<TestEnv>;
