@@ -1,5 +1,5 @@
 # Tests of the core. Each program prints TAP; tests/unit/tally.mjs adds them up.
-CORE_UNIT := base scan json request price budget transcript session feed host policy dialect guard identity wire agent
+CORE_UNIT := base scan json request price budget transcript session feed host policy dialect guard identity wire agent redact
 CORE_TEST_DIR := $(BUILD)/test-results/core
 
 # The string scanner without SIMD, under names of its own, for the tests to hold against the one with it.
@@ -24,7 +24,7 @@ CORE_SETS := san-gcc san-clang san-memory
 
 # --- fuzzers --------------------------------------------------------------------------------------------------------
 
-CORE_FUZZ := json agent budget event load policy token transcript wire
+CORE_FUZZ := json agent budget event load policy token transcript wire redact
 FUZZ_SECONDS ?= 12
 $(BUILD)/fuzz/scan_scalar.o: wasm/src/json_scan.c $(CORE_HEADERS)
 	@mkdir -p $(@D)
@@ -47,7 +47,7 @@ fuzz-smoke: $(CORE_FUZZ:%=$(BUILD)/fuzz/fuzz_%)
 # --- all of it ------------------------------------------------------------------------------------------------------
 
 CORE_UNIT_BIN := $(foreach c,$(CORE_SETS),$(CORE_UNIT:%=$(BUILD)/$(c)/%_test))
-CORE_TAP := $(foreach c,$(CORE_SETS),$(foreach t,$(CORE_UNIT),$(c)-$(t))) table outcomes golden rows long-lines transcripts policy identity diff smoke abi symbols abi-check
+CORE_TAP := $(foreach c,$(CORE_SETS),$(foreach t,$(CORE_UNIT),$(c)-$(t))) table outcomes golden rows long-lines transcripts policy identity diff redact smoke abi symbols abi-check
 
 # What the tests run besides the unit tests.
 CORE_TEST_PROGRAMS := $(BUILD)/gen_abi_ts \
@@ -57,7 +57,8 @@ CORE_TEST_PROGRAMS := $(BUILD)/gen_abi_ts \
   $(BUILD)/san-clang/caisson-events \
   $(BUILD)/san-gcc/caisson-policy \
   $(BUILD)/san-gcc/caisson-token \
-  $(BUILD)/san-gcc/caisson-audit
+  $(BUILD)/san-gcc/caisson-audit \
+  $(BUILD)/san-gcc/caisson-redact
 
 test-core: core $(CORE_UNIT_BIN) $(CORE_TEST_PROGRAMS)
 	@rm -rf $(CORE_TEST_DIR) && mkdir -p $(CORE_TEST_DIR)
@@ -75,6 +76,7 @@ test-core: core $(CORE_UNIT_BIN) $(CORE_TEST_PROGRAMS)
 	@$(CORE_NODE) tests/golden/policy.mjs $(BUILD)/san-gcc/caisson-policy >$(CORE_TEST_DIR)/policy.tap 2>&1 || true
 	@$(CORE_NODE) tests/golden/identity.mjs $(BUILD)/san-gcc/caisson-token $(BUILD)/san-gcc/caisson-audit >$(CORE_TEST_DIR)/identity.tap 2>&1 || true
 	@$(CORE_NODE) tests/diff/diff.mjs $(BUILD)/caisson-events $(BUILD)/core.wasm $(BUILD)/scalar/caisson-events >$(CORE_TEST_DIR)/diff.tap 2>&1 || true
+	@$(CORE_NODE) tests/diff/redact.mjs $(BUILD)/san-gcc/caisson-redact $(BUILD)/redact.wasm $(CORE_TEST_DIR)/redact-host.mjs >$(CORE_TEST_DIR)/redact.tap 2>&1 || true
 	@$(CORE_NODE) tests/diff/smoke.mjs $(BUILD)/core.wasm >$(CORE_TEST_DIR)/smoke.tap 2>&1 || true
 	@$(CORE_NODE) tests/abi/abi.mjs $(BUILD)/core.wasm >$(CORE_TEST_DIR)/abi.tap 2>&1 || true
 	@sh tests/abi/symbols.sh $(NM_WASM) $(CORE_NAMES:%=$(BUILD)/wasm/%.o) >$(CORE_TEST_DIR)/symbols.tap 2>&1 || true

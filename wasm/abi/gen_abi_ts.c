@@ -78,6 +78,9 @@ static void print_all(void) {
   open_table("Streams of csn_feed.", "STREAM");
   CSN_STREAM_TABLE(ROW)
   close_table();
+  open_table("Forms in which a secret is found.", "REDACT_FORM");
+  CSN_REDACT_FORM_TABLE(ROW)
+  close_table();
   open_table("Event types.", "T");
   CSN_TYPE_TABLE(TYPE_ROW)
   close_table();

@@ -41,7 +41,13 @@
   X(FIELD_MAX, 32768u, "bytes: one captured field of an agent line; longer ones are cut and flagged")        \
   X(OUTPUT_MAX_BYTES, 268435456u, "bytes: stdout or stderr of one run, enforced by the runner")              \
   X(GRACE_MS, 3000u, "milliseconds between SIGTERM and SIGKILL of a run")                                    \
-  X(WATCHDOG_MS, 10000u, "milliseconds between wake-ups while a run is under way")
+  X(WATCHDOG_MS, 10000u, "milliseconds between wake-ups while a run is under way")                           \
+  X(REDACT_IN_MAX, 65536u, "bytes: one piece of a stream that is redacted")                                  \
+  X(REDACT_VALUE_MIN, 8u,                                                                                    \
+    "bytes of UTF-8: a secret value that is registered; a shorter one is ordinary text")                     \
+  X(REDACT_VALUE_MAX, 4096u, "bytes of UTF-8: a secret value that is registered")                            \
+  X(REDACT_VALUES_MAX, 256u, "items: registered values")                                                     \
+  X(REDACT_STREAMS, 8u, "items: streams under way in one redactor")
 
 /* --- errors: name, value, meaning ------------------------------------------------------------------ */
 #define CSN_ERR_TABLE(X)                                                                                     \
@@ -170,6 +176,15 @@
   X(WIRE_END, 18,                                                                                            \
     "answer: {seen, model, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, unread}")
 
+/* --- forms in which a secret is found (csn/redact.h) -------------------------------------------------- */
+#define CSN_REDACT_FORM_TABLE(X)                                                                             \
+  X(VALUE, 0, "as it is")                                                                                    \
+  X(JSON, 1, "escaped in a JSON string, once or twice")                                                      \
+  X(PERCENT, 2, "percent-encoded")                                                                           \
+  X(BASE64, 3, "in base64")                                                                                  \
+  X(HEX, 4, "in hex")                                                                                        \
+  X(SHAPE, 5, "no registered value, but the shape of a well-known kind of key")
+
 /* --- event types: name, value, text in "type", may the host report it with EV_NOTE ------------------ */
 #define CSN_TYPE_TABLE(X)                                                                                    \
   X(SESSION_CREATED, 1, "session.created", 0)                                                                \
@@ -239,6 +254,9 @@ typedef enum csn_transcript_op {
   CSN_TRANSCRIPT_OP_TABLE(CSN_X_TRANSCRIPT_OP) CSN_TRANSCRIPT_OP_END
 } csn_transcript_op;
 #undef CSN_X_TRANSCRIPT_OP
+#define CSN_X_FORM(name, value, text) CSN_REDACT_##name##_FORM = value,
+typedef enum csn_redact_form { CSN_REDACT_FORM_TABLE(CSN_X_FORM) CSN_REDACT_FORM_END } csn_redact_form;
+#undef CSN_X_FORM
 #define CSN_X_TYPE(name, value, text, note) CSN_T_##name = value,
 typedef enum csn_type { CSN_TYPE_TABLE(CSN_X_TYPE) CSN_T_END } csn_type;
 #undef CSN_X_TYPE

@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 2658087259,
+  digest: 3224797633,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -243,6 +243,22 @@ export const STREAM = {
   DIGEST: 3,
 } as const;
 
+/** Forms in which a secret is found. */
+export const REDACT_FORM = {
+  /** as it is */
+  VALUE: 0,
+  /** escaped in a JSON string, once or twice */
+  JSON: 1,
+  /** percent-encoded */
+  PERCENT: 2,
+  /** in base64 */
+  BASE64: 3,
+  /** in hex */
+  HEX: 4,
+  /** no registered value, but the shape of a well-known kind of key */
+  SHAPE: 5,
+} as const;
+
 /** Event types. */
 export const T = {
   SESSION_CREATED: 1,
@@ -402,6 +418,16 @@ export const BOUND = {
   GRACE_MS: 3000,
   /** milliseconds between wake-ups while a run is under way */
   WATCHDOG_MS: 10000,
+  /** bytes: one piece of a stream that is redacted */
+  REDACT_IN_MAX: 65536,
+  /** bytes of UTF-8: a secret value that is registered; a shorter one is ordinary text */
+  REDACT_VALUE_MIN: 8,
+  /** bytes of UTF-8: a secret value that is registered */
+  REDACT_VALUE_MAX: 4096,
+  /** items: registered values */
+  REDACT_VALUES_MAX: 256,
+  /** items: streams under way in one redactor */
+  REDACT_STREAMS: 8,
 } as const;
 
 /** Flags of an event's line. */
