@@ -42,15 +42,16 @@ static void hide(uint8_t *from, int32_t len) {
     if (from[i] != '\n' && from[i] != '\r') from[i] = CSN_REDACT_MASK;
 }
 
-/* Masks [from, to). Calls come with growing `to`; a stretch that is masked already is not gone over again, so
- * that matches within matches cost nothing. */
-static void mask(scan *c, int32_t from, int32_t to, csn_redact_form form) {
+/* Masks [from, to); counts it when it is new and touches nothing that is masked already. Calls come with
+ * growing `to`; a stretch that is masked already is not gone over again, so that matches within matches cost
+ * nothing. */
+static void mask(scan *c, int32_t from, int32_t to, bool is_new, csn_redact_form form) {
   csn_redact_stream *s = c->s;
   int64_t mask_from = (int64_t)(s->mask_from - s->fed), mask_to = (int64_t)(s->mask_to - s->fed);
   /* A backslash that escapes what follows leaves nothing of it: `\"` would end a string. */
   bool splits = c->out[to - 1] == '\\' && slashes_before(c, to) % 2 == 1;
   from -= escape_before(c, from);
-  if (from >= mask_to) s->found[form]++;
+  if (is_new && from >= mask_to) s->found[form]++;
   if (splits) {
     to++;
     s->mask_next = to > c->len;
@@ -86,9 +87,9 @@ static void turn_shapes(scan *c, int32_t at) {
     uint32_t shape = (uint32_t)__builtin_ctzll(left);
     csn_redact_run *run = &s->run[shape];
     csn_redact_turn turn = csn_redact_shape_turn(run, shape, c->in[at]);
-    if (turn == CSN_REDACT_KEY) mask(c, at + 1 - run->len, at + 1, CSN_REDACT_SHAPE_FORM);
+    if (turn == CSN_REDACT_KEY) mask(c, at + 1 - run->len, at + 1, true, CSN_REDACT_SHAPE_FORM);
     if (turn == CSN_REDACT_MORE || turn == CSN_REDACT_LAST)
-      mask(c, at - run->slashes, at + 1, CSN_REDACT_SHAPE_FORM);
+      mask(c, at - run->slashes, at + 1, false, CSN_REDACT_SHAPE_FORM);
     if (turn == CSN_REDACT_KEY || turn == CSN_REDACT_MORE) run->slashes = 0;
     if (turn == CSN_REDACT_OVER || turn == CSN_REDACT_LAST) s->runs_active &= ~(1ull << shape);
   }
@@ -118,7 +119,7 @@ static void take(scan *c, int32_t at) {
   s->state = csn_redact_step(c->set, s->state, csn_redact_fold(c->in[at]));
   uint8_t mark = c->set->mark[s->state];
   if ((mark & CSN_REDACT_ENDS_VALUE) != 0)
-    mask(c, at + 1 - c->set->match[s->state], at + 1, form_of(c->set, s->state));
+    mask(c, at + 1 - c->set->match[s->state], at + 1, true, form_of(c->set, s->state));
   if (s->runs_active != 0) turn_shapes(c, at);
   if ((mark & CSN_REDACT_ENDS_SHAPE) != 0 && !s->values_only) begin_shape(c, at, s->state);
 }

@@ -232,6 +232,7 @@
   X(AGENT_ERROR, 58, "agent.error", 0)                                                                       \
   X(APPROVAL_REQUESTED, 59, "approval.requested", 1)                                                         \
   X(APPROVAL_RESOLVED, 60, "approval.resolved", 1)                                                           \
+  X(SECRET_MASKED, 61, "secret.masked", 1)                                                                   \
   X(RAW, 63, "raw", 0)
 
 #define CSN_X_ERR(name, value, text) CSN_ERR_##name = value,

@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 3224797633,
+  digest: 1212664875,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -306,6 +306,7 @@ export const T = {
   AGENT_ERROR: 58,
   APPROVAL_REQUESTED: 59,
   APPROVAL_RESOLVED: 60,
+  SECRET_MASKED: 61,
   RAW: 63,
 } as const;
 
@@ -356,11 +357,12 @@ export const TYPE_TEXT = {
   58: "agent.error",
   59: "approval.requested",
   60: "approval.resolved",
+  61: "secret.masked",
   63: "raw",
 } as const;
 
 /** Event types that the host may report with EV.NOTE. */
-export const TYPE_HOST = [50, 51, 52, 53, 54, 55, 59, 60] as const;
+export const TYPE_HOST = [50, 51, 52, 53, 54, 55, 59, 60, 61] as const;
 
 /** Bounds. */
 export const BOUND = {

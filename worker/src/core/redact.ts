@@ -151,3 +151,15 @@ export interface RedactStream {
   /** Gives the slot back. */
   close(): void;
 }
+
+/** Adds up what was found. */
+export function addFound(to: Record<string, number>, found: Found, from: Found = {}): boolean {
+  let more = false;
+  for (const [form, n] of Object.entries(found) as [keyof Found, number][]) {
+    const added = n - (from[form] ?? 0);
+    if (added <= 0) continue;
+    to[form] = (to[form] ?? 0) + added;
+    more = true;
+  }
+  return more;
+}

@@ -3,6 +3,7 @@
  * come out of the sandbox in base64 over one stream, whatever their type, and go to R2 under `sessions/<id>/…`.
  */
 import { type ExecEvent, parseSSEStream } from "@cloudflare/sandbox";
+import { addFound, type Found, type RedactStream } from "../core/redact.js";
 import { R2Writer } from "./r2.js";
 import { spoolDir } from "./run.js";
 import { lastLine, run, type SandboxStub } from "./sandbox.js";
@@ -50,6 +51,12 @@ export interface CollectSink {
   readonly sessionTree: string;
   readonly runTree: string;
   digest(): Digest;
+  /** A redacted stream: of files registered values only, or they would be spoilt; of all else the shapes of keys too. */
+  open(valuesOnly: boolean): RedactStream;
+  /** A path as it is told and stored: without secrets. */
+  name(path: string): string;
+  /** What was masked in what is stored. */
+  masked(found: Found): void;
   /** Whether a former attempt has reported this path already. */
   hasChange(path: string): boolean;
   hasArtifact(path: string): boolean;
@@ -70,8 +77,10 @@ export async function collect(sandbox: SandboxStub, sink: CollectSink): Promise<
   if (stdout.length > LISTING_MAX)
     sink.warn({ limit: "changed_files", detail: `the list of changed files was cut at ${LISTING_MAX} bytes` });
 
+  const found: Record<string, number> = {};
   for (const change of changes.slice(0, CHANGED_EVENTS_MAX)) {
-    if (!sink.hasChange(change.path)) sink.changed(change);
+    const told = { ...change, path: sink.name(change.path) };
+    if (!sink.hasChange(told.path)) sink.changed(told);
   }
   if (changes.length > CHANGED_EVENTS_MAX) {
     sink.warn({
@@ -82,8 +91,8 @@ export async function collect(sandbox: SandboxStub, sink: CollectSink): Promise<
   }
 
   const files = storable(changes, prefix, sink);
-  for (const batch of batches(files.filter(({ path }) => !sink.hasArtifact(path)))) {
-    await storeBatch(sandbox, batch, prefix, sink);
+  for (const batch of batches(files.filter(({ path }) => !sink.hasArtifact(sink.name(path))))) {
+    await storeBatch(sandbox, batch, prefix, sink, found);
   }
 
   await attempt(sink, "diff.patch", () =>
@@ -91,6 +100,8 @@ export async function collect(sandbox: SandboxStub, sink: CollectSink): Promise<
       sandbox,
       diffScript(sink.runTree, tree, DIFF_MAX),
       new R2Writer(sink.bucket, `${prefix}/diff.patch`, DIFF_OPTIONS),
+      sink.open(false),
+      found,
     ),
   );
   await attempt(sink, "session diff", () =>
@@ -98,6 +109,7 @@ export async function collect(sandbox: SandboxStub, sink: CollectSink): Promise<
       sandbox,
       diffScript(sink.sessionTree, tree, DIFF_MAX),
       new R2Writer(sink.bucket, sessionDiffKey(sink.sessionId), DIFF_OPTIONS),
+      sink.open(false),
     ),
   );
   for (const [file, name] of [
@@ -106,14 +118,20 @@ export async function collect(sandbox: SandboxStub, sink: CollectSink): Promise<
   ] as const) {
     const spool = sh(`${spoolDir(sink.run)}/${file}`);
     await attempt(sink, name, () =>
-      storeCommand(sandbox, `[ ! -s ${spool} ] || base64 ${spool}`, new R2Writer(sink.bucket, `${prefix}/${name}`)),
+      storeCommand(
+        sandbox,
+        `[ ! -s ${spool} ] || base64 ${spool}`,
+        new R2Writer(sink.bucket, `${prefix}/${name}`),
+        sink.open(false),
+      ),
     );
   }
+  if (Object.keys(found).length > 0) sink.masked(found);
   const document = {
     session: sink.sessionId,
     run: `run_${sink.run}`,
     tree,
-    changes,
+    changes: changes.map((change) => ({ ...change, path: sink.name(change.path) })),
     artifacts: sink.artifacts().map(({ path, size, sha256, mode }) => ({ path, size, sha256, mode })),
   };
   await sink.bucket.put(`${prefix}/manifest.json`, JSON.stringify(document), {
@@ -139,11 +157,12 @@ export async function storeSessionDiff(
   bucket: R2Bucket,
   sessionId: string,
   tree: string,
+  redacted: RedactStream,
 ): Promise<void> {
   const { stdout } = await run(sandbox, gitScript("write_tree"));
   const command = diffScript(tree, lastLine(stdout), DIFF_MAX);
   const writer = new R2Writer(bucket, sessionDiffKey(sessionId), DIFF_OPTIONS);
-  await storeCommand(sandbox, command, writer);
+  await storeCommand(sandbox, command, writer, redacted);
   if (writer.size === 0) await bucket.delete(sessionDiffKey(sessionId));
 }
 
@@ -156,12 +175,12 @@ function storable(changes: readonly Change[], prefix: string, sink: CollectSink)
     if ((change.size ?? 0) > ARTIFACT_MAX) {
       sink.warn({
         limit: "artifact_bytes",
-        path: change.path,
+        path: sink.name(change.path),
         size: change.size ?? 0,
         detail: `a file above ${ARTIFACT_MAX} bytes is not stored`,
       });
     } else if (Buffer.byteLength(`${prefix}/files/${change.path}`) > KEY_MAX) {
-      sink.warn({ limit: "artifact_path", path: change.path, detail: "the path is too long to be stored" });
+      sink.warn({ limit: "artifact_path", path: sink.name(change.path), detail: "the path is too long to be stored" });
     } else if (files.length >= ARTIFACT_COUNT_MAX) {
       tooMany += 1;
     } else {
@@ -202,20 +221,33 @@ async function storeBatch(
   batch: readonly Change[],
   prefix: string,
   sink: CollectSink,
+  found: Record<string, number>,
 ): Promise<void> {
   const script = `cd /workspace; i=0; for p in ${batch.map(({ path }) => sh(`./${path}`)).join(" ")}; do
   echo "f $i"; if [ -f "$p" ] && [ ! -L "$p" ] && base64 -- "$p"; then echo "e 0"; else echo "e 1"; fi; i=$((i+1)); done`;
   const closing = new Set<Promise<void>>();
   /** Writers of files that are not in the bucket yet. */
   const open = new Set<R2Writer>();
-  let current: { change: Change; writer: R2Writer; digest: Digest; failed: string | null } | null = null;
+  let current: {
+    path: string;
+    change: Change;
+    writer: R2Writer;
+    digest: Digest;
+    redacted: RedactStream;
+    failed: string | null;
+  } | null = null;
   try {
     for await (const lines of outputLines(sandbox, script)) {
       let base64 = "";
-      const flush = async (): Promise<void> => {
-        if (base64 === "" || current === null || current.failed !== null) return;
-        const bytes = Buffer.from(base64, "base64");
+      const flush = async (last: boolean): Promise<void> => {
+        if (current === null || current.failed !== null) return;
+        const { redacted } = current;
+        const bytes = Buffer.concat([
+          redacted.push(Buffer.from(base64, "base64")),
+          ...(last ? [redacted.flush()] : []),
+        ]);
         base64 = "";
+        if (bytes.byteLength === 0) return;
         current.digest.update(bytes);
         if (current.writer.size + bytes.byteLength > ARTIFACT_MAX) {
           current.failed = `it has grown above ${ARTIFACT_MAX} bytes`;
@@ -231,20 +263,23 @@ async function storeBatch(
         if (line.startsWith("f ")) {
           const change = batch[Number(line.slice(2))];
           if (change === undefined) throw new Error("the sandbox's answer is malformed");
-          const writer = new R2Writer(sink.bucket, `${prefix}/files/${change.path}`);
+          const path = sink.name(change.path);
+          const writer = new R2Writer(sink.bucket, `${prefix}/files/${path}`);
           open.add(writer);
-          current = { change, writer, digest: sink.digest(), failed: null };
+          current = { path, change, writer, digest: sink.digest(), redacted: sink.open(true), failed: null };
         } else if (line.startsWith("e ")) {
-          await flush();
+          await flush(true);
           if (current === null) throw new Error("the sandbox's answer is malformed");
-          const { change, writer, digest, failed } = current;
+          const { path, change, writer, digest, redacted, failed } = current;
           current = null;
+          addFound(found, redacted.found());
+          redacted.close();
           const sha256 = digest.end();
           const why = line === "e 0" ? failed : "it cannot be read";
           if (why !== null) {
             open.delete(writer);
             await writer.abort();
-            warnUnstored(sink, change.path, why);
+            warnUnstored(sink, path, why);
             continue;
           }
           // R2 takes a while for each object; the next files are read meanwhile.
@@ -252,13 +287,11 @@ async function storeBatch(
           const close = writer
             .close()
             .then(() => {
-              const key = `${prefix}/files/${change.path}`;
+              const key = `${prefix}/files/${path}`;
               open.delete(writer);
-              sink.stored({ path: change.path, size: writer.size, sha256, mode: `0${change.mode}`, key });
+              sink.stored({ path, size: writer.size, sha256, mode: `0${change.mode}`, key });
             })
-            .catch((error: unknown) =>
-              warnUnstored(sink, change.path, error instanceof Error ? error.message : String(error)),
-            )
+            .catch((error: unknown) => warnUnstored(sink, path, error instanceof Error ? error.message : String(error)))
             .finally(() => closing.delete(close));
           closing.add(close);
         } else {
@@ -266,12 +299,13 @@ async function storeBatch(
           base64 += line;
         }
       }
-      await flush();
+      await flush(false);
     }
     await Promise.all(closing);
     if (current !== null) throw new Error("the sandbox's stream ended in the middle of a file");
   } finally {
     // Parts of an object that was not completed stay in the bucket until they are given up.
+    current?.redacted.close();
     for (const writer of open) await writer.abort();
   }
 }
@@ -281,13 +315,24 @@ function warnUnstored(sink: CollectSink, path: string, why: string): void {
 }
 
 /** Stores what a command prints in base64; nothing when it prints nothing or fails. */
-async function storeCommand(sandbox: SandboxStub, command: string, writer: R2Writer): Promise<void> {
+async function storeCommand(
+  sandbox: SandboxStub,
+  command: string,
+  writer: R2Writer,
+  redacted: RedactStream,
+  found: Record<string, number> = {},
+): Promise<void> {
   try {
-    for await (const lines of outputLines(sandbox, command)) await writer.write(Buffer.from(lines.join(""), "base64"));
+    for await (const lines of outputLines(sandbox, command))
+      await writer.write(redacted.push(Buffer.from(lines.join(""), "base64")));
+    await writer.write(redacted.flush());
+    addFound(found, redacted.found());
     if (writer.size > 0) await writer.close();
   } catch (error) {
     await writer.abort();
     throw error;
+  } finally {
+    redacted.close();
   }
 }
 

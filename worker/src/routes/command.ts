@@ -6,6 +6,9 @@
  * the process tree is killed through the server's process list, where a comment that is this command's own marks it.
  */
 import { type ExecEvent, parseSSEStream } from "@cloudflare/sandbox";
+import module from "../../../build/redact.wasm";
+import type { RedactStream } from "../core/redact.js";
+import { operatorRedactor } from "../effects/redactor.js";
 import type { Env } from "../env.js";
 import { problem } from "../errors.js";
 import { guarded } from "./engine.js";
@@ -18,6 +21,8 @@ export interface CommandSpec {
   readonly env: Record<string, string>;
   readonly stdin?: string | undefined;
   readonly timeoutMs: number;
+  /** Also what has the shape of a key is masked in the output, not the operator's own keys only. */
+  readonly masksShapes?: boolean;
 }
 
 export interface CommandEnd {
@@ -42,6 +47,51 @@ const KILL_WAIT_MS = 8_000;
  * process tree. Throws a problem when it could not be started or the sandbox was lost.
  */
 export async function runCommand(
+  env: Env,
+  sandbox: SandboxHandle,
+  spec: CommandSpec,
+  sink: OutputSink,
+  gone?: AbortSignal,
+): Promise<CommandEnd> {
+  const redacted = new RedactedOutput(env, spec.masksShapes !== true, sink);
+  try {
+    return await runUnredacted(env, sandbox, spec, (stream, data) => redacted.push(stream, data), gone);
+  } finally {
+    await redacted.end();
+  }
+}
+
+/** Output without keys; what may still be the beginning of one waits for what follows it. */
+class RedactedOutput {
+  readonly #sink: OutputSink;
+  readonly #streams: Record<OutputStream, { redacted: RedactStream; text: TextDecoder }>;
+
+  constructor(env: Env, valuesOnly: boolean, sink: OutputSink) {
+    const redactor = operatorRedactor(module, env);
+    const open = (): { redacted: RedactStream; text: TextDecoder } => ({
+      redacted: redactor.open(valuesOnly),
+      text: new TextDecoder("utf-8", { fatal: false, ignoreBOM: true }),
+    });
+    this.#sink = sink;
+    this.#streams = { stdout: open(), stderr: open() };
+  }
+
+  async push(stream: OutputStream, data: string): Promise<void> {
+    const { redacted, text } = this.#streams[stream];
+    const out = text.decode(redacted.push(utf8.encode(data)), { stream: true });
+    if (out !== "") await this.#sink(stream, out);
+  }
+
+  async end(): Promise<void> {
+    for (const [stream, { redacted, text }] of Object.entries(this.#streams)) {
+      const out = text.decode(redacted.flush());
+      if (out !== "") await this.#sink(stream as OutputStream, out);
+    }
+  }
+}
+const utf8 = new TextEncoder();
+
+async function runUnredacted(
   env: Env,
   sandbox: SandboxHandle,
   spec: CommandSpec,

@@ -182,6 +182,7 @@ async function prepared<T>(
     env: { ...runner.env, ...body.env },
     stdin: body.stdin,
     timeoutMs: (body.timeout_s ?? LIMITS.EXECUTE_TIMEOUT_S_DEFAULT) * 1000,
+    masksShapes: true,
   });
 }
 

@@ -11,6 +11,7 @@ import { startSandbox } from "../effects/sandbox.js";
 import type { Env } from "../env.js";
 import type { Follower } from "./follower.js";
 import type { Machine } from "./machine.js";
+import type { Mask } from "./mask.js";
 import type { OwnSandbox } from "./own-sandbox.js";
 import type { Pending, Store } from "./store.js";
 import { within } from "./within.js";
@@ -34,6 +35,7 @@ export class Effects {
   readonly #machine: Machine;
   readonly #sandbox: OwnSandbox;
   readonly #follower: Follower;
+  readonly #mask: Mask;
   #draining: Promise<void> | null = null;
 
   constructor(
@@ -43,6 +45,7 @@ export class Effects {
     machine: Machine,
     sandbox: OwnSandbox,
     follower: Follower,
+    mask: Mask,
   ) {
     this.#ctx = ctx;
     this.#env = env;
@@ -50,6 +53,7 @@ export class Effects {
     this.#machine = machine;
     this.#sandbox = sandbox;
     this.#follower = follower;
+    this.#mask = mask;
   }
 
   /** Carries out what is pending, unless that is being done. */
@@ -147,7 +151,8 @@ export class Effects {
 
   /** Answers an effect that cannot be carried out with its failure. A core that no longer waits for the answer is content. */
   #giveUp(pending: Pending, error: unknown): void {
-    const why = JSON.stringify(error instanceof Error ? error.message.slice(0, 1_000) : String(error));
+    const what = this.#machine.redact(error instanceof Error ? error.message : String(error));
+    const why = JSON.stringify(what.slice(0, 1_000));
     const done = (): void => this.#store.dropPending(pending.id);
     const answers: Record<Pending["kind"], CoreEvent | null> = {
       sandboxStart: { kind: "SANDBOX_FAILED", payload: why },
@@ -184,6 +189,8 @@ export class Effects {
       sessionTree: store.text("tree") ?? "",
       runTree: store.run(run)?.tree ?? store.text("tree") ?? "",
       digest: () => machine.digest(),
+      open: (valuesOnly) => this.#mask.open(valuesOnly),
+      name: (path) => this.#mask.text(path),
       hasChange: (path) => store.hasChanged(run, path),
       hasArtifact: (path) => store.hasArtifact(run, path),
       artifacts: () => store.artifacts().filter(({ run_id }) => run_id === `run_${run}`),
@@ -195,6 +202,7 @@ export class Effects {
         const { path, size, sha256 } = artifact;
         machine.note(run, T.ARTIFACT_STORED, { path, size, sha256 }, () => store.addArtifact(run, artifact));
       },
+      masked: (found) => machine.note(run, T.SECRET_MASKED, { in: "artifacts", ...found }),
       warn: (fields) => machine.note(run, T.LIMIT_WARNING, fields),
     };
   }

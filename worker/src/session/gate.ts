@@ -8,6 +8,7 @@ import type { Env } from "../env.js";
 import type { CreateSessionBody } from "../routes/schemas.js";
 import type { AddressVerdict, EgressAnswer, EgressEntry, EgressQuestion, Failure, Result } from "./api.js";
 import { fail } from "./failures.js";
+import { Mask } from "./mask.js";
 import type { Store } from "./store.js";
 
 /** What holds for a session whose request says nothing: its agent's model and nothing else. */
@@ -54,6 +55,8 @@ export class Gate {
   readonly #env: Env;
   readonly #store: Store;
   readonly #newGuard: () => Guard;
+  /** Keeps the session's secrets and the operator's keys out of what is stored and sent. */
+  readonly mask: Mask;
   #guard: Guard | null = null;
   #facts: Facts | null = null;
 
@@ -62,6 +65,25 @@ export class Gate {
     this.#env = env;
     this.#store = store;
     this.#newGuard = newGuard;
+    this.mask = new Mask(env, () => this.#secrets());
+  }
+
+  /** The session's secrets, opened. Throws when the key that sealed one is gone. */
+  #secrets(): string[] {
+    this.#tables();
+    const rows = [
+      ...this.#sql.exec<{ name: string; sealed: ArrayBuffer }>("SELECT name, sealed FROM secrets ORDER BY name"),
+    ];
+    if (rows.length === 0) return [];
+    const guard = this.#newGuard();
+    const keyed = this.#useSealKeys(guard);
+    if (keyed !== null) throw new Error(keyed.detail);
+    return rows.map(({ name, sealed }) => {
+      const opened = guard.unseal(this.#store.text("id") ?? "", name, new Uint8Array(sealed));
+      const secret = new TextDecoder().decode(opened);
+      opened.fill(0);
+      return secret;
+    });
   }
 
   /** Names and placeholders of the request's secrets for the sandbox's environment, and what to store; or what is wrong. */
@@ -74,6 +96,8 @@ export class Gate {
     const names = Object.keys(secrets);
     const env: Record<string, string> = {};
     const rows: [name: string, placeholder: string, sealed: Uint8Array][] = [];
+    const unfit = this.mask.check(secrets);
+    if (unfit !== null) return unfit;
     if (names.length > 0) {
       const keyed = this.#useSealKeys(guard);
       if (keyed !== null) return keyed;
@@ -91,6 +115,7 @@ export class Gate {
       for (const row of rows)
         this.#sql.exec("INSERT INTO secrets (name, placeholder, sealed) VALUES (?, ?, ?)", ...row);
       this.#guard = guard;
+      this.mask.forget();
     };
     return { env, save };
   }
@@ -137,10 +162,10 @@ export class Gate {
     this.#sql.exec(
       "INSERT INTO egress (time_ms, host, port, method, path, verdict, rule) VALUES (?, ?, ?, ?, ?, ?, ?)",
       nowMs,
-      question.host,
+      this.mask.text(question.host),
       question.port,
-      question.method,
-      question.path.slice(0, PATH_KEPT),
+      this.mask.text(question.method),
+      this.mask.text(question.path).slice(0, PATH_KEPT),
       allow ? "allow" : "deny",
       rule,
     );

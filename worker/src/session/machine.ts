@@ -2,21 +2,25 @@
  * The core of one session beside its storage: gives it events and output, and commits what it says.
  *
  * Order of a step: core → one transaction (events, snapshot, cursors, pending effects) → listeners → effects. An event that a
- * client has seen, and an effect that was started, is therefore always in storage.
+ * client has seen, and an effect that was started, is therefore always in storage. What comes in is redacted before the core
+ * sees it, so nothing that it says needs to be.
  */
 import module from "../../../build/core.wasm";
 import guardModule from "../../../build/guard.wasm";
-import { STREAM } from "../core/abi.gen.js";
+import { STREAM, T } from "../core/abi.gen.js";
 import { Core, CoreError, type CoreEvent, CoreTrap, type Effect } from "../core/core.js";
 import { Guard } from "../core/guard.js";
+import { addFound } from "../core/redact.js";
 import type { Digest } from "../effects/artifacts.js";
 import { UnreadableOutput } from "../effects/run.js";
 import type { EventLog } from "../transport/log.js";
 import { flushSockets } from "../transport/ws.js";
 import { applyEvent } from "./derive.js";
+import { Flow } from "./flow.js";
 import { LineWindow, rawText } from "./lines.js";
+import type { Mask } from "./mask.js";
 import { Notifier } from "./notifier.js";
-import { eventText, pendingOf, type Store } from "./store.js";
+import { eventText, outcomeOf, pendingOf, type Store } from "./store.js";
 
 /** milliseconds: how long a caller is held while the sandbox starts or ends. */
 const WAIT_MS = 60_000;
@@ -26,6 +30,8 @@ const FLUSH_PAUSE_MS = 5;
 const PENDING_WAKE_MS = 15_000;
 /** items: traps of the core on the same output before the run is given up. */
 const FEED_TRAPS_MAX = 3;
+/** Key of what was masked of the running run's output, by form. */
+const MASKED = "masked";
 const OUTPUTS = [STREAM.STDOUT, STREAM.STDERR] as const;
 
 /** Runs first inside the transaction of a step. */
@@ -42,12 +48,15 @@ export interface MachineHooks {
 export class Machine {
   readonly #ctx: DurableObjectState;
   readonly #store: Store;
+  readonly #mask: Mask;
   readonly #hooks: MachineHooks;
   readonly #grown = new Notifier();
   #core: Core | null = null;
   #guard: Guard | null = null;
-  /** Bytes of the running run's streams since their current lines began; also where each stream is to be taken up. */
+  /** Bytes of the running run's streams since their current lines began, redacted. */
   readonly #windows = new Map<number, LineWindow>();
+  /** The same streams before that; also where each is to be taken up. */
+  readonly #flows = new Map<number, Flow>();
   #feedTraps = 0;
   /** Another portion of the log for the sockets is due. */
   #flushing = false;
@@ -58,9 +67,10 @@ export class Machine {
     changed: (timeoutMs) => this.#grown.wait(timeoutMs),
   };
 
-  constructor(ctx: DurableObjectState, store: Store, hooks: MachineHooks) {
+  constructor(ctx: DurableObjectState, store: Store, mask: Mask, hooks: MachineHooks) {
     this.#ctx = ctx;
     this.#store = store;
+    this.#mask = mask;
     this.#hooks = hooks;
   }
 
@@ -74,26 +84,73 @@ export class Machine {
     const snapshot = this.#store.exists ? this.#store.bytes("snapshot") : null;
     this.#core = null;
     this.#windows.clear();
+    for (const flow of this.#flows.values()) flow.close();
+    this.#flows.clear();
     if (snapshot === null) return;
     const core = new Core(module);
     core.load(snapshot);
     this.#core = core;
-    for (const stream of OUTPUTS) {
-      this.#windows.set(stream, new LineWindow(this.#store.number(cursorKey(stream)) ?? 0));
+    for (const stream of OUTPUTS) this.#openStream(stream, this.#store.number(cursorKey(stream)) ?? 0);
+  }
+
+  #openStream(stream: number, offset: number): void {
+    this.#windows.set(stream, new LineWindow(offset));
+    this.#flows.get(stream)?.close();
+    this.#flows.delete(stream);
+    // Nothing flows outside of a run, and what is masked is not asked for before it is needed.
+    if (this.#store.number("active_run") === null) return;
+    try {
+      this.#flows.set(stream, new Flow(this.#mask.open(), offset));
+    } catch (error) {
+      // The run is given up when output comes; the session stays usable, so that it can be ended.
+      console.error(`session ${this.#store.text("id")}: secrets:`, error);
     }
   }
 
   /** Gives the core an event and commits what it says. */
   step(event: CoreEvent, tx?: StepTx): void {
+    if (event.kind === "RUN_EXIT" || event.kind === "SANDBOX_GONE") this.#endStreams();
     const nowMs = Date.now();
     let effects: Effect[];
     try {
-      effects = this.#requireCore().event(event, nowMs);
+      effects = this.#requireCore().event(this.#redacted(event), nowMs);
     } catch (error) {
       if (error instanceof CoreTrap) this.reload();
       throw error;
     }
     this.#commit(effects, nowMs, tx);
+  }
+
+  /** The event without what must not be told. A run is started from its request as it was made, which is loaded for that. */
+  #redacted(event: CoreEvent): CoreEvent {
+    if (event.kind === "CREATE" || event.kind === "RUN_LOADED" || typeof event.payload !== "string") return event;
+    return { ...event, payload: this.#mask.text(event.payload) };
+  }
+
+  /** A text of the session's, to be cut or kept. */
+  redact(text: string): string {
+    return this.#mask.text(text);
+  }
+
+  /** Output is over: what was held back, and how much was masked. */
+  #endStreams(): void {
+    const run = this.#store.number("active_run");
+    if (run === null) return;
+    for (const [stream, flow] of this.#flows) {
+      try {
+        const rest = flow.flush();
+        if (rest.byteLength > 0) this.#feedClean(run, stream, rest);
+      } catch (error) {
+        console.error(`session ${this.#store.text("id")}: the end of a stream of run_${run}:`, error);
+      }
+    }
+    const masked = this.#store.text(MASKED);
+    if (masked === null) return;
+    try {
+      this.note(run, T.SECRET_MASKED, { in: "output", ...JSON.parse(masked) }, () => this.#store.set(MASKED, null));
+    } catch (error) {
+      console.error(`session ${this.#store.text("id")}: what was masked:`, error);
+    }
   }
 
   /** Reports an event that the host has seen. */
@@ -104,20 +161,28 @@ export class Machine {
   /** The streams of a run that starts: `resetCursors` belongs into its transaction, `openStreams` after it. */
   resetCursors(): void {
     for (const stream of OUTPUTS) this.#store.set(cursorKey(stream), 0);
+    this.#store.set(MASKED, null);
   }
 
   openStreams(): void {
-    for (const stream of OUTPUTS) this.#windows.set(stream, new LineWindow(0));
+    for (const stream of OUTPUTS) this.#openStream(stream, 0);
     this.#feedTraps = 0;
   }
 
-  /** Stream offset of the next byte that has not been fed. */
+  /** Stream offset of the next byte that is wanted. */
   position(stream: number): number {
-    return this.#windows.get(stream)?.end ?? 0;
+    return this.#flows.get(stream)?.position ?? 0;
   }
 
   /** Feeds output of the running run. Throws UnreadableOutput when trying again cannot help. */
   feed(run: number, stream: number, bytes: Uint8Array): void {
+    const flow = this.#flows.get(stream);
+    if (flow === undefined) throw new UnreadableOutput("a stored secret cannot be opened, so no output may be kept");
+    const clean = flow.push(bytes);
+    if (clean.byteLength > 0) this.#feedClean(run, stream, clean);
+  }
+
+  #feedClean(run: number, stream: number, bytes: Uint8Array): void {
     const window = this.#windows.get(stream);
     if (window === undefined) throw new Error("the stream is not open");
     const nowMs = Date.now();
@@ -133,7 +198,16 @@ export class Machine {
       if (error instanceof CoreError || this.#feedTraps >= FEED_TRAPS_MAX) throw new UnreadableOutput(String(error));
       throw error;
     }
-    this.#commit(effects, nowMs);
+    this.#commit(effects, nowMs, () => this.#countMasked(stream));
+  }
+
+  /** Keeps count of what was masked, beside what came of it. */
+  #countMasked(stream: number): void {
+    const flow = this.#flows.get(stream);
+    if (flow === undefined) return;
+    const { now, before } = flow.found();
+    const masked = JSON.parse(this.#store.text(MASKED) ?? "{}") as Record<string, number>;
+    if (addFound(masked, now, before)) this.#store.set(MASKED, JSON.stringify(masked));
   }
 
   /** SHA-256 by the core. One at a time: files are collected one after the other. */
@@ -204,6 +278,9 @@ export class Machine {
             store.addEvent(effect, raw);
             lines.push(eventText(effect.json, raw));
             stateChanged = applyEvent(store, effect, nowMs) || stateChanged;
+            // The program has what the request says: from here on nobody needs a secret that is in it.
+            if (effect.type === "run.started" || outcomeOf(effect.type) !== null)
+              store.setRequest(effect.run, this.#mask.text(store.run(effect.run)?.request ?? ""));
             logged = true;
           } else if (effect.kind === "cursor") {
             store.set(cursorKey(effect.stream), effect.offset);

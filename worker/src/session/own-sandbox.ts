@@ -7,6 +7,7 @@ import type { Env } from "../env.js";
 import type { Result } from "./api.js";
 import { fail } from "./failures.js";
 import type { Machine } from "./machine.js";
+import type { Mask } from "./mask.js";
 import type { Store } from "./store.js";
 import { runNumber, sandboxName } from "./views.js";
 import { within } from "./within.js";
@@ -19,14 +20,16 @@ export class OwnSandbox {
   readonly #env: Env;
   readonly #store: Store;
   readonly #machine: Machine;
+  readonly #mask: Mask;
   readonly #lost: () => void;
 
   /** `lost` is called when the sandbox is found gone, before the session is told. */
-  constructor(ctx: DurableObjectState, env: Env, store: Store, machine: Machine, lost: () => void) {
+  constructor(ctx: DurableObjectState, env: Env, store: Store, machine: Machine, mask: Mask, lost: () => void) {
     this.#ctx = ctx;
     this.#env = env;
     this.#store = store;
     this.#machine = machine;
+    this.#mask = mask;
     this.#lost = lost;
   }
 
@@ -99,7 +102,7 @@ export class OwnSandbox {
     const id = this.#store.text("id") ?? "";
     if (tree === null) return;
     try {
-      const save = this.alive((sandbox) => storeSessionDiff(sandbox, this.#env.ARTIFACTS, id, tree));
+      const save = this.alive((sandbox) => storeSessionDiff(sandbox, this.#env.ARTIFACTS, id, tree, this.#mask.open()));
       await within(SAVE_DIFF_MS, "the session's diff", save);
     } catch (error) {
       console.warn(`session ${id}: diff:`, error);
@@ -110,7 +113,7 @@ export class OwnSandbox {
     const usable = await this.usable();
     if (!usable.ok) return usable;
     const { stdout } = await exec(usable.value, diffNowScript(tree, DIFF_MAX));
-    return { ok: true, value: Buffer.from(stdout, "base64") };
+    return { ok: true, value: this.#mask.bytes(Buffer.from(stdout, "base64")) };
   }
 
   async #stored(key: string): Promise<Uint8Array> {

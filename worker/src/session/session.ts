@@ -50,7 +50,7 @@ import { OwnSandbox } from "./own-sandbox.js";
 import { Pushes } from "./pushes.js";
 import { BadPrices, coreRequest, workspaceFiles } from "./request.js";
 import { SHARES_MAX, Shares } from "./shares.js";
-import { Store } from "./store.js";
+import { type RunRow, Store } from "./store.js";
 import { sessionTranscript, summarize, transcript } from "./transcript.js";
 import { runNumber, runView, sandboxName, sessionView } from "./views.js";
 
@@ -71,17 +71,17 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#store = new Store(ctx.storage.sql);
-    this.#machine = new Machine(ctx, this.#store, {
+    this.#gate = new Gate(ctx.storage.sql, env, this.#store, () => new Guard(guardModule));
+    this.#machine = new Machine(ctx, this.#store, this.#gate.mask, {
       committed: () => this.#effects.drain(),
       changed: () => ctx.waitUntil(this.#index.write()),
     });
-    this.#sandbox = new OwnSandbox(ctx, env, this.#store, this.#machine, () => this.#follower.stop());
+    this.#sandbox = new OwnSandbox(ctx, env, this.#store, this.#machine, this.#gate.mask, () => this.#follower.stop());
     this.#follower = new Follower(ctx, this.#store, this.#machine, this.#sandbox);
-    this.#effects = new Effects(ctx, env, this.#store, this.#machine, this.#sandbox, this.#follower);
+    this.#effects = new Effects(ctx, env, this.#store, this.#machine, this.#sandbox, this.#follower, this.#gate.mask);
     this.#index = new IndexRow(ctx, env, this.#store);
     this.#shares = new Shares(ctx.storage.sql);
     this.#pushes = new Pushes(ctx, env, this.#store, this.#machine, this.#sandbox);
-    this.#gate = new Gate(ctx.storage.sql, env, this.#store, () => new Guard(guardModule));
     ctx.setWebSocketAutoResponse(new WebSocketRequestResponsePair("ping", "pong"));
     void ctx.blockConcurrencyWhile(async () => {
       if (!this.#store.exists) return;
@@ -115,7 +115,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
         gate.save();
         this.#store.set("agent", body.agent);
         this.#store.set("template", body.template ?? null);
-        this.#store.set("metadata", JSON.stringify(body.metadata ?? {}));
+        this.#store.set("metadata", this.#gate.mask.text(JSON.stringify(body.metadata ?? {})));
         this.#store.set("body_digest", bodyDigest);
         this.#store.set("created_ms", nowMs);
         const timeoutS = body.timeout_s ?? BOUND.SESSION_TIMEOUT_S_DEFAULT;
@@ -163,7 +163,9 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       const request = JSON.stringify(body);
       const known = idempotencyKey === undefined ? null : this.#store.runByKey(idempotencyKey);
       if (known !== null) {
-        if (known.request === request) return { ok: true, value: runView(this.#store, known) };
+        // A run that has begun is kept without the secrets that its request has.
+        const same = known.request === request || known.request === this.#gate.mask.text(request);
+        if (same) return this.#runView(known.n);
         return fail(409, "idempotency_mismatch", "the Idempotency-Key was used with another body");
       }
       let n = 0;
@@ -207,7 +209,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   }
 
   async runs(): Promise<Result<RunView[]>> {
-    return this.#try(() => ({ ok: true, value: this.#store.runs().map((row) => runView(this.#store, row)) }));
+    return this.#try(() => ({ ok: true, value: this.#store.runs().map((row) => this.#shown(row)) }));
   }
 
   async cancelRun(runId: string): Promise<Result<RunView>> {
@@ -474,7 +476,11 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     const row = this.#store.run(n);
     return row === null
       ? fail(404, "run_not_found", "there is no run with this id")
-      : { ok: true, value: runView(this.#store, row) };
+      : { ok: true, value: this.#shown(row) };
+  }
+
+  #shown(row: RunRow): RunView {
+    return runView(this.#store, { ...row, request: this.#gate.mask.text(row.request) });
   }
 
   /** Runs an RPC's body; a missing session and every error become values. */

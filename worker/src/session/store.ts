@@ -221,6 +221,10 @@ export class Store {
     this.#sql.exec("UPDATE runs SET state = 'running', started_ms = ? WHERE n = ?", nowMs, n);
   }
 
+  setRequest(n: number, request: string): void {
+    this.#sql.exec("UPDATE runs SET request = ? WHERE n = ?", request, n);
+  }
+
   setTree(n: number, tree: string): void {
     this.#sql.exec("UPDATE runs SET tree = ? WHERE n = ?", tree, n);
   }
