@@ -72,6 +72,28 @@ describe("claude-code", () => {
     const view = (await api.ok("GET", `/v1/sessions/${session.id}/runs/${run.id}`)).body;
     assert.equal(view.state, "succeeded");
     assert.deepEqual(view.usage, outcome.usage);
+    assert.deepEqual(
+      view.summary.files.filter((f) => f.status !== null).map((f) => [f.path, f.status]),
+      [
+        ["src/duration.js", "modified"],
+        ["CHANGELOG.md", "added"],
+      ],
+    );
+
+    const whole = (await api.ok("GET", `/v1/sessions/${session.id}/transcript`)).body;
+    const [told] = whole.runs;
+    assert.deepEqual([whole.runs.length, told.run, told.state, told.truncated], [1, run.id, "succeeded", null]);
+    assert.deepEqual(told.usage, outcome.usage);
+    const items = told.turns.flatMap((turn) => turn.items).filter((item) => item.type === "tool_call");
+    assert.deepEqual(
+      items.map((item) => [item.tool, item.result.is_error]),
+      calls.map((c) => [c.tool, results.find((r) => r.tool_use_id === c.tool_use_id).is_error]),
+    );
+    assert.match(items[2].diff, /\n-Math\.floor\(seconds \/ 60\);\n\+Math\.floor\(\(seconds % 3600\) \/ 60\);\n$/);
+    const markdown = await api.ok("GET", `/v1/sessions/${session.id}/runs/${run.id}/transcript`, undefined, {
+      accept: "text/markdown",
+    });
+    assert.match(markdown.body, /^# Run 1\n[\s\S]*```diff\n--- \/workspace\/src\/duration\.js\n/);
 
     await api.ok("DELETE", `/v1/sessions/${session.id}`);
     const page = (await api.ok("GET", `/v1/sessions/${session.id}/events?limit=1000`)).body;

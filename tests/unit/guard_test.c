@@ -160,6 +160,72 @@ static void policy(void) {
      "a dialect that there is not");
 }
 
+/* A call of `tool` with the argument; a text of the rule that decides. */
+static void call(const char *tool, const char *arg, csn_action want, const char *rule) {
+  static char question[4096];
+  int n = snprintf(question, sizeof question, "%s%c%s%c/w%c/h", tool, 0, arg, 0, 0);
+  char by[64];
+  snprintf(by, sizeof by, "\"rule\":\"%s\"", rule);
+  bool good = ask_bytes(CSN_ASK_TOOL, 0, 0, 0, question, (size_t)n) == CSN_ERR_OK &&
+              answered((int32_t)want) && is_json() && says(by);
+  ok(good, "%s(%.60s): %s", tool, arg, text);
+}
+
+static void tools(void) {
+  static const char doc[] = "{\"tools\":{\"allow\":[\"Bash(ls:*)\",\"WebFetch(domain:*.good.test)\","
+                            "\"WebFetch(domain:one.test)\",\"Read(~/docs/**)\"],\"deny\":[\"Bash(rm:*)\","
+                            "\"WebFetch(domain:bad.good.test)\",\"Read(//etc/)\"]}}";
+  ok(ask(CSN_ASK_POLICY, CSN_POLICY_AUTO, doc) == CSN_ERR_OK, "a policy of tools");
+  call("Bash", "ls 'a;b' \"c;d\" e\\;f \"\\\"\" ''", CSN_ALLOW, "tools.allow[0]");
+  call("Bash", "ls 'a; rm b'", CSN_ALLOW, "tools.allow[0]");
+  call("Bash", "ls && ls -l | ls & ls", CSN_ALLOW, "tools.allow[0]");
+  /* What cannot be judged is not allowed. */
+  static const char *const doubts[] = {"ls a\\",    "ls 'a",       "ls \"a",   "ls $(x)", "ls \"$(x)\"",
+                                       "ls `x`",    "ls > f",      "ls < f",   "ls (x)",  "ls $'a'",
+                                       "ls $\"a\"", "ls ${IFS}rm", "ls {a,b}", "ls\ra",   ""};
+  for (unsigned i = 0; i + 1 < sizeof doubts / sizeof *doubts; i++)
+    call("Bash", doubts[i], CSN_DENY, "tools.command");
+  static char many[1000] = "ls";
+  for (int i = 0; i < 70; i++)
+    strcat(many, ";ls");
+  call("Bash", many, CSN_DENY, "tools.command");
+  /* A denial holds behind what runs a command for another. */
+  static const char *const removals[] = {
+      "rm x",       "ls; rm x",     "ls\nrm x",           "sudo rm x",      "sudo -n rm x",
+      "FOO=1 rm x", "env A=b rm x", "nohup nice -5 rm x", "timeout 5 rm x", "A=1 B=2 sudo env rm"};
+  for (unsigned i = 0; i < sizeof removals / sizeof *removals; i++)
+    call("Bash", removals[i], CSN_DENY, "tools.deny[0]");
+  call("Bash", "rmdir x", CSN_DENY, "tools.allow");
+  call("Bash", "FOO=1 ls", CSN_DENY, "tools.allow");
+  static const struct {
+    const char *url;
+    csn_action want;
+    const char *rule;
+  } urls[] = {
+      {"https://a.good.test/x", CSN_ALLOW, "tools.allow[1]"},
+      {"https://A.GOOD.TEST:8443?q", CSN_ALLOW, "tools.allow[1]"},
+      {"https://good.test/", CSN_DENY, "tools.allow"},
+      {"https://xgood.test/", CSN_DENY, "tools.allow"},
+      {"https://bad.good.test/", CSN_DENY, "tools.deny[1]"},
+      {"https://one.test", CSN_ALLOW, "tools.allow[2]"},
+      {"https://a.one.test", CSN_DENY, "tools.allow"},
+      {"https://a.good.test@evil.test/", CSN_DENY, "tools.allow"},
+      {"https://evil.test@a.good.test/", CSN_ALLOW, "tools.allow[1]"},
+      {"https://evil.test\\@a.good.test/", CSN_DENY, "tools.allow"},
+      {"https://evil.test/.good.test", CSN_DENY, "tools.allow"},
+      {"https://evil.test#a.good.test", CSN_DENY, "tools.allow"},
+      {"a.good.test", CSN_DENY, "tools.allow"},
+      {"https://8.8.8.8/", CSN_DENY, "tools.allow"},
+      {"https://", CSN_DENY, "tools.allow"},
+  };
+  for (unsigned i = 0; i < sizeof urls / sizeof *urls; i++)
+    call("WebFetch", urls[i].url, urls[i].want, urls[i].rule);
+  call("Read", "/h/docs/a/b", CSN_ALLOW, "tools.allow[3]");
+  call("Read", "/h/docs/../secret", CSN_DENY, "tools.allow");
+  call("Read", "/etc", CSN_DENY, "tools.deny[2]");
+  call("Read", "/w/../etc/passwd", CSN_DENY, "tools.deny[2]");
+}
+
 #define KEYS                                                                                                 \
   "{\"issuer\":\"caisson\",\"keys\":[{\"kid\":\"one\",\"secret\":"                                           \
   "\"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8\"}],"                                                       \
@@ -309,6 +375,7 @@ static void wire(void) {
 
 int main(void) {
   policy();
+  tools();
   identity();
   secrets();
   audit();
