@@ -23,6 +23,22 @@ export function operatorRedactor(module: WebAssembly.Module, env: Env): Redactor
   return redactor;
 }
 
+/** items: redactors of the operator's keys alone that wait for the next command. */
+const IDLE_MAX = 4;
+const idle = new WeakMap<Env, Redactor[]>();
+
+/** One with the operator's keys and no stream, for a while: making one costs more than most commands print. */
+export function borrowRedactor(module: WebAssembly.Module, env: Env): Redactor {
+  return idle.get(env)?.pop() ?? operatorRedactor(module, env);
+}
+
+/** Gives back one that has done its work without an error; its streams are closed. */
+export function returnRedactor(env: Env, redactor: Redactor): void {
+  const list = idle.get(env) ?? [];
+  idle.set(env, list);
+  if (list.length < IDLE_MAX) list.push(redactor);
+}
+
 /** Registers a value: whole, in pieces when it is long, and line by line when it has lines. Throws CoreError as Redactor.add. */
 export function register(redactor: Redactor, value: string): void {
   if (value.length <= PIECE) redactor.add(value);

@@ -7,8 +7,8 @@
  */
 import { type ExecEvent, parseSSEStream } from "@cloudflare/sandbox";
 import module from "../../../build/redact.wasm";
-import type { RedactStream } from "../core/redact.js";
-import { operatorRedactor } from "../effects/redactor.js";
+import type { Redactor, RedactStream } from "../core/redact.js";
+import { borrowRedactor, returnRedactor } from "../effects/redactor.js";
 import type { Env } from "../env.js";
 import { problem } from "../errors.js";
 import { guarded } from "./engine.js";
@@ -63,16 +63,20 @@ export async function runCommand(
 
 /** Output without keys; what may still be the beginning of one waits for what follows it. */
 class RedactedOutput {
+  readonly #env: Env;
   readonly #sink: OutputSink;
+  readonly #redactor: Redactor;
   readonly #streams: Record<OutputStream, { redacted: RedactStream; text: TextDecoder }>;
 
   constructor(env: Env, valuesOnly: boolean, sink: OutputSink) {
-    const redactor = operatorRedactor(module, env);
+    const redactor = borrowRedactor(module, env);
     const open = (): { redacted: RedactStream; text: TextDecoder } => ({
       redacted: redactor.open(valuesOnly),
       text: new TextDecoder("utf-8", { fatal: false, ignoreBOM: true }),
     });
+    this.#env = env;
     this.#sink = sink;
+    this.#redactor = redactor;
     this.#streams = { stdout: open(), stderr: open() };
   }
 
@@ -85,8 +89,10 @@ class RedactedOutput {
   async end(): Promise<void> {
     for (const [stream, { redacted, text }] of Object.entries(this.#streams)) {
       const out = text.decode(redacted.flush());
+      redacted.close();
       if (out !== "") await this.#sink(stream as OutputStream, out);
     }
+    returnRedactor(this.#env, this.#redactor);
   }
 }
 const utf8 = new TextEncoder();

@@ -44,8 +44,15 @@ export class Pushes {
     const nowMs = Date.now();
     const id = `apr_${crypto.randomUUID()}`;
     const cut = diff.byteLength >= DIFF_KEPT_MAX;
-    const text = new TextDecoder().decode(diff);
-    const view = this.#approvals.add(id, { host, path, refs, diff: text, diffCut: cut }, nowMs, nowMs + waitMs);
+    const redact = (value: string): string => this.#machine.redact(value);
+    const text = redact(new TextDecoder().decode(diff));
+    const shown = refs.map((ref) => ({ ...ref, ref: redact(ref.ref) }));
+    const view = this.#approvals.add(
+      id,
+      { host, path: redact(path), refs: shown, diff: text, diffCut: cut },
+      nowMs,
+      nowMs + waitMs,
+    );
     this.#note(T.APPROVAL_REQUESTED, view, { expires_at: view.expires_at });
     return { ok: true, value: view };
   }
