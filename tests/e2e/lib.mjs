@@ -38,7 +38,7 @@ export function client(url) {
       status: response.status,
       headers: response.headers,
       bytes,
-      body: /json/.test(type) ? JSON.parse(bytes.toString("utf8")) : bytes.toString("utf8"),
+      body: /json/.test(type) && !/ndjson/.test(type) ? JSON.parse(bytes.toString("utf8")) : bytes.toString("utf8"),
     };
   }
   async function ok(method, path, body, headers) {

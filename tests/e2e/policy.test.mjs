@@ -57,6 +57,13 @@ describe("the policy, from inside a sandbox", () => {
     assert.match(stdout, /network\.allow of the session's policy/);
     const { bytes } = await api.ok("GET", `/v1/sessions/${session.id}/egress`);
     assert.ok(!bytes.toString().includes("hidden"), "the log has no query");
+    const archive = (await api.ok("GET", `/v1/sessions/${session.id}/egress/archive`)).bytes.toString();
+    const entries = archive.trimEnd().split("\n").map(JSON.parse);
+    assert.deepEqual(
+      entries.map(({ id }) => id),
+      entries.map((_, i) => i + 1),
+    );
+    assert.equal(entries.at(-1).host, "other.example");
   });
 
   test("there is no way around it", async () => {

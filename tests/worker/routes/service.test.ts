@@ -194,6 +194,7 @@ describe("openapi.json", () => {
     "/v1/sessions/{id}/approvals": ["get"],
     "/v1/sessions/{id}/approvals/{approval}": ["post"],
     "/v1/sessions/{id}/egress": ["get"],
+    "/v1/sessions/{id}/egress/archive": ["get"],
     "/v1/sessions/{id}/policy": ["get", "put"],
     "/v1/sessions/{id}/share": ["post"],
     "/v1/sessions/{id}/shares": ["get"],

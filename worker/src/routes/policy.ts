@@ -1,6 +1,7 @@
 /** The session's policy and the log of what its sandbox asked of the network. */
 import { z } from "@hono/zod-openapi";
 import { LIMITS } from "../limits.js";
+import { archivePrefix } from "../session/egress-archive.js";
 import { type App, endpoint, intParam } from "./endpoint.js";
 import { json } from "./json.js";
 import { EgressEntrySchema, PolicySchema } from "./schemas.js";
@@ -75,6 +76,43 @@ export function registerPolicy(app: App): void {
         return new Response(lines, { headers: { "content-type": "application/x-ndjson" } });
       }
       return json({ egress: entries, next_after: entries.at(-1)?.id ?? after });
+    },
+  });
+
+  endpoint(app, {
+    method: "get",
+    path: "/v1/sessions/{id}/egress/archive",
+    tag: "Policy",
+    summary: "The whole egress log",
+    description: "One entry a line, oldest first: what is archived in R2, and what came after it.",
+    answers: { 200: { description: "The log", content: { "application/x-ndjson": null } } },
+    async handler({ env, session }) {
+      const object = sessionObject(env, session);
+      const archived = unwrap(await object.egressArchived());
+      const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+      const write = async (): Promise<void> => {
+        let cursor: string | undefined;
+        do {
+          const prefix = archivePrefix(session.id);
+          const listed = await env.ARTIFACTS.list(cursor === undefined ? { prefix } : { prefix, cursor });
+          for (const { key } of listed.objects) {
+            const stored = await env.ARTIFACTS.get(key);
+            await stored?.body.pipeTo(writable, { preventClose: true });
+          }
+          cursor = listed.truncated ? listed.cursor : undefined;
+        } while (cursor !== undefined);
+        const writer = writable.getWriter();
+        for (let after = archived; ; ) {
+          const entries = unwrap(await object.egressLog(after, LIMITS.EGRESS_PAGE_MAX));
+          const last = entries.at(-1);
+          if (last === undefined) break;
+          await writer.write(new TextEncoder().encode(entries.map((entry) => `${JSON.stringify(entry)}\n`).join("")));
+          after = last.id;
+        }
+        await writer.close();
+      };
+      write().catch((error: unknown) => writable.abort(error).catch(() => {}));
+      return new Response(readable, { headers: { "content-type": "application/x-ndjson" } });
     },
   });
 }

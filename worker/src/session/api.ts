@@ -321,6 +321,8 @@ export interface SessionRpc {
     by: string,
     reason: string,
   ): Promise<Result<ApprovalView>>;
+  /** Number of the last entry of the egress log that is in R2; see egress-archive.ts. */
+  egressArchived(): Promise<Result<number>>;
   egressLog(after: number, limit: number): Promise<Result<EgressEntry[]>>;
   /** Records a link. 409 `too_many_shares`. */
   addShare(shareId: string, expiresMs: number): Promise<Result<ShareView>>;

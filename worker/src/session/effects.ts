@@ -36,8 +36,10 @@ export class Effects {
   readonly #sandbox: OwnSandbox;
   readonly #follower: Follower;
   readonly #mask: Mask;
+  readonly #archived: () => Promise<void>;
   #draining: Promise<void> | null = null;
 
+  /** `archived` puts away what is left of the egress log, when the sandbox can add nothing to it. */
   constructor(
     ctx: DurableObjectState,
     env: Env,
@@ -46,7 +48,9 @@ export class Effects {
     sandbox: OwnSandbox,
     follower: Follower,
     mask: Mask,
+    archived: () => Promise<void>,
   ) {
+    this.#archived = archived;
     this.#ctx = ctx;
     this.#env = env;
     this.#store = store;
@@ -108,6 +112,7 @@ export class Effects {
         this.#follower.stop();
         await this.#sandbox.saveDiff();
         await this.#sandbox.stub.destroy();
+        await this.#archived();
         machine.step({ kind: "SANDBOX_GONE", payload: JSON.stringify("destroyed") }, () => {
           done();
           store.set("active_run", null);

@@ -39,8 +39,8 @@ import type {
 } from "./api.js";
 
 import { budgetState } from "./derive.js";
-
 import { Effects } from "./effects.js";
+import { EgressArchive } from "./egress-archive.js";
 import { fail, failureOf, NOT_FOUND } from "./failures.js";
 import { Follower } from "./follower.js";
 import { Gate } from "./gate.js";
@@ -67,6 +67,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   readonly #shares: Shares;
   readonly #gate: Gate;
   readonly #pushes: Pushes;
+  readonly #archive: EgressArchive;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -76,9 +77,15 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       committed: () => this.#effects.drain(),
       changed: () => ctx.waitUntil(this.#index.write()),
     });
-    this.#sandbox = new OwnSandbox(ctx, env, this.#store, this.#machine, this.#gate.mask, () => this.#follower.stop());
+    this.#archive = new EgressArchive(ctx, env, this.#store, this.#gate);
+    const { mask } = this.#gate;
+    const archived = (): Promise<void> => this.#archive.finish();
+    this.#sandbox = new OwnSandbox(ctx, env, this.#store, this.#machine, mask, () => {
+      this.#follower.stop();
+      ctx.waitUntil(archived());
+    });
     this.#follower = new Follower(ctx, this.#store, this.#machine, this.#sandbox);
-    this.#effects = new Effects(ctx, env, this.#store, this.#machine, this.#sandbox, this.#follower, this.#gate.mask);
+    this.#effects = new Effects(ctx, env, this.#store, this.#machine, this.#sandbox, this.#follower, mask, archived);
     this.#index = new IndexRow(ctx, env, this.#store);
     this.#shares = new Shares(ctx.storage.sql);
     this.#pushes = new Pushes(ctx, env, this.#store, this.#machine, this.#sandbox);
@@ -262,6 +269,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       const state = this.#store.text("state");
       if (state === "ended" || state === "ending") return fail(409, "session_ended", "the session has ended");
       const answer = this.#gate.ask(question, Date.now());
+      if (!answer.allow) this.#archive.note(answer.id);
       const { websocket: _, ...asked } = question;
       if (!answer.allow)
         this.#machine.note(this.#activeRun(), T.EGRESS_DENIED, { ...asked, rule: answer.rule, reason: answer.reason });
@@ -279,6 +287,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   ): Promise<Result<true>> {
     return this.#try(() => {
       const entry = this.#gate.ended(id, status, bytesUp, bytesDown, durationMs, address);
+      this.#archive.note(id);
       if (entry !== null && this.#store.text("state") !== "ended") {
         const { id: _, time: __, verdict: ___, ...fields } = entry;
         this.#machine.note(this.#activeRun(), T.EGRESS_ALLOWED, fields);
@@ -327,6 +336,10 @@ export class Session extends DurableObject<Env> implements SessionRpc {
 
   async egressLog(after: number, limit: number): Promise<Result<EgressEntry[]>> {
     return this.#try(() => ({ ok: true, value: this.#gate.log(after, limit) }));
+  }
+
+  async egressArchived(): Promise<Result<number>> {
+    return this.#try(() => ({ ok: true, value: this.#archive.last }));
   }
 
   /** The run that an event from outside belongs to; 0 when none is under way. */

@@ -1,0 +1,92 @@
+/** The egress log in R2. */
+import { runInDurableObject } from "cloudflare:test";
+import { describe, expect, it, vi } from "vitest";
+import type { EgressEntry } from "../../worker/src/session/api.js";
+import { archivePrefix, PORTION } from "../../worker/src/session/egress-archive.js";
+import { env } from "./env.js";
+import { created, eventually, type Stub, value } from "./session-fixture.js";
+
+const ask = async (session: Stub, n: number, host = "denied.example") =>
+  value(await session.egress({ host, port: 443, method: "GET", path: `/${n}`, websocket: false })).id;
+
+/** Denials, written as the object writes them: as many questions would take longer than a test may. */
+async function seed(session: Stub, count: number): Promise<void> {
+  await ask(session, 0);
+  await runInDurableObject(session, (_, state) => {
+    for (let n = 1; n < count; n++)
+      state.storage.sql.exec(
+        "INSERT INTO egress (time_ms, host, port, method, path, verdict, rule) VALUES (?, 'denied.example', 443, 'GET', ?, 'deny', 'network.default')",
+        Date.now(),
+        `/${n}`,
+      );
+  });
+}
+
+async function stored(id: string): Promise<{ keys: string[]; entries: EgressEntry[] }> {
+  const { objects } = await env.ARTIFACTS.list({ prefix: archivePrefix(id) });
+  const keys = objects.map(({ key }) => key);
+  const texts = await Promise.all(keys.map(async (key) => (await env.ARTIFACTS.get(key))?.text() ?? ""));
+  const entries = texts
+    .join("")
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line) as EgressEntry);
+  return { keys, entries };
+}
+
+describe("the archive of the egress log", () => {
+  it("is written in portions while the session lives, up to the first request that is under way, and whole at its end", async () => {
+    const { id, session } = await created({ policy: { network: { allow: ["slow.example"] } } });
+    await eventually(async () => expect(value(await session.view()).state).toBe("idle"));
+    await seed(session, PORTION - 1);
+    expect((await stored(id)).keys).toEqual([]);
+    await ask(session, PORTION);
+    await eventually(async () => expect(value(await session.egressArchived())).toBe(PORTION));
+    const first = await stored(id);
+    expect(first.keys).toEqual([`sessions/${id}/egress/0000000001.ndjson`]);
+    expect(first.entries.map((entry) => entry.id)).toEqual(Array.from({ length: PORTION }, (_, i) => i + 1));
+    expect(first.entries[0]).toMatchObject({
+      host: "denied.example",
+      path: "/0",
+      verdict: "deny",
+      rule: "network.default",
+    });
+
+    const open = await ask(session, 0, "slow.example");
+    await seed(session, PORTION - 1);
+    await ask(session, 1);
+    await new Promise((done) => setTimeout(done, 50));
+    expect(value(await session.egressArchived())).toBe(PORTION);
+    value(await session.egressEnded(open, 200, 1, 2, 3, "192.0.2.1"));
+    await eventually(async () => expect(value(await session.egressArchived())).toBe(2 * PORTION + 1));
+
+    await ask(session, 1);
+    const last = await ask(session, 2, "slow.example");
+    value(await session.end());
+    const all = (await stored(id)).entries;
+    expect(all.map((entry) => entry.id)).toEqual(Array.from({ length: last }, (_, i) => i + 1));
+    expect(all[open - 1]).toMatchObject({
+      status: 200,
+      bytes_up: 1,
+      bytes_down: 2,
+      duration_ms: 3,
+      address: "192.0.2.1",
+    });
+    expect(all[last - 1]).toMatchObject({ host: "slow.example", status: null });
+  });
+
+  it("a bucket that is away costs no entry: the next portion has them all", async () => {
+    const { id, session } = await created({});
+    await eventually(async () => expect(value(await session.view()).state).toBe("idle"));
+    const put = vi.spyOn(env.ARTIFACTS, "put").mockRejectedValue(new Error("scripted: the bucket is away"));
+    const failed = vi.spyOn(console, "error").mockImplementation(() => {});
+    await seed(session, PORTION - 1);
+    await ask(session, 1);
+    await eventually(async () => expect(failed).toHaveBeenCalled());
+    put.mockRestore();
+    failed.mockRestore();
+    await ask(session, 1);
+    await eventually(async () => expect(value(await session.egressArchived())).toBeGreaterThan(PORTION));
+    expect((await stored(id)).entries).toHaveLength(value(await session.egressArchived()));
+  });
+});
