@@ -33,20 +33,20 @@ export class EgressArchive {
     return this.#store.number("egress_archived") ?? 0;
   }
 
-  /** An entry has the number `id`: writes a portion when there is one. */
-  note(id: number): void {
-    if (this.#writing !== null || id - this.last < PORTION) return;
-    this.#ctx.waitUntil(this.#start(Date.now() - OPEN_MAX_MS));
+  /** Something was logged: writes a portion when there is one. */
+  note(): void {
+    if (this.#writing !== null || this.#gate.lastEntry - this.last < PORTION) return;
+    this.#ctx.waitUntil(this.#start(Date.now() - OPEN_MAX_MS, false));
   }
 
   /** Writes all that there is, whether it is complete or not. A failure is said, and leaves the entries in the object's log. */
   async finish(): Promise<void> {
     await this.#writing;
-    await this.#start(Number.MAX_SAFE_INTEGER);
+    await this.#start(Number.MAX_SAFE_INTEGER, true);
   }
 
-  #start(openSinceMs: number): Promise<void> {
-    this.#writing = this.#write(openSinceMs)
+  #start(openSinceMs: number, all: boolean): Promise<void> {
+    this.#writing = this.#write(openSinceMs, all)
       .catch((error: unknown) => console.error(`session ${this.#store.text("id")}: egress archive:`, error))
       .finally(() => {
         this.#writing = null;
@@ -54,10 +54,11 @@ export class EgressArchive {
     return this.#writing;
   }
 
-  /** `openSinceMs`: an entry without an end that began before is taken as it is. */
-  async #write(openSinceMs: number): Promise<void> {
+  /** `openSinceMs`: an entry without an end that began before is taken as it is. `all`: what makes no portion too. */
+  async #write(openSinceMs: number, all: boolean): Promise<void> {
     for (;;) {
       const entries = this.#gate.log(this.last, PORTION);
+      if (!all && entries.length < PORTION) return;
       const open = entries.findIndex(
         ({ verdict, status, time }) => verdict === "allow" && status === null && Date.parse(time) >= openSinceMs,
       );
@@ -68,7 +69,7 @@ export class EgressArchive {
       const lines = ready.map((entry) => `${JSON.stringify(entry)}\n`).join("");
       await this.#env.ARTIFACTS.put(key, lines, { httpMetadata: { contentType: "application/x-ndjson" } });
       this.#store.set("egress_archived", last.id);
-      if (open >= 0 || entries.length < PORTION) return;
+      if (open >= 0) return;
     }
   }
 }

@@ -191,6 +191,11 @@ export class Gate {
     return this.#facts;
   }
 
+  /** Number of the newest entry, 0 before the first. */
+  get lastEntry(): number {
+    return [...this.#sql.exec<{ id: number | null }>("SELECT max(id) AS id FROM egress")][0]?.id ?? 0;
+  }
+
   /** The request of an entry of the log. */
   entry(id: number): EgressEntry | null {
     const entry = this.log(id - 1, 1)[0];

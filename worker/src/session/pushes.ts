@@ -7,6 +7,7 @@ import type { ApprovalDecision, ApprovalView, PushedRef, Result } from "./api.js
 import { Approvals, DIFF_KEPT_MAX } from "./approvals.js";
 import { fail } from "./failures.js";
 import type { Machine } from "./machine.js";
+import type { Mask } from "./mask.js";
 import type { OwnSandbox } from "./own-sandbox.js";
 import type { Store } from "./store.js";
 import { within } from "./within.js";
@@ -25,9 +26,11 @@ export class Pushes {
   readonly #store: Store;
   readonly #machine: Machine;
   readonly #sandbox: OwnSandbox;
+  readonly #mask: Mask;
   readonly #approvals: Approvals;
 
-  constructor(ctx: DurableObjectState, env: Env, store: Store, machine: Machine, sandbox: OwnSandbox) {
+  constructor(ctx: DurableObjectState, env: Env, store: Store, machine: Machine, sandbox: OwnSandbox, mask: Mask) {
+    this.#mask = mask;
     this.#env = env;
     this.#store = store;
     this.#machine = machine;
@@ -63,7 +66,7 @@ export class Pushes {
     try {
       const ran = this.#sandbox.alive((stub) => exec(stub, pushDiffScript(shown, DIFF_KEPT_MAX)));
       const done = await within(DIFF_MS, "the push's diff", ran);
-      return Buffer.from(done?.stdout ?? "", "base64");
+      return this.#mask.bytes(Buffer.from(done?.stdout ?? "", "base64"));
     } catch (error) {
       console.warn(`session ${this.#store.text("id")}: the diff of a push:`, error);
       return new TextEncoder().encode("(the diff could not be made)\n");

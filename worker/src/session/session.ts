@@ -88,7 +88,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     this.#effects = new Effects(ctx, env, this.#store, this.#machine, this.#sandbox, this.#follower, mask, archived);
     this.#index = new IndexRow(ctx, env, this.#store);
     this.#shares = new Shares(ctx.storage.sql);
-    this.#pushes = new Pushes(ctx, env, this.#store, this.#machine, this.#sandbox);
+    this.#pushes = new Pushes(ctx, env, this.#store, this.#machine, this.#sandbox, mask);
     ctx.setWebSocketAutoResponse(new WebSocketRequestResponsePair("ping", "pong"));
     void ctx.blockConcurrencyWhile(async () => {
       if (!this.#store.exists) return;
@@ -269,7 +269,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       const state = this.#store.text("state");
       if (state === "ended" || state === "ending") return fail(409, "session_ended", "the session has ended");
       const answer = this.#gate.ask(question, Date.now());
-      if (!answer.allow) this.#archive.note(answer.id);
+      if (!answer.allow) this.#archive.note();
       const { websocket: _, ...asked } = question;
       if (!answer.allow)
         this.#machine.note(this.#activeRun(), T.EGRESS_DENIED, { ...asked, rule: answer.rule, reason: answer.reason });
@@ -287,7 +287,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   ): Promise<Result<true>> {
     return this.#try(() => {
       const entry = this.#gate.ended(id, status, bytesUp, bytesDown, durationMs, address);
-      this.#archive.note(id);
+      this.#archive.note();
       if (entry !== null && this.#store.text("state") !== "ended") {
         const { id: _, time: __, verdict: ___, ...fields } = entry;
         this.#machine.note(this.#activeRun(), T.EGRESS_ALLOWED, fields);
