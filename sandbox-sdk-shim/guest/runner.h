@@ -33,7 +33,8 @@ typedef enum run_reason {
   RUN_OUTPUT_LIMIT,
   RUN_DISK_FULL,
   RUN_RUNNER_LOST,
-  RUN_OVER_BUDGET
+  RUN_OVER_BUDGET,
+  RUN_POLICY_VIOLATION
 } run_reason;
 
 /* A file that is there, readable by its owner alone, before the program starts. */

@@ -12,7 +12,7 @@
 static const char usage[] =
     "usage: caisson-run start DIR\n"
     "       caisson-run follow DIR STDOUT_OFFSET STDERR_OFFSET\n"
-    "       caisson-run kill DIR cancelled|timed_out|over_budget GRACE_MS\n"
+    "       caisson-run kill DIR cancelled|timed_out|over_budget|policy_violation GRACE_MS\n"
     "       caisson-run status DIR\n"
     "\n"
     "start   reads DIR/spec.json, starts the program under a supervisor that outlives\n"
@@ -71,6 +71,7 @@ int main(int argc, char **argv) {
     if (strcmp(argv[3], "cancelled") == 0) return run_kill(dir, RUN_KILLED, a);
     if (strcmp(argv[3], "timed_out") == 0) return run_kill(dir, RUN_TIMED_OUT, a);
     if (strcmp(argv[3], "over_budget") == 0) return run_kill(dir, RUN_OVER_BUDGET, a);
+    if (strcmp(argv[3], "policy_violation") == 0) return run_kill(dir, RUN_POLICY_VIOLATION, a);
   }
   return bad_call();
 }

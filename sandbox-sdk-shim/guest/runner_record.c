@@ -12,9 +12,16 @@
 #include <unistd.h>
 
 static const char *const reason_text[] = {
-    [RUN_EXITED] = "exited",       [RUN_SIGNALLED] = "signalled",       [RUN_TIMED_OUT] = "timed_out",
-    [RUN_KILLED] = "killed",       [RUN_SPAWN_FAILED] = "spawn_failed", [RUN_OUTPUT_LIMIT] = "output_limit",
-    [RUN_DISK_FULL] = "disk_full", [RUN_RUNNER_LOST] = "runner_lost",   [RUN_OVER_BUDGET] = "over_budget",
+    [RUN_EXITED] = "exited",
+    [RUN_SIGNALLED] = "signalled",
+    [RUN_TIMED_OUT] = "timed_out",
+    [RUN_KILLED] = "killed",
+    [RUN_SPAWN_FAILED] = "spawn_failed",
+    [RUN_OUTPUT_LIMIT] = "output_limit",
+    [RUN_DISK_FULL] = "disk_full",
+    [RUN_RUNNER_LOST] = "runner_lost",
+    [RUN_OVER_BUDGET] = "over_budget",
+    [RUN_POLICY_VIOLATION] = "policy_violation",
 };
 
 int run_open_dir(const char *path) {

@@ -168,6 +168,8 @@ static void on_signal(run *r, int signal_fd) {
         end_run(r, RUN_TIMED_OUT, "ended by the caller's time-out", grace_ms);
       else if (reason == RUN_OVER_BUDGET)
         end_run(r, RUN_OVER_BUDGET, "a limit of its budget was reached", grace_ms);
+      else if (reason == RUN_POLICY_VIOLATION)
+        end_run(r, RUN_POLICY_VIOLATION, "a call was made that the policy forbids", grace_ms);
       else
         end_run(r, RUN_KILLED, "cancelled", grace_ms);
     } else {

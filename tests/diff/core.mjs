@@ -23,6 +23,7 @@ const EV = {
   USAGE: 19,
   SET_LIMITS: 20,
   TOUCH: 21,
+  SET_TOOLS: 22,
 };
 const FX = { EVENT: 1, CURSOR: 9, DIGEST: 10 };
 const FX_NAME = [

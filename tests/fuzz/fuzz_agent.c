@@ -1,7 +1,7 @@
 /* fuzz_agent.c - bytes as an agent's output. The first byte chooses the stream (bit 1), the agent (bit 0 the
  * shell, else bits 2 and 3) and how the bytes are split (the rest). Oracles: the split does not matter, nor
  * that the instance is thrown away and a new one, loaded from its snapshot, fed again from the cursor; every
- * event is one line of valid JSON, numbers have no gap, feeds progress. */
+ * event is one line of valid JSON, numbers have no gap, feeds progress. Tool rules hold for the calls. */
 #include "drive.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -25,6 +25,11 @@ static void check_events(const drive *d) {
 static void run(drive *d, const char *agent, uint32_t stream, const uint8_t *data, size_t size,
                 uint32_t chunk) {
   drive_run(d, agent);
+  static const char rules[] =
+      "{\"tools\":{\"allow\":[\"Bash(ls:*)\",\"Edit(/src/**)\",\"WebFetch(domain:a.b)\","
+      "\"mcp__x__*\",\"Read\"],\"deny\":[\"Read(~/.ssh/**)\",\"Bash(rm:*)\"],"
+      "\"ask\":[\"Task(x*)\"]}}";
+  if (drive_ev(d, CSN_EV_SET_TOOLS, 0, rules) != CSN_ERR_OK) __builtin_trap();
   drive_clear(d);
   if (!drive_feed(d, stream, 1, data, size, chunk)) __builtin_trap();
   drive_end(d, 1, EXITED_0);

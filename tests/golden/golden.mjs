@@ -6,6 +6,7 @@
  * N times TEXT) or a line `fixture: PATH`, then perhaps a ```stderr block or a line `stderr: PATH`; its expectation is an ```events block:
  * one line per event, `@offset+length:flags json`. Plain text is passed on as it comes, so for `text: joined`
  * neighbouring pieces of one stream are joined first; a character that comes 200 times or more in a row is written as in the input.
+ * `tools: JSON` names tool rules of a policy, which the stream is held against.
  * `--update` writes what the native tool prints into the events blocks; read the diff before you commit it.
  */
 import { execFileSync } from "node:child_process";
@@ -48,6 +49,7 @@ function parse(file) {
     agent: field("agent") ?? "claude-code",
     exit: Number(field("exit") ?? 0),
     joined: field("text") === "joined",
+    tools: field("tools"),
     input: fixture ? readFileSync(fixture) : unescape(half ? block.slice(0, -1) : block),
     stderr,
     errors: joinPath(scratch, "stderr"),
@@ -58,13 +60,15 @@ function parse(file) {
 
 function native(golden, chunk) {
   const stderr = golden.stderr.length > 0 ? ["--stderr", golden.errors] : [];
-  const out = execFileSync(tool, ["--agent", golden.agent, "--exit-code", String(golden.exit), "--offsets", "--chunk", String(chunk), ...stderr], { input: golden.input, maxBuffer: 1 << 28 });
+  const tools = golden.tools === undefined ? [] : ["--tools", golden.tools];
+  const out = execFileSync(tool, [...tools, "--agent", golden.agent, "--exit-code", String(golden.exit), "--offsets", "--chunk", String(chunk), ...stderr], { input: golden.input, maxBuffer: 1 << 28 });
   return out.toString();
 }
 
 /** The chunk sizes of 1..64 at which the native core says something else than for the whole stream. */
 function wrongSizes(golden) {
-  const stderr = golden.stderr.length > 0 ? [golden.errors] : [];
+  const stderr = golden.stderr.length > 0 || golden.tools !== undefined ? [golden.errors] : [];
+  if (golden.tools !== undefined) stderr.push(golden.tools);
   return execFileSync(replayer, [golden.agent, exitRecord(golden), "64", golden.output, ...stderr]).toString();
 }
 
@@ -94,6 +98,7 @@ function inWasm(golden, chunk) {
   event("RUN", 0, run);
   event("RUN_LOADED", 1, run);
   event("RUN_STARTED", 1, "");
+  if (golden.tools !== undefined) event("SET_TOOLS", 0, `{"tools":${golden.tools}}`);
   for (let at = 0; at < golden.input.length; at += chunk) keep(core.feed(1, 1, golden.input.subarray(at, at + chunk)));
   for (let at = 0; at < golden.stderr.length; at += chunk) keep(core.feed(2, 1, golden.stderr.subarray(at, at + chunk)));
   event("RUN_EXIT", 1, exitRecord(golden));

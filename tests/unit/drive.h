@@ -16,7 +16,8 @@ typedef struct drive {
   char pointer[300];                    /* of the last BAD_FIELD */
   char budget[CSN_BUDGET_JSON_MAX + 1]; /* of the last BUDGET: how many there are depends on chunking */
   int32_t budget_code;
-  char *log; /* kinds of effects, JSON of events */
+  bool feeding; /* how often the wake-up of a refusal is told depends on chunking, too */
+  char *log;    /* kinds of effects, JSON of events */
   size_t log_len, log_cap;
 } drive;
 
@@ -71,7 +72,7 @@ __attribute__((unused)) static void drive_drain(drive *d, const csn_fx *fx) {
       memcpy(d->budget, payload, rec.payload_len);
       d->budget[rec.payload_len] = 0;
       d->budget_code = rec.code;
-    } else {
+    } else if (rec.kind != CSN_FX_WAKE_AT || !d->feeding) {
       int n = snprintf(line, sizeof line, "%s %u %d %llu ", names[rec.kind], rec.id, rec.code,
                        (unsigned long long)rec.time_ms);
       drive_log(d, line, (size_t)n);
@@ -112,7 +113,9 @@ __attribute__((unused)) static bool drive_feed(drive *d, uint32_t stream, uint32
       csn_span in = csn_span_of((const uint8_t *)bytes + at + done, piece - done);
       int64_t used = csn_session_feed(&d->s, stream, id, d->now_ms, in, &fx);
       if (used <= 0 || used > piece - done || fx.len > fx.cap) return false;
+      d->feeding = true;
       drive_drain(d, &fx);
+      d->feeding = false;
       done += (uint32_t)used;
     }
     at += piece;

@@ -11,6 +11,7 @@ static const char *const event_names[CSN_EV_COLUMNS] = {
     [CSN_EV_CANCEL_WAITING] = "(CANCEL of a waiting run)",
     [CSN_EV_IDLED] = "(TIMER: idle for long)",
     [CSN_EV_OVER_BUDGET] = "(a limit is over)",
+    [CSN_EV_VIOLATION] = "(a forbidden call)",
 };
 
 /* The transition table as tests/golden/transitions.txt holds it. */
@@ -65,6 +66,8 @@ static const char *payload_of(uint32_t kind) {
     return "{}";
   case CSN_EV_USAGE:
     return "{\"input_tokens\":1}";
+  case CSN_EV_SET_TOOLS:
+    return "{\"tools\":{\"deny\":[\"Bash(rm:*)\"]}}";
   case CSN_EV_SET_LIMITS:
     return "{\"limits\":{\"turns\":9}}";
   case CSN_EV_RUN_START_FAILED:

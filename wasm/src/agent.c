@@ -57,7 +57,7 @@ void csn_agent_line(csn_agent agent, csn_emit *e, const csn_line *line, csn_agen
     raw_line(e, line);
     return;
   }
-  csn_view v = {e, line->json, run, memory, line->prices};
+  csn_view v = {e, line->json, run, memory, line->prices, line->watching};
   if (line->json->cr_count == 0) e->line_flags |= CSN_LINE_JSON;
   csn_dialect_of(agent)->line(&v);
   if (line->json->lost) csn_put_raw_event(&v, "too_many_fields", csn_span_of(NULL, 0), csn_span_of(NULL, 0));
@@ -65,13 +65,13 @@ void csn_agent_line(csn_agent agent, csn_emit *e, const csn_line *line, csn_agen
 
 void csn_agent_err_line(csn_agent agent, csn_emit *e, csn_span line, csn_agent_run *run,
                         csn_agent_memory *memory) {
-  csn_view v = {e, NULL, run, memory, NULL};
+  csn_view v = {e, NULL, run, memory, NULL, NULL};
   const csn_dialect *d = csn_dialect_of(agent);
   if (d->err_line != NULL) d->err_line(&v, line);
 }
 
 void csn_agent_end(csn_agent agent, csn_emit *e, csn_agent_run *run, csn_agent_memory *memory) {
-  csn_view v = {e, NULL, run, memory, NULL};
+  csn_view v = {e, NULL, run, memory, NULL, NULL};
   const csn_dialect *d = csn_dialect_of(agent);
   if (d->end != NULL) d->end(&v);
 }

@@ -20,6 +20,12 @@
   X(MCP_SOURCE, MCP_SERVER, KEY, "source", 1, 0, 64)                                                         \
   X(TOOL_NAME, ROOT, KEY, "tool_name", 1, 0, 256)                                                            \
   X(TOOL_USE_ID, ROOT, KEY, "tool_use_id", 1, 0, 128)                                                        \
+  X(META, ROOT, KEY, "tool_result_meta", 0, 0, 0)                                                            \
+  X(META_ANY, META, ANY_INDEX, "", 0, 0, 0)                                                                  \
+  X(META_ID, META_ANY, KEY, "id", 1, 0, 128)                                                                 \
+  X(META_KIND, META_ANY, KEY, "non_execution_kind", 1, 0, 64)                                                \
+  X(META_PERMISSION, META_ANY, KEY, "permission_decision", 0, 0, 0)                                          \
+  X(META_DECISION, META_PERMISSION, KEY, "decision", 1, 0, 64)                                               \
   X(ATTEMPT, ROOT, KEY, "attempt", 1, 0, 32)                                                                 \
   X(MAX_RETRIES, ROOT, KEY, "max_retries", 1, 0, 32)                                                         \
   X(RETRY_DELAY, ROOT, KEY, "retry_delay_ms", 1, 0, 32)                                                      \
@@ -103,7 +109,11 @@
   X(INPUT_FILE, BLOCK_INPUT, KEY, "file_path", 1, 0, 4096)                                                   \
   X(INPUT_NOTEBOOK, BLOCK_INPUT, KEY, "notebook_path", 1, 0, 4096)                                           \
   X(INPUT_PATH, BLOCK_INPUT, KEY, "path", 1, 0, 4096)                                                        \
-  X(INPUT_COMMAND, BLOCK_INPUT, KEY, "command", 1, 0, 4096)                                                  \
+  X(INPUT_COMMAND, BLOCK_INPUT, KEY, "command", 1, 0, 16384)                                                 \
+  X(INPUT_URL, BLOCK_INPUT, KEY, "url", 1, 0, 4096)                                                          \
+  X(INPUT_QUERY, BLOCK_INPUT, KEY, "query", 1, 0, 4096)                                                      \
+  X(INPUT_SUBAGENT, BLOCK_INPUT, KEY, "subagent_type", 1, 0, 256)                                            \
+  X(INPUT_SKILL, BLOCK_INPUT, KEY, "skill", 1, 0, 256)                                                       \
   X(BLOCK_TOOL_USE_ID, BLOCK, KEY, "tool_use_id", 1, 0, 128)                                                 \
   X(BLOCK_IS_ERROR, BLOCK, KEY, "is_error", 1, 0, 8)                                                         \
   X(BLOCK_CONTENT, BLOCK, KEY, "content", 1, 0, CSN_FIELD_MAX)                                               \
@@ -132,6 +142,28 @@ static void put_permissions(csn_fx *fx, csn_span options) {
   csn_put_rules(fx, options, CSN_OPT_DENY);
   csn_put_doc(fx, "}}");
   csn_put_str(fx, "\"");
+}
+
+/* The rules have its own form; only the root of "/..." is another one in a settings file. */
+static void rule(csn_rule_out *o, bool deny, csn_span tool, csn_span spec) {
+  bool rooted =
+      csn_rule_is_path(tool) && spec.len > 0 && spec.ptr[0] == '/' && (spec.len < 2 || spec.ptr[1] != '/');
+  csn_rule_put(o, deny, tool, csn_span_str(rooted ? "/" CSN_TOOLS_CWD : ""), spec, csn_span_of(NULL, 0));
+}
+
+/* What it would do without asking. A tool that is denied as a whole is not offered to the model at all. */
+static void unlisted(csn_rule_out *o) {
+  static const char *const tools[] = {
+      "Bash",           "Monitor",        "Read",        "Edit",       "Write",
+      "NotebookEdit",   "Glob",           "Grep",        "WebFetch",   "WebSearch",
+      "Task",           "Skill",          "CronCreate",  "CronDelete", "CronList",
+      "EnterWorktree",  "ExitWorktree",   "ListAgents",  "TodoWrite",  "TaskStop",
+      "ReportFindings", "ScheduleWakeup", "SendMessage", "ToolSearch", "Workflow"};
+  csn_span none = csn_span_of(NULL, 0);
+  for (uint32_t i = 0; i < sizeof tools / sizeof tools[0]; i++) {
+    csn_span tool = csn_span_str(tools[i]);
+    if (!csn_tools_name(o->table, tool, CSN_ALLOW)) csn_rule_put(o, true, tool, none, none, none);
+  }
 }
 
 static void put_servers(csn_fx *fx, csn_span options) {
@@ -227,6 +259,7 @@ static void on_permission_denied(csn_view *v) {
   csn_put_text(v, "tool_use_id", N_TOOL_USE_ID, 0);
   csn_put_long_text(v, "message", "message_len", csn_view_get(v, N_MESSAGE, 0));
   csn_event_close(v->e, at);
+  csn_see_refused(v, csn_view_text(v, N_TOOL_USE_ID, 0));
   v->run->denied = 1;
 }
 
@@ -384,6 +417,48 @@ static void put_text_event(csn_view *v, csn_type type, const csn_json_item *item
   csn_event_close(v->e, at);
 }
 
+/* The call as the policy's rules have it. */
+static void see_call(csn_view *v, uint32_t index) {
+  static const csn_tool_alias aliases[] = {
+      {"web_search", "WebSearch"}, {"web_fetch", "WebFetch"}, {"bash", "Bash"}, {NULL, NULL}};
+  static const struct {
+    const char *tool;
+    uint8_t node;
+    const char *missing;
+  } args[] = {
+      {"Bash", N_INPUT_COMMAND, NULL},
+      {"Monitor", N_INPUT_COMMAND, NULL},
+      {"Read", N_INPUT_FILE, NULL},
+      {"Edit", N_INPUT_FILE, NULL},
+      {"Write", N_INPUT_FILE, NULL},
+      {"MultiEdit", N_INPUT_FILE, NULL},
+      {"NotebookEdit", N_INPUT_NOTEBOOK, NULL},
+      {"NotebookRead", N_INPUT_NOTEBOOK, NULL},
+      {"Glob", N_INPUT_PATH, "."},
+      {"Grep", N_INPUT_PATH, "."},
+      {"LS", N_INPUT_PATH, "."},
+      {"WebFetch", N_INPUT_URL, NULL},
+      {"web_fetch", N_INPUT_URL, NULL},
+      {"WebSearch", N_INPUT_QUERY, NULL},
+      {"web_search", N_INPUT_QUERY, NULL},
+      {"Task", N_INPUT_SUBAGENT, NULL},
+      {"Agent", N_INPUT_SUBAGENT, NULL},
+      {"Skill", N_INPUT_SKILL, NULL},
+      {"bash", N_INPUT_COMMAND, NULL},
+  };
+  csn_seen_call call = {.id = csn_view_text(v, N_BLOCK_ID, index),
+                        .parent = csn_view_text(v, N_PARENT, 0),
+                        .tool = csn_view_text(v, N_BLOCK_NAME, index),
+                        .aliases = aliases,
+                        .part = csn_view_get(v, N_BLOCK_INPUT, index)->cut || v->j->lost};
+  for (uint32_t i = 0; i < sizeof args / sizeof args[0]; i++) {
+    if (!csn_span_is(call.tool, args[i].tool)) continue;
+    call.arg = csn_view_get(v, args[i].node, index);
+    call.missing = args[i].missing;
+  }
+  csn_see_call(v, &call);
+}
+
 static void on_tool_call(csn_view *v, uint32_t index) {
   static const uint8_t files[3] = {N_INPUT_FILE, N_INPUT_NOTEBOOK, N_INPUT_PATH};
   csn_usage_add(&v->run->usage, &(csn_usage){.tool_calls = 1});
@@ -400,6 +475,23 @@ static void on_tool_call(csn_view *v, uint32_t index) {
   csn_put_text(v, "message_id", N_MESSAGE_ID, 0);
   put_parent(v);
   csn_event_close(v->e, at);
+  see_call(v, index);
+}
+
+/* Whether the CLI says that it did not carry the call out: by its own record of the permission, or, where
+ * there is none because there is no such tool, by its words. What a tool prints cannot pass for that: its
+ * call has a record. */
+static bool is_refused(const csn_view *v, uint32_t index) {
+  csn_span id = csn_view_text(v, N_BLOCK_TOOL_USE_ID, index);
+  uint32_t metas = csn_json_index_end(v->j, N_META_ID, N_META_DECISION);
+  for (uint32_t i = 0; i < metas; i++) {
+    csn_span of = csn_view_text(v, N_META_ID, i);
+    if (of.len != id.len || memcmp(of.ptr, id.ptr, id.len) != 0) continue;
+    return csn_view_is(v, N_META_DECISION, i, "reject") || csn_view_text(v, N_META_KIND, i).len > 0;
+  }
+  return metas == 0 && !v->j->lost && csn_view_get(v, N_BLOCK_IS_ERROR, index)->kind == CSN_JK_TRUE &&
+         csn_span_starts(csn_view_text(v, N_BLOCK_CONTENT, index),
+                         "<tool_use_error>Error: No such tool available: ");
 }
 
 /* The text of a tool's result: a string, or the texts of an array of blocks with a newline between them. */
@@ -418,6 +510,9 @@ static void on_tool_result(csn_view *v, uint32_t index) {
   put_result_text(v, index);
   put_parent(v);
   csn_event_close(v->e, at);
+  csn_span id = csn_view_text(v, N_BLOCK_TOOL_USE_ID, index);
+  if (is_refused(v, index)) csn_see_refused(v, id);
+  csn_see_result(v, id);
   if (csn_view_text(v, N_PARENT, 0).len == 0) csn_run_more(v->run);
 }
 
@@ -622,6 +717,8 @@ static void end_text(csn_agent_run *run, int32_t exit_code) {
 const csn_dialect csn_claude_code_dialect = {.can = CSN_CAN_MCP | CSN_CAN_TOOLS | CSN_CAN_TOOL_ARGS |
                                                     CSN_CAN_MAX_TURNS | CSN_CAN_FORK | CSN_CAN_PARTIAL |
                                                     CSN_CAN_FORMAT,
+                                             .rule = rule,
+                                             .unlisted = unlisted,
                                              .spec = spec,
                                              .table = {nodes, N_END},
                                              .line = line,

@@ -226,6 +226,44 @@ static void put_tool(csn_view *v, csn_span type) {
   }
 }
 
+/* The call as the policy's rules have it; of a change each of its files. */
+static void see_call(csn_view *v, csn_span type) {
+  static const csn_tool_alias aliases[] = {
+      {"command_execution", "Bash"}, {"file_change", "Edit"}, {"web_search", "WebSearch"}, {NULL, NULL}};
+  csn_seen_call call = {
+      .id = csn_view_text(v, N_ITEM_ID, 0), .tool = type, .aliases = aliases, .part = v->j->lost};
+  if (csn_span_is(type, "command_execution")) {
+    call.arg = csn_view_get(v, N_COMMAND, 0);
+    call.shell = true;
+  } else if (csn_span_is(type, "web_search")) {
+    call.arg = csn_view_get(v, N_QUERY, 0);
+  } else if (csn_span_is(type, "mcp_tool_call")) {
+    csn_span server = csn_view_text(v, N_SERVER, 0), tool = csn_view_text(v, N_TOOL, 0);
+    uint8_t name[5 + 128 + 2 + 256];
+    memcpy(name, "mcp__", 5);
+    csn_copy(name + 5, server.ptr, server.len);
+    memcpy(name + 5 + server.len, "__", 2);
+    csn_copy(name + 7 + server.len, tool.ptr, tool.len);
+    call.tool = csn_span_of(name, 7 + server.len + tool.len);
+    csn_see_call(v, &call);
+    return;
+  }
+  uint32_t files = csn_json_index_end(v->j, N_CHANGE_PATH, N_CHANGE_PATH);
+  if (!csn_span_is(type, "file_change") || files == 0) {
+    if (csn_span_is(type, "file_change")) call.arg = csn_view_get(v, N_CHANGE_PATH, 0);
+    call.part = true;
+    csn_see_call(v, &call);
+    return;
+  }
+  for (uint32_t i = 0; i < files; i++) {
+    call.arg = csn_view_get(v, N_CHANGE_PATH, i);
+    call.more = i + 1 < files;
+    if (csn_see_call(v, &call)) return;
+  }
+  call.arg = csn_view_get(v, N_CHANGE_PATH, files);
+  if (v->j->lost) csn_see_call(v, &call);
+}
+
 static void on_tool_call(csn_view *v, csn_span type) {
   if (v->run->live.turns == 0) csn_run_said(v);
   csn_usage_add(&v->run->usage, &(csn_usage){.tool_calls = 1});
@@ -233,6 +271,7 @@ static void on_tool_call(csn_view *v, csn_span type) {
   put_item_id(v);
   put_tool(v, type);
   csn_event_close(v->e, at);
+  see_call(v, type);
 }
 
 static void on_tool_result(csn_view *v, csn_span type) {
@@ -248,6 +287,8 @@ static void on_tool_result(csn_view *v, csn_span type) {
     csn_put_joined(v, N_RESULT_TEXT, 0);
   }
   csn_event_close(v->e, at);
+  if (csn_view_is(v, N_STATUS, 0, "declined")) csn_see_refused(v, csn_view_text(v, N_ITEM_ID, 0));
+  csn_see_result(v, csn_view_text(v, N_ITEM_ID, 0));
   csn_run_more(v->run);
 }
 

@@ -17,7 +17,11 @@
   X(INPUT_FILE, PARAMETERS, KEY, "file_path", 1, 0, 4096)                                                    \
   X(INPUT_ABSOLUTE, PARAMETERS, KEY, "absolute_path", 1, 0, 4096)                                            \
   X(INPUT_PATH, PARAMETERS, KEY, "path", 1, 0, 4096)                                                         \
-  X(INPUT_COMMAND, PARAMETERS, KEY, "command", 1, 0, 4096)                                                   \
+  X(INPUT_COMMAND, PARAMETERS, KEY, "command", 1, 0, 16384)                                                  \
+  X(INPUT_DIR, PARAMETERS, KEY, "dir_path", 1, 0, 4096)                                                      \
+  X(INPUT_QUERY, PARAMETERS, KEY, "query", 1, 0, 4096)                                                       \
+  X(INPUT_URL, PARAMETERS, KEY, "url", 1, 0, 4096)                                                           \
+  X(INPUT_SKILL, PARAMETERS, KEY, "name", 1, 0, 256)                                                         \
   X(STATUS, ROOT, KEY, "status", 1, 0, 64)                                                                   \
   X(OUTPUT, ROOT, KEY, "output", 1, 0, CSN_FIELD_MAX)                                                        \
   X(ERROR, ROOT, KEY, "error", 0, 0, 0)                                                                      \
@@ -89,6 +93,41 @@ static void put_policy(csn_fx *fx, csn_span options) {
   csn_put_str(fx, "\"");
 }
 
+/* By name, and commands by how they begin. A path is judged in the stream alone. */
+static void rule(csn_rule_out *o, bool deny, csn_span tool, csn_span spec) {
+  static const csn_tool_alias names[] = {{SHELL, "Bash"},
+                                         {"read_file", "Read"},
+                                         {"read_many_files", "Read"},
+                                         {"glob", "Read"},
+                                         {"grep_search", "Read"},
+                                         {"search_file_content", "Read"},
+                                         {"list_directory", "Read"},
+                                         {"glob", "Glob"},
+                                         {"grep_search", "Grep"},
+                                         {"search_file_content", "Grep"},
+                                         {"list_directory", "LS"},
+                                         {"replace", "Edit"},
+                                         {"write_file", "Edit"},
+                                         {"write_file", "Write"},
+                                         {"web_fetch", "WebFetch"},
+                                         {"google_web_search", "WebSearch"},
+                                         {"write_todos", "TodoWrite"},
+                                         {"activate_skill", "Skill"},
+                                         {NULL, NULL}};
+  csn_span none = csn_span_of(NULL, 0), head = spec;
+  bool prefix = csn_rule_prefix(spec, &head);
+  for (const csn_tool_alias *n = names; n->own != NULL; n++) {
+    if (!csn_span_is(tool, n->rule)) continue;
+    csn_span own = csn_span_str(n->own);
+    if (spec.len > 0 && csn_span_is(own, SHELL)) {
+      if (!prefix) head.len = csn_span_find(spec, '*');
+      if (prefix || !deny) csn_rule_put(o, deny, own, head, none, none);
+    } else if (spec.len == 0 || !deny) {
+      csn_rule_put(o, deny, own, none, none, none);
+    }
+  }
+}
+
 static void spec(csn_fx *fx, const csn_spec_in *in) {
   static const char *const fixed[] = {"GEMINI_API_KEY",
                                       "GOOGLE_API_KEY",
@@ -158,6 +197,53 @@ static void on_message(csn_view *v) {
   csn_run_text(v, N_CONTENT, true);
 }
 
+/* The call as the policy's rules have it. What web_fetch asks for stands in a prompt: no rule can judge it.
+ */
+static void see_call(csn_view *v) {
+  static const csn_tool_alias aliases[] = {{SHELL, "Bash"},
+                                           {"read_file", "Read"},
+                                           {"read_many_files", "Read"},
+                                           {"write_file", "Write"},
+                                           {"replace", "Edit"},
+                                           {"list_directory", "LS"},
+                                           {"glob", "Glob"},
+                                           {"search_file_content", "Grep"},
+                                           {"grep_search", "Grep"},
+                                           {"web_fetch", "WebFetch"},
+                                           {"google_web_search", "WebSearch"},
+                                           {"write_todos", "TodoWrite"},
+                                           {"activate_skill", "Skill"},
+                                           {NULL, NULL}};
+  static const struct {
+    const char *tool;
+    uint8_t nodes[3];
+    const char *missing;
+  } args[] = {{SHELL, {N_INPUT_COMMAND, 0, 0}, NULL},
+              {"read_file", {N_INPUT_FILE, N_INPUT_ABSOLUTE, N_INPUT_PATH}, NULL},
+              {"read_many_files", {N_INPUT_FILE, 0, 0}, NULL},
+              {"write_file", {N_INPUT_FILE, 0, 0}, NULL},
+              {"replace", {N_INPUT_FILE, 0, 0}, NULL},
+              {"list_directory", {N_INPUT_DIR, N_INPUT_PATH, 0}, "."},
+              {"glob", {N_INPUT_DIR, N_INPUT_PATH, 0}, "."},
+              {"search_file_content", {N_INPUT_DIR, N_INPUT_PATH, 0}, "."},
+              {"grep_search", {N_INPUT_DIR, N_INPUT_PATH, 0}, "."},
+              {"web_fetch", {N_INPUT_URL, 0, 0}, NULL},
+              {"google_web_search", {N_INPUT_QUERY, 0, 0}, NULL},
+              {"activate_skill", {N_INPUT_SKILL, 0, 0}, NULL}};
+  csn_seen_call call = {.id = csn_view_text(v, N_TOOL_ID, 0),
+                        .tool = csn_view_text(v, N_TOOL_NAME, 0),
+                        .aliases = aliases,
+                        .part = csn_view_get(v, N_PARAMETERS, 0)->cut || v->j->lost};
+  if (csn_span_is(call.tool, "read_many_files") || csn_span_is(call.tool, "web_fetch")) call.part = true;
+  for (uint32_t i = 0; i < sizeof args / sizeof args[0]; i++) {
+    if (!csn_span_is(call.tool, args[i].tool)) continue;
+    call.missing = args[i].missing;
+    for (uint32_t k = 0; k < 3 && args[i].nodes[k] != 0; k++)
+      if (call.arg == NULL || call.arg->kind == CSN_JK_NONE) call.arg = csn_view_get(v, args[i].nodes[k], 0);
+  }
+  csn_see_call(v, &call);
+}
+
 static void on_tool_use(csn_view *v) {
   static const uint8_t files[3] = {N_INPUT_FILE, N_INPUT_ABSOLUTE, N_INPUT_PATH};
   if (v->run->live.turns == 0) csn_run_said(v);
@@ -174,6 +260,7 @@ static void on_tool_use(csn_view *v) {
   }
   csn_put_text(v, "command", N_INPUT_COMMAND, 0);
   csn_event_close(v->e, at);
+  see_call(v);
 }
 
 static void on_tool_result(csn_view *v) {
@@ -191,6 +278,10 @@ static void on_tool_result(csn_view *v) {
   csn_put_long_text(v, "text", "text_len",
                     csn_view_get(v, is_error && !has_output ? N_ERROR_MESSAGE : N_OUTPUT, 0));
   csn_event_close(v->e, at);
+  if (is_error && (csn_view_is(v, N_ERROR_TYPE, 0, "policy_violation") ||
+                   csn_view_is(v, N_ERROR_TYPE, 0, "tool_not_registered")))
+    csn_see_refused(v, csn_view_text(v, N_TOOL_ID, 0));
+  csn_see_result(v, csn_view_text(v, N_TOOL_ID, 0));
   csn_run_more(v->run);
 }
 
@@ -302,6 +393,7 @@ static void end(csn_view *v) {
 const csn_dialect csn_gemini_dialect = {.can = CSN_CAN_MCP | CSN_CAN_TOOLS | CSN_CAN_TOOL_ARGS |
                                                CSN_CAN_MAX_TURNS,
                                         .args_of = SHELL,
+                                        .rule = rule,
                                         .spec = spec,
                                         .table = {nodes, N_END},
                                         .line = line,

@@ -23,7 +23,11 @@
   X(INPUT, STATE, KEY, "input", 1, 1, CSN_FIELD_MAX)                                                         \
   X(INPUT_FILE, INPUT, KEY, "filePath", 1, 0, 4096)                                                          \
   X(INPUT_PATH, INPUT, KEY, "path", 1, 0, 4096)                                                              \
-  X(INPUT_COMMAND, INPUT, KEY, "command", 1, 0, 4096)                                                        \
+  X(INPUT_COMMAND, INPUT, KEY, "command", 1, 0, 16384)                                                       \
+  X(INPUT_URL, INPUT, KEY, "url", 1, 0, 4096)                                                                \
+  X(INPUT_QUERY, INPUT, KEY, "query", 1, 0, 4096)                                                            \
+  X(INPUT_SUBAGENT, INPUT, KEY, "subagent_type", 1, 0, 256)                                                  \
+  X(INPUT_SKILL, INPUT, KEY, "name", 1, 0, 256)                                                              \
   X(OUTPUT, STATE, KEY, "output", 1, 0, CSN_FIELD_MAX)                                                       \
   X(TOOL_ERROR, STATE, KEY, "error", 1, 0, CSN_FIELD_MAX)                                                    \
   X(METADATA, STATE, KEY, "metadata", 0, 0, 0)                                                               \
@@ -105,6 +109,93 @@ static void put_permission(csn_fx *fx, csn_span options) {
     if (!named_before(options, CSN_OPT_DENY, rule) && !names(options, CSN_OPT_ALLOW, csn_rule_tool(rule)))
       put_tool(fx, options, csn_rule_tool(rule), listed);
   csn_put_doc(fx, "}");
+}
+
+/* Its patterns know one `*`, which stands for any text, and are held against a path as it was given. */
+__attribute__((noinline)) static void put_path(csn_rule_out *o, bool deny, csn_span tool, csn_span spec) {
+  uint8_t flat[CSN_POLICY_PATTERN_MAX];
+  uint32_t len = 0;
+  for (uint32_t i = 0; i < spec.len && len < sizeof flat; i++)
+    if (spec.ptr[i] != '*' || len == 0 || flat[len - 1] != '*') flat[len++] = spec.ptr[i];
+  csn_span path = csn_span_of(flat, len), none = csn_span_of(NULL, 0), all = csn_span_str("/*");
+  const char *roots[2] = {"", ""};
+  if (csn_span_starts(path, "//")) {
+    path = csn_span_of(flat + 1, len - 1);
+  } else if (csn_span_starts(path, "/")) {
+    path = csn_span_of(flat + 1, len - 1);
+    roots[1] = CSN_TOOLS_CWD "/";
+  } else if (csn_span_starts(path, "~/")) {
+    path = csn_span_of(flat + 1, len - 1);
+    roots[0] = roots[1] = CSN_TOOLS_HOME;
+  } else {
+    roots[1] = csn_span_has(path, "/") ? CSN_TOOLS_CWD "/" : "*/";
+  }
+  for (uint32_t i = 0; i < (roots[0] == roots[1] ? 1u : 2u); i++) {
+    csn_rule_put(o, deny, tool, csn_span_str(roots[i]), path, none);
+    if (len > 0 && flat[len - 1] != '*') csn_rule_put(o, deny, tool, csn_span_str(roots[i]), path, all);
+  }
+}
+
+static void rule(csn_rule_out *o, bool deny, csn_span tool, csn_span spec) {
+  static const csn_tool_alias names[] = {{"bash", "Bash"},
+                                         {"read", "Read"},
+                                         {"glob", "Read"},
+                                         {"grep", "Read"},
+                                         {"list", "Read"},
+                                         {"glob", "Glob"},
+                                         {"grep", "Grep"},
+                                         {"list", "LS"},
+                                         {"edit", "Edit"},
+                                         {"edit", "Write"},
+                                         {"edit", "MultiEdit"},
+                                         {"webfetch", "WebFetch"},
+                                         {"task", "Task"},
+                                         {"task", "Agent"},
+                                         {"websearch", "WebSearch"},
+                                         {"skill", "Skill"},
+                                         {"todowrite", "TodoWrite"},
+                                         {"todoread", "TodoRead"},
+                                         {NULL, NULL}};
+  csn_span none = csn_span_of(NULL, 0), head;
+  if (csn_span_starts(tool,
+                      "mcp__")) { /* server_tool; mcp__server and mcp__server__* stand for all of its tools */
+    csn_span server = csn_span_of(tool.ptr + 5, tool.len - 5), rest = csn_span_after(server, "__");
+    bool whole = rest.len == server.len;
+    if (!whole) server.len -= rest.len + 2;
+    uint8_t name[CSN_WATCH_NAME_CAP + 2];
+    uint32_t len = server.len;
+    memcpy(name, server.ptr, len);
+    if (len > 0 && name[len - 1] == '*')
+      len--;
+    else
+      name[len++] = '_';
+    csn_span parts[2] = {csn_span_of(name, len), whole ? csn_span_str("*") : rest};
+    if (parts[1].len > sizeof name - len) return;
+    memcpy(name + len, parts[1].ptr, parts[1].len);
+    csn_rule_put(o, deny, csn_span_of(name, len + parts[1].len), none, none, none);
+    return;
+  }
+  for (const csn_tool_alias *n = names; n->own != NULL; n++) {
+    if (!csn_span_is(tool, n->rule)) continue;
+    csn_span own = csn_span_str(n->own);
+    if (spec.len == 0) {
+      csn_rule_put(o, deny, own, none, none, none);
+    } else if (csn_span_is(own, "bash")) {
+      bool prefix = csn_rule_prefix(spec, &head);
+      csn_rule_put(o, deny, own, prefix ? head : spec, none, none);
+      if (prefix) csn_rule_put(o, deny, own, head, csn_span_str(" *"), none);
+    } else if (csn_span_is(own, "read") || csn_span_is(own, "edit")) {
+      put_path(o, deny, own, spec);
+    } else if (csn_span_starts(spec, "domain:")) {
+      csn_span domain = csn_span_of(spec.ptr + 7, spec.len - 7);
+      csn_rule_put(o, deny, own, csn_span_str("http://"), domain, csn_span_str("*"));
+      csn_rule_put(o, deny, own, csn_span_str("https://"), domain, csn_span_str("*"));
+    } else if (!csn_rule_is_path(tool)) {
+      csn_rule_put(o, deny, own, spec, none, none);
+    } else if (!deny) { /* what it searches in is not in its pattern */
+      csn_rule_put(o, deny, own, none, none, none);
+    }
+  }
 }
 
 static csn_span plain_model(csn_span model) {
@@ -227,6 +318,54 @@ static bool is_rejected(const csn_view *v) {
          csn_span_has(error, "rule which prevents you from using this specific tool call");
 }
 
+/* The call as the policy's rules have it, and what came of it. A call of a tool that was taken away is one of
+ * the tool `invalid`, which does nothing. */
+static void see_call(csn_view *v, bool refused) {
+  static const csn_tool_alias aliases[] = {{"bash", "Bash"},
+                                           {"read", "Read"},
+                                           {"edit", "Edit"},
+                                           {"write", "Write"},
+                                           {"multiedit", "MultiEdit"},
+                                           {"patch", "Edit"},
+                                           {"apply_patch", "Edit"},
+                                           {"glob", "Glob"},
+                                           {"grep", "Grep"},
+                                           {"list", "LS"},
+                                           {"webfetch", "WebFetch"},
+                                           {"websearch", "WebSearch"},
+                                           {"task", "Task"},
+                                           {"skill", "Skill"},
+                                           {"todowrite", "TodoWrite"},
+                                           {"todoread", "TodoRead"},
+                                           {NULL, NULL}};
+  static const struct {
+    const char *tool;
+    uint8_t node;
+    const char *missing;
+  } args[] = {{"bash", N_INPUT_COMMAND, NULL},     {"read", N_INPUT_FILE, NULL},
+              {"edit", N_INPUT_FILE, NULL},        {"write", N_INPUT_FILE, NULL},
+              {"multiedit", N_INPUT_FILE, NULL},   {"patch", N_INPUT_FILE, NULL},
+              {"apply_patch", N_INPUT_FILE, NULL}, {"glob", N_INPUT_PATH, "."},
+              {"grep", N_INPUT_PATH, "."},         {"list", N_INPUT_PATH, "."},
+              {"webfetch", N_INPUT_URL, NULL},     {"websearch", N_INPUT_QUERY, NULL},
+              {"task", N_INPUT_SUBAGENT, NULL},    {"skill", N_INPUT_SKILL, NULL}};
+  csn_seen_call call = {.id = csn_view_text(v, N_CALL_ID, 0),
+                        .tool = csn_view_text(v, N_TOOL, 0),
+                        .aliases = aliases,
+                        .part = csn_view_get(v, N_INPUT, 0)->cut || v->j->lost};
+  if (csn_span_is(call.tool, "invalid")) return;
+  /* A patch names its files in its own text. */
+  if (csn_span_is(call.tool, "patch") || csn_span_is(call.tool, "apply_patch")) call.part = true;
+  for (uint32_t i = 0; i < sizeof args / sizeof args[0]; i++) {
+    if (!csn_span_is(call.tool, args[i].tool)) continue;
+    call.arg = csn_view_get(v, args[i].node, 0);
+    call.missing = args[i].missing;
+  }
+  csn_see_call(v, &call);
+  if (refused) csn_see_refused(v, call.id);
+  csn_see_result(v, call.id);
+}
+
 /* A call and its result come as one, when it is over. */
 static void on_tool_use(csn_view *v) {
   csn_fx *fx = v->e->fx;
@@ -256,6 +395,7 @@ static void on_tool_use(csn_view *v) {
   csn_put_long_text(v, "text", "text_len", csn_view_get(v, is_error ? N_TOOL_ERROR : N_OUTPUT, 0));
   if (csn_view_get(v, N_EXIT_CODE, 0)->kind == CSN_JK_NUMBER) csn_put_scalar(v, "exit_code", N_EXIT_CODE, 0);
   csn_event_close(v->e, at);
+  see_call(v, is_error && is_rejected(v));
   csn_run_more(v->run);
 }
 
@@ -332,6 +472,7 @@ static void end(csn_view *v) {
 
 const csn_dialect csn_opencode_dialect = {.can =
                                               CSN_CAN_MCP | CSN_CAN_TOOLS | CSN_CAN_TOOL_ARGS | CSN_CAN_FORK,
+                                          .rule = rule,
                                           .spec = spec,
                                           .table = {nodes, N_END},
                                           .line = line,

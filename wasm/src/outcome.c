@@ -14,9 +14,9 @@ static const csn_json_node nodes[N_END] = {
 const csn_json_table csn_exit_table = {nodes, N_END};
 
 bool csn_exit_reason_known(csn_span reason) {
-  static const char *const known[] = {"exited",    "signalled",    "timed_out",
-                                      "killed",    "spawn_failed", "output_limit",
-                                      "disk_full", "runner_lost",  "over_budget"};
+  static const char *const known[] = {"exited",       "signalled",       "timed_out", "killed",
+                                      "spawn_failed", "output_limit",    "disk_full", "runner_lost",
+                                      "over_budget",  "policy_violation"};
   for (uint32_t i = 0; i < sizeof known / sizeof known[0]; i++)
     if (csn_span_is(reason, known[i])) return true;
   return false;
@@ -45,7 +45,7 @@ static void decide_by_agent(csn_session *s, csn_span reason) {
   csn_outcome *o = &s->outcome;
   const csn_agent_run *r = &s->result;
   bool lost = csn_span_is(reason, "runner_lost") || csn_span_is(reason, "killed") ||
-              csn_span_is(reason, "over_budget");
+              csn_span_is(reason, "over_budget") || csn_span_is(reason, "policy_violation");
   const csn_dialect *d = csn_dialect_of((csn_agent)s->agent);
   if (s->is_plain && d->end_text != NULL && csn_span_is(reason, "exited") && o->has_exit_code)
     d->end_text(&s->result, o->exit_code);
@@ -92,12 +92,21 @@ void csn_outcome_decide(csn_session *s, const csn_json *record) {
     set(o, CSN_T_RUN_CANCELLED, csn_span_str("cancelled"));
   else if (s->kill == CSN_KILL_OVER_BUDGET)
     set(o, CSN_T_RUN_OVER_BUDGET, csn_span_str(csn_limit_key((csn_limit)s->budget.over)));
+  else if (s->kill == CSN_KILL_POLICY_VIOLATION)
+    set(o, CSN_T_RUN_POLICY_VIOLATION, csn_span_of(s->watch.rule, s->watch.rule_len));
   else if (s->kill == CSN_KILL_TIMED_OUT || csn_span_is(reason, "timed_out"))
     set(o, CSN_T_RUN_TIMED_OUT, csn_span_str("timeout"));
   else if (broken)
     set(o, CSN_T_RUN_FAILED, reason);
   else
     decide_by_agent(s, reason);
+  if (o->type == CSN_T_RUN_POLICY_VIOLATION) { /* whatever the agent has said */
+    s->result.error_status = 0;
+    static const char kind[] = "policy_violation";
+    s->result.kind.len = sizeof kind - 1;
+    memcpy(s->result.kind.bytes, kind, sizeof kind - 1);
+    set_message(s, csn_span_of(s->watch.message, s->watch.message_len));
+  }
   if (s->result.message_len == 0 && detail->kind == CSN_JK_STRING && detail->len > 0 &&
       o->type != CSN_T_RUN_SUCCEEDED && o->type != CSN_T_RUN_CANCELLED && o->type != CSN_T_RUN_OVER_BUDGET)
     set_message(s, csn_json_text(record, detail));

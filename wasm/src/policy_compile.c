@@ -90,29 +90,12 @@ csn_err csn_policy_add_net(csn_policy *p, csn_span pattern, csn_action action, u
 }
 
 csn_err csn_policy_add_tool(csn_policy *p, csn_span text, csn_action action, uint32_t rule, uint8_t source) {
-  uint32_t open = 0;
   csn_tool_rule r = {{0, 0}, {0, 0}, (uint16_t)rule, (uint8_t)action, source};
-  if (text.len == 0) return CSN_ERR_BAD_VALUE;
-  if (text.len > CSN_POLICY_PATTERN_MAX) return CSN_ERR_TOO_LONG;
-  while (open < text.len && text.ptr[open] != '(')
-    open++;
-  csn_span tool = csn_span_of(text.ptr, open), spec = csn_span_of(text.ptr + text.len, 0);
-  if (open < text.len) {
-    if (text.ptr[text.len - 1] != ')' || text.len - open < 3) return CSN_ERR_BAD_VALUE;
-    spec = csn_span_of(text.ptr + open + 1, text.len - open - 2);
-  }
-  /* Tool(*) is every call of the tool. */
-  if (spec.len == 1 && spec.ptr[0] == '*') spec.len = 0;
-  if (tool.len == 0) return CSN_ERR_BAD_VALUE;
-  for (uint32_t i = 0; i < tool.len; i++) {
-    uint8_t c = tool.ptr[i];
-    bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-                 c == '-' || c == '.';
-    bool star = c == '*' && i + 1 == tool.len && i >= 5 && memcmp(tool.ptr, "mcp__", 5) == 0;
-    if (!plain && !star) return CSN_ERR_BAD_VALUE;
-  }
+  csn_span tool, spec;
+  csn_err err = csn_tool_split(text, &tool, &spec);
+  if (err != CSN_ERR_OK) return err;
   if (p->tool_count == CSN_POLICY_TOOL_MAX) return CSN_ERR_NO_MEMORY;
-  csn_err err = csn_policy_add_text(p, tool, &r.tool);
+  err = csn_policy_add_text(p, tool, &r.tool);
   if (err == CSN_ERR_OK) err = csn_policy_add_text(p, spec, &r.spec);
   if (err == CSN_ERR_OK) p->tools[p->tool_count++] = r;
   return err;

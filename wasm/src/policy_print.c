@@ -37,8 +37,8 @@ static void put_net(const csn_policy *p, const csn_net_rule *r, csn_fx *out) {
 }
 
 /* Tool(specifier) */
-static void put_tool(const csn_policy *p, const csn_tool_rule *r, csn_fx *out, bool escaped) {
-  csn_span tool = csn_policy_text(p, r->tool), spec = csn_policy_text(p, r->spec);
+static void put_tool(const csn_tool_table *t, const csn_tool_rule *r, csn_fx *out, bool escaped) {
+  csn_span tool = csn_tool_text(t, r->tool), spec = csn_tool_text(t, r->spec);
   put_span(out, tool);
   if (spec.len == 0) return;
   csn_put_str(out, "(");
@@ -88,18 +88,25 @@ void csn_policy_rule_name(csn_verdict v, csn_fx *out) {
   }
 }
 
+void csn_tools_pattern(const csn_tool_table *t, csn_verdict v, csn_fx *out) {
+  if (v.why != CSN_WHY_RULE || v.slot == CSN_POLICY_NO_RULE) return;
+  CSN_INVARIANT(v.slot < t->count);
+  put_tool(t, &t->rules[v.slot], out, false);
+}
+
 void csn_policy_pattern(const csn_policy *p, csn_verdict v, csn_fx *out) {
   if (v.why != CSN_WHY_RULE) return;
   if (of_tool(v)) {
-    CSN_INVARIANT(v.slot < p->tool_count);
-    put_tool(p, &p->tools[v.slot], out, false);
+    csn_tool_table t = csn_policy_tools(p);
+    csn_tools_pattern(&t, v, out);
   } else {
     CSN_INVARIANT(v.slot < p->net_count);
     put_net(p, &p->net[v.slot], out);
   }
 }
 
-void csn_policy_sentence(const csn_policy *p, csn_verdict v, csn_span what, csn_fx *out) {
+/* `pattern` is the rule's own text, empty when it is not known any more. */
+static void put_sentence(csn_verdict v, csn_span what, csn_span pattern, csn_fx *out) {
   static const char *const verbs[] = {"is denied", "is allowed", "needs an approval"};
   uint32_t what_max = CSN_POLICY_SENTENCE_MAX - CSN_POLICY_PATTERN_MAX - 512u;
   if (what.len > what_max) what.len = csn_utf8_whole(csn_span_of(what.ptr, what_max));
@@ -119,9 +126,12 @@ void csn_policy_sentence(const csn_policy *p, csn_verdict v, csn_span what, csn_
   case CSN_WHY_RULE:
     csn_put_str(out, " by ");
     csn_policy_rule_name(v, out);
-    csn_put_str(out, " \"");
-    csn_policy_pattern(p, v, out);
-    csn_put_str(out, "\".");
+    if (pattern.len > 0) {
+      csn_put_str(out, " \"");
+      put_span(out, pattern);
+      csn_put_str(out, "\"");
+    }
+    csn_put_str(out, ".");
     if (v.action == CSN_DENY) csn_put_str(out, " Only a change of the session's policy can allow it.");
     break;
   case CSN_WHY_RANGE:
@@ -151,6 +161,23 @@ void csn_policy_sentence(const csn_policy *p, csn_verdict v, csn_span what, csn_
   }
 }
 
+/* A network pattern is longer than it was written when its address was shortened. */
+#define PATTERN_CAP (CSN_POLICY_PATTERN_MAX + 64u)
+
+void csn_policy_sentence(const csn_policy *p, csn_verdict v, csn_span what, csn_fx *out) {
+  uint8_t pattern[PATTERN_CAP];
+  csn_fx text = {pattern, sizeof pattern, 0};
+  csn_policy_pattern(p, v, &text);
+  put_sentence(v, what, csn_span_of(pattern, text.len), out);
+}
+
+void csn_tools_sentence(const csn_tool_table *t, csn_verdict v, csn_span what, csn_fx *out) {
+  uint8_t pattern[PATTERN_CAP];
+  csn_fx text = {pattern, sizeof pattern, 0};
+  csn_tools_pattern(t, v, &text);
+  put_sentence(v, what, csn_span_of(pattern, text.len), out);
+}
+
 /* --- the table as a document
  * -------------------------------------------------------------------------------------- */
 
@@ -175,13 +202,14 @@ static void put_net_list(const csn_policy *p, csn_action action, csn_fx *out) {
 }
 
 static void put_tool_list(const csn_policy *p, csn_action action, csn_fx *out) {
+  csn_tool_table t = csn_policy_tools(p);
   bool first = true;
   csn_put_str(out, "[");
   for (uint32_t i = 0; i < p->tool_count; i++) {
     if (p->tools[i].action != action) continue;
     csn_put_str(out, first ? "\"" : ",\"");
     first = false;
-    put_tool(p, &p->tools[i], out, true);
+    put_tool(&t, &p->tools[i], out, true);
     csn_put_str(out, "\"");
   }
   csn_put_str(out, "]");

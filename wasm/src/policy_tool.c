@@ -15,10 +15,12 @@ static const struct {
   const char *name;
   uint8_t kind;
 } tools[] = {
-    {"Bash", SPEC_COMMAND},   {"Read", SPEC_PATH},         {"Edit", SPEC_PATH},         {"Write", SPEC_PATH},
-    {"MultiEdit", SPEC_PATH}, {"NotebookEdit", SPEC_PATH}, {"NotebookRead", SPEC_PATH}, {"Glob", SPEC_PATH},
-    {"Grep", SPEC_PATH},      {"LS", SPEC_PATH},           {"WebFetch", SPEC_URL},      {"Task", SPEC_TEXT},
-    {"Agent", SPEC_TEXT},     {"Skill", SPEC_TEXT},        {"WebSearch", SPEC_TEXT},
+    {"Bash", SPEC_COMMAND},      {"Monitor", SPEC_COMMAND},   {"Read", SPEC_PATH},
+    {"Edit", SPEC_PATH},         {"Write", SPEC_PATH},        {"MultiEdit", SPEC_PATH},
+    {"NotebookEdit", SPEC_PATH}, {"NotebookRead", SPEC_PATH}, {"Glob", SPEC_PATH},
+    {"Grep", SPEC_PATH},         {"LS", SPEC_PATH},           {"WebFetch", SPEC_URL},
+    {"Task", SPEC_TEXT},         {"Agent", SPEC_TEXT},        {"Skill", SPEC_TEXT},
+    {"WebSearch", SPEC_TEXT},
 };
 
 static enum spec_kind spec_kind_of(csn_span tool) {
@@ -45,6 +47,8 @@ static bool tool_fits(csn_span rule, csn_span tool) {
   if (rule.len > 0 && rule.ptr[rule.len - 1] == '*') return csn_glob_text(rule, tool);
   if (starts_with(rule, "mcp__") && tool.len > rule.len + 2 && memcmp(rule.ptr, tool.ptr, rule.len) == 0)
     return tool.ptr[rule.len] == '_' && tool.ptr[rule.len + 1] == '_';
+  /* Monitor runs a command and reports what it prints. */
+  if (csn_span_is(rule, "Bash") && csn_span_is(tool, "Monitor")) return true;
   bool is_edit = csn_span_is(rule, "Edit"), is_read = csn_span_is(rule, "Read");
   for (uint32_t i = 0; is_edit && i < sizeof writers / sizeof *writers; i++)
     if (csn_span_is(tool, writers[i])) return true;
@@ -272,14 +276,20 @@ __attribute__((noinline)) static bool rule_fits(const tool_question *q, csn_span
   __builtin_trap();
 }
 
+csn_span csn_tool_text(const csn_tool_table *t, csn_text_ref ref) {
+  CSN_INVARIANT(ref.off <= t->text_len && ref.len <= t->text_len - ref.off);
+  return csn_span_of(t->text + ref.off, ref.len);
+}
+
 /* Two allowed commands joined by && may each match a rule of their own. */
-static bool parts_allowed(const csn_policy *p, csn_span tool, const command_parts *parts, uint16_t *slot) {
+static bool parts_allowed(const csn_tool_table *t, csn_span tool, const command_parts *parts,
+                          uint16_t *slot) {
   for (uint32_t k = 0; k < parts->count; k++) {
     bool found = false;
-    for (uint32_t i = 0; !found && i < p->tool_count; i++) {
-      const csn_tool_rule *r = &p->tools[i];
-      if (r->action != CSN_ALLOW || !tool_fits(csn_policy_text(p, r->tool), tool)) continue;
-      found = command_fits(csn_policy_text(p, r->spec), part_of(parts, k));
+    for (uint32_t i = 0; !found && i < t->count; i++) {
+      const csn_tool_rule *r = &t->rules[i];
+      if (r->action != CSN_ALLOW || !tool_fits(csn_tool_text(t, r->tool), tool)) continue;
+      found = command_fits(csn_tool_text(t, r->spec), part_of(parts, k));
       if (found) *slot = (uint16_t)i;
     }
     if (!found) return false;
@@ -287,7 +297,7 @@ static bool parts_allowed(const csn_policy *p, csn_span tool, const command_part
   return parts->count > 0;
 }
 
-csn_verdict csn_policy_tool(const csn_policy *p, const csn_tool_call *call, csn_arena *scratch) {
+csn_verdict csn_tools_check(const csn_tool_table *t, const csn_tool_call *call, csn_arena *scratch) {
   static const uint8_t order[3][2] = {
       {CSN_DENY, CSN_LIST_TOOL_DENY}, {CSN_ASK, CSN_LIST_TOOL_ASK}, {CSN_ALLOW, CSN_LIST_TOOL_ALLOW}};
   csn_verdict v = {CSN_DENY,           CSN_WHY_BAD_PATH,   CSN_ADDR_PUBLIC,
@@ -304,10 +314,10 @@ csn_verdict csn_policy_tool(const csn_policy *p, const csn_tool_call *call, csn_
     q.path = csn_span_of(room, len);
   }
   for (uint32_t pass = 0; pass < 3; pass++) {
-    for (uint32_t i = 0; i < p->tool_count; i++) {
-      const csn_tool_rule *r = &p->tools[i];
-      if (r->action != order[pass][0] || !tool_fits(csn_policy_text(p, r->tool), call->tool)) continue;
-      csn_span spec = csn_policy_text(p, r->spec);
+    for (uint32_t i = 0; i < t->count; i++) {
+      const csn_tool_rule *r = &t->rules[i];
+      if (r->action != order[pass][0] || !tool_fits(csn_tool_text(t, r->tool), call->tool)) continue;
+      csn_span spec = csn_tool_text(t, r->spec);
       specific = specific || (pass < 2 && spec.len > 0);
       if (!rule_fits(&q, spec, pass == 2)) continue;
       return (csn_verdict){r->action, CSN_WHY_RULE, CSN_ADDR_PUBLIC, order[pass][1], r->rule, (uint16_t)i};
@@ -321,10 +331,49 @@ csn_verdict csn_policy_tool(const csn_policy *p, const csn_tool_call *call, csn_
   command_parts parts = {0};
   uint16_t slot;
   if (q.kind == SPEC_COMMAND && !call->cut) take_apart(call->arg, &parts);
-  if (!parts.doubt && parts_allowed(p, call->tool, &parts, &slot))
+  if (!parts.doubt && parts_allowed(t, call->tool, &parts, &slot))
     return (csn_verdict){CSN_ALLOW,           CSN_WHY_RULE,        CSN_ADDR_PUBLIC,
-                         CSN_LIST_TOOL_ALLOW, p->tools[slot].rule, slot};
-  if (!p->tools_listed) v.action = CSN_ALLOW;
-  v.why = !p->tools_listed ? CSN_WHY_NO_RULES : parts.doubt ? CSN_WHY_DOUBT : CSN_WHY_UNLISTED;
+                         CSN_LIST_TOOL_ALLOW, t->rules[slot].rule, slot};
+  if (!t->listed) v.action = CSN_ALLOW;
+  v.why = !t->listed ? CSN_WHY_NO_RULES : parts.doubt ? CSN_WHY_DOUBT : CSN_WHY_UNLISTED;
   return v;
+}
+
+csn_tool_table csn_policy_tools(const csn_policy *p) {
+  return (csn_tool_table){p->tools, p->text, p->tool_count, p->text_len, p->tools_listed != 0};
+}
+
+csn_verdict csn_policy_tool(const csn_policy *p, const csn_tool_call *call, csn_arena *scratch) {
+  csn_tool_table t = csn_policy_tools(p);
+  return csn_tools_check(&t, call, scratch);
+}
+
+bool csn_tools_name(const csn_tool_table *t, csn_span tool, csn_action action) {
+  for (uint32_t i = 0; i < t->count; i++)
+    if (t->rules[i].action == action && tool_fits(csn_tool_text(t, t->rules[i].tool), tool)) return true;
+  return false;
+}
+
+csn_err csn_tool_split(csn_span rule, csn_span *tool, csn_span *spec) {
+  uint32_t open = 0;
+  if (rule.len == 0) return CSN_ERR_BAD_VALUE;
+  if (rule.len > CSN_POLICY_PATTERN_MAX) return CSN_ERR_TOO_LONG;
+  while (open < rule.len && rule.ptr[open] != '(')
+    open++;
+  *tool = csn_span_of(rule.ptr, open);
+  *spec = csn_span_of(rule.ptr + rule.len, 0);
+  if (open < rule.len) {
+    if (rule.ptr[rule.len - 1] != ')' || rule.len - open < 3) return CSN_ERR_BAD_VALUE;
+    *spec = csn_span_of(rule.ptr + open + 1, rule.len - open - 2);
+  }
+  if (spec->len == 1 && spec->ptr[0] == '*') spec->len = 0;
+  if (tool->len == 0) return CSN_ERR_BAD_VALUE;
+  for (uint32_t i = 0; i < tool->len; i++) {
+    uint8_t c = tool->ptr[i];
+    bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+                 c == '-' || c == '.';
+    bool star = c == '*' && i + 1 == tool->len && i >= 5 && memcmp(tool->ptr, "mcp__", 5) == 0;
+    if (!plain && !star) return CSN_ERR_BAD_VALUE;
+  }
+  return CSN_ERR_OK;
 }

@@ -317,6 +317,9 @@ csn_err csn_request_session(csn_arena *a, csn_span doc, csn_session_request *out
     } else if (csn_span_is(key, "prices")) {
       out->prices = csn_arena_take(a, sizeof *out->prices);
       err = out->prices == NULL ? CSN_ERR_NO_MEMORY : csn_read_prices(item, out->prices, bad);
+    } else if (csn_span_is(key, "policy_tools")) {
+      out->tools = csn_arena_take(a, sizeof *out->tools);
+      err = out->tools == NULL ? CSN_ERR_NO_MEMORY : csn_tools_read(item, out->tools, bad);
     } else {
       err = CSN_ERR_UNKNOWN_FIELD;
     }

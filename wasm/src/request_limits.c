@@ -56,21 +56,39 @@ void csn_limits_apply(const csn_limits_request *r, csn_limits *limits, uint32_t 
     if ((r->given >> i & 1u) != 0) limits->max[i] = r->limits.max[i];
 }
 
-csn_err csn_request_limits(csn_arena *a, csn_span doc, csn_limits_request *out, csn_pointer *bad) {
+/* A request with one member. */
+static csn_err read_only(csn_arena *a, csn_span doc, const char *name, const cJSON **item, csn_pointer *bad) {
   const cJSON *root;
   csn_pointer_set(bad, "");
   csn_err err = csn_doc_parse(a, doc, CSN_DOC_VALUES_MAX, &root);
   if (err != CSN_ERR_OK) return err;
-  const cJSON *item = root->child;
-  csn_pointer_set(bad, "/limits");
-  if (item == NULL) return CSN_ERR_MISSING_FIELD;
-  for (const cJSON *m = item; m != NULL; m = m->next) {
-    if (m == item && csn_span_is(csn_span_str(m->string), "limits")) continue;
+  csn_pointer_push(bad, name);
+  *item = root->child;
+  if (root->child == NULL) return CSN_ERR_MISSING_FIELD;
+  for (const cJSON *m = root->child; m != NULL; m = m->next) {
+    bool named = csn_span_is(csn_span_str(m->string), name);
+    if (m == root->child && named) continue;
     csn_pointer_set(bad, "");
     csn_pointer_push(bad, m->string);
-    return csn_span_is(csn_span_str(m->string), "limits") ? CSN_ERR_BAD_VALUE : CSN_ERR_UNKNOWN_FIELD;
+    return named ? CSN_ERR_BAD_VALUE : CSN_ERR_UNKNOWN_FIELD;
   }
-  return csn_read_limits(item, CSN_LIMITS_IDLE | CSN_LIMITS_NULL, out, bad);
+  return CSN_ERR_OK;
+}
+
+csn_err csn_request_tools(csn_arena *a, csn_span doc, const csn_tool_store **out, csn_pointer *bad) {
+  const cJSON *item;
+  csn_err err = read_only(a, doc, "tools", &item, bad);
+  if (err != CSN_ERR_OK) return err;
+  csn_tool_store *store = csn_arena_take(a, sizeof *store);
+  if (store == NULL) return CSN_ERR_NO_MEMORY;
+  *out = store;
+  return csn_tools_read(item, store, bad);
+}
+
+csn_err csn_request_limits(csn_arena *a, csn_span doc, csn_limits_request *out, csn_pointer *bad) {
+  const cJSON *item;
+  csn_err err = read_only(a, doc, "limits", &item, bad);
+  return err != CSN_ERR_OK ? err : csn_read_limits(item, CSN_LIMITS_IDLE | CSN_LIMITS_NULL, out, bad);
 }
 
 /* Dollars for a million tokens, as micro-dollars. */

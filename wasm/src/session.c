@@ -36,6 +36,8 @@ static const uint8_t table[CSN_EV_COLUMNS][CSN_ST_COUNT] = {
   [CSN_EV_CANCEL_WAITING]  = {ILLEGAL,  SAME,        ILLEGAL,    SAME,          SAME,           SAME,           SAME,           SAME,       OVER,      OVER},
   [CSN_EV_IDLED]           = {ILLEGAL,  ILLEGAL,     TO(ENDING), ILLEGAL,       ILLEGAL,        ILLEGAL,        ILLEGAL,        ILLEGAL,    ILLEGAL,   OVER},
   [CSN_EV_OVER_BUDGET]     = {SAME,     SAME,        SAME,       SAME,          TO(KILLING),    TO(KILLING),    SAME,           SAME,       SAME,      OVER},
+  [CSN_EV_SET_TOOLS]       = {ILLEGAL,  SAME,        SAME,       SAME,          SAME,           SAME,           SAME,           SAME,       OVER,      OVER},
+  [CSN_EV_VIOLATION]       = {SAME,     SAME,        SAME,       SAME,          TO(KILLING),    TO(KILLING),    SAME,           SAME,       SAME,      OVER},
 };
 /* clang-format on */
 
@@ -112,13 +114,15 @@ static csn_err read_why(csn_session *s, csn_span payload, csn_fx *fx, csn_span *
 
 /* --- effects that several events share --- */
 
-static void update_wake(csn_session *s, csn_fx *fx) {
+void csn_session_wake(csn_session *s, csn_fx *fx) {
   uint64_t want = s->state == CSN_ST_NEW || s->state >= CSN_ST_ENDING ? 0 : s->expires_ms;
   if (in_run(s)) {
     uint64_t soon = s->now_ms + CSN_WATCHDOG_MS,
              room = csn_budget_room(&s->budget, CSN_LIMIT_WALL, s->budget.run.wall_ms);
     if (s->wake_ms > s->now_ms && s->wake_ms < soon) soon = s->wake_ms; /* one that is set already will do */
     if (s->started && room < soon - s->now_ms) soon = s->now_ms + room;
+    uint64_t refusal = csn_watch_due(&s->watch);
+    if (refusal > s->now_ms && refusal < soon) soon = refusal;
     if (soon < want) want = soon;
   }
   if (s->state == CSN_ST_IDLE && s->idle_s > 0) {
@@ -144,6 +148,7 @@ static void forget_run(csn_session *s) {
   s->is_plain = 0;
   s->cursor[0] = s->cursor[1] = 0;
   memset(&s->outcome, 0, sizeof s->outcome);
+  memset(&s->watch, 0, sizeof s->watch);
   memset(&s->result, 0, sizeof s->result);
   csn_streams_reset(s);
 }
@@ -254,6 +259,7 @@ static csn_err on_create(csn_session *s, csn_span payload, csn_fx *fx) {
   s->options_len = r.options.len;
   if (r.options.len > 0) memcpy(s->options, r.options.ptr, r.options.len);
   if (r.prices != NULL) s->prices = *r.prices;
+  if (r.tools != NULL) s->tools = *r.tools;
   csn_limits_apply(&r.limits, &s->budget.limits[CSN_SCOPE_SESSION], &s->idle_s);
   s->budget_dirty = 1;
   enter(s, CSN_ST_STARTING);
@@ -273,6 +279,9 @@ static csn_err on_run(csn_session *s, csn_span payload, csn_fx *fx) {
   if (err != CSN_ERR_OK) return csn_bad_field(fx, err, &bad);
   if (r.resume_id.len > 0 && !csn_memory_has(&s->memory, r.resume_id))
     return bad_field_str(fx, CSN_ERR_BAD_VALUE, "/resume");
+  /* Only a stream of events shows the calls that are held against the rules. */
+  if (r.format != CSN_FORMAT_EVENTS && csn_tools_any(&s->tools))
+    return bad_field_str(fx, CSN_ERR_BAD_VALUE, "/output_format");
   if (s->run_count == CSN_RUN_MAX) return CSN_ERR_RUNS_EXHAUSTED;
   if (s->queue_len == CSN_QUEUE_MAX) return CSN_ERR_QUEUE_FULL;
   if (csn_budget_spent(&s->budget) != CSN_LIMIT_NONE) return CSN_ERR_OVER_BUDGET;
@@ -299,13 +308,14 @@ static csn_err on_run_loaded(csn_session *s, csn_span payload, csn_fx *fx) {
   csn_budget_begin(&s->budget, &r.limits);
   s->budget_dirty = 1;
   csn_agent_set_model(&s->result, r.model.len > 0 ? r.model : csn_span_of(s->model, s->model_len));
+  const csn_dialect *d = csn_dialect_of(r.is_command ? CSN_AGENT_SHELL : (csn_agent)s->agent);
   csn_spec_in in = {
       .system_prompt = csn_span_of(s->system_prompt, s->system_prompt_len),
       .model = r.model.len > 0 ? r.model : csn_span_of(s->model, s->model_len),
       .env = csn_span_of(s->env, s->env_len),
       .command = r.command,
       .resume_id = r.resume && last != NULL ? csn_span_of(last->id, last->id_len) : csn_span_of(NULL, 0),
-      .options = csn_span_of(s->options, s->options_len),
+      .options = csn_rules_options(d, csn_span_of(s->options, s->options_len), &s->tools, &a),
       .fork = r.fork,
       .partial = r.partial,
       .format = r.format,
@@ -314,7 +324,7 @@ static csn_err on_run_loaded(csn_session *s, csn_span payload, csn_fx *fx) {
   };
   csn_agent_set_model(&s->result, in.model);
   uint32_t at = csn_fx_open(fx, CSN_FX_RUN_START, s->run, 0, 0, 0);
-  csn_dialect_of(r.is_command ? CSN_AGENT_SHELL : (csn_agent)s->agent)->spec(fx, &in);
+  d->spec(fx, &in);
   csn_fx_close(fx, at);
   enter(s, CSN_ST_LAUNCHING);
   return CSN_ERR_OK;
@@ -342,6 +352,8 @@ static csn_err on_start_failed(csn_session *s, csn_span payload, csn_fx *fx) {
     set_outcome(s, CSN_T_RUN_TIMED_OUT, "timeout");
   else if (s->kill == CSN_KILL_OVER_BUDGET)
     set_outcome(s, CSN_T_RUN_OVER_BUDGET, csn_limit_key((csn_limit)s->budget.over));
+  else if (s->kill == CSN_KILL_POLICY_VIOLATION)
+    set_outcome(s, CSN_T_RUN_POLICY_VIOLATION, "policy_violation");
   else
     set_outcome(s, CSN_T_RUN_FAILED, "start_failed");
   s->result.message_len = (uint16_t)why.len;
@@ -361,6 +373,12 @@ static csn_err on_run_exit(csn_session *s, csn_span payload, csn_fx *fx) {
     return bad_field_str(fx, CSN_ERR_BAD_VALUE, "/reason");
   csn_emit e = csn_session_emitter(s, fx, s->run);
   csn_streams_flush(s, &e);
+  if (s->kill == CSN_KILL_NONE) csn_watch_end(&s->watch);
+  const csn_watched *made = csn_watch_next(&s->watch);
+  if (made != NULL && s->kill == CSN_KILL_NONE) {
+    csn_session_blame(s, made); /* told with COLLECTED, where there is room for it */
+    s->kill = CSN_KILL_POLICY_VIOLATION;
+  }
   csn_outcome_decide(s, j);
   s->deadline_ms = 0;
   enter(s, CSN_ST_COLLECTING);
@@ -527,6 +545,7 @@ static csn_err apply(csn_session *s, const csn_rec *ev, uint32_t column, csn_spa
   case CSN_EV_RUN_EXIT:
     return on_run_exit(s, payload, fx);
   case CSN_EV_COLLECTED:
+    csn_session_violations(s, fx, true);
     tell_outcome(s, fx);
     to_queue(s, fx);
     return CSN_ERR_OK;
@@ -539,7 +558,11 @@ static csn_err apply(csn_session *s, const csn_rec *ev, uint32_t column, csn_spa
     on_cancel_waiting(s, ev->id, fx);
     return CSN_ERR_OK;
   case CSN_EV_TIMER:
+    csn_watch_time(&s->watch, s->now_ms);
+    csn_session_violations(s, fx, true);
     return CSN_ERR_OK;
+  case CSN_EV_SET_TOOLS:
+    return csn_session_on_set_tools(s, payload, fx);
   case CSN_EV_USAGE:
     return csn_session_on_usage(s, payload, fx);
   case CSN_EV_SET_LIMITS:
@@ -598,6 +621,6 @@ csn_err csn_session_event(csn_session *s, const csn_rec *ev, csn_span payload, c
   csn_session_count(s, fx, true);
   /* A digest is no step of the session: its host looks at nothing else. */
   if (column != CSN_EV_DIGEST_BEGIN && column != CSN_EV_DIGEST_END) csn_session_tell_budget(s, fx);
-  update_wake(s, fx);
+  csn_session_wake(s, fx);
   return CSN_ERR_OK;
 }

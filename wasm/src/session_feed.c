@@ -34,7 +34,8 @@ void csn_streams_reset(csn_session *s) {
 
 /* The line before s->fed[OUT] is complete, or the stream has ended after it. */
 static void end_line(csn_session *s, csn_emit *e, csn_json_verdict verdict, csn_span head, bool ended) {
-  csn_line line = {&s->line, verdict, ended, head, &s->prices};
+  csn_watching watching = csn_session_watching(s);
+  csn_line line = {&s->line, verdict, ended, head, &s->prices, &watching};
   e->line_off = s->cursor[OUT];
   e->line_len = (uint32_t)(s->fed[OUT] - s->cursor[OUT]);
   e->line_flags = CSN_LINE_FIRST;
@@ -64,7 +65,7 @@ static uint32_t feed_events(csn_session *s, csn_span in, csn_fx *fx) {
     if (n > 0) s->last_byte = p[n - 1];
     s->fed[OUT] += n;
     used += n;
-    if (!ended || csn_fx_room(fx) < csn_agent_need(&s->line, &s->result) + CSN_CURSOR_FX + CSN_BUDGET_FX) {
+    if (!ended || csn_fx_room(fx) < csn_agent_need(&s->line, &s->result) + CSN_LINE_TAIL_FX) {
       keep_head(s, csn_span_of(p, n));
       csn_json_keep(&s->line);
       break;
@@ -82,6 +83,7 @@ static uint32_t feed_events(csn_session *s, csn_span in, csn_fx *fx) {
     s->fed[OUT] += 1;
     s->cursor[OUT] = s->fed[OUT];
     used += 1;
+    csn_session_violations(s, fx, false);
     csn_session_count(s, fx, true);
   }
   return used;
@@ -182,6 +184,7 @@ int64_t csn_session_feed(csn_session *s, uint32_t stream, uint32_t id, uint64_t 
   uint32_t used = is_events(s, at) ? feed_events(s, in, fx) : feed_text(s, at, in, fx);
   csn_session_count(s, fx, true);
   csn_session_tell_budget(s, fx);
+  if (csn_watch_due(&s->watch) != 0) csn_session_wake(s, fx);
   csn_fx_emit_cursor(fx, stream, id, s->cursor[at]);
   return used;
 }

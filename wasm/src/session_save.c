@@ -62,7 +62,7 @@ static void usage(walk *w, csn_usage *u) {
   u64(w, &u->cost_nano);
   u32(w, &u->turns, UINT32_MAX);
   u32(w, &u->tool_calls, UINT32_MAX);
-  if (w->version >= 2) u8(w, &u->cost_unknown, 1);
+  u8(w, &u->cost_unknown, 1);
 }
 
 static void agent_run(walk *w, csn_agent_run *r) {
@@ -80,10 +80,6 @@ static void agent_run(walk *w, csn_agent_run *r) {
   u32(w, &r->result_true_len, UINT32_MAX);
   u32(w, &r->result_len, CSN_FIELD_MAX);
   bytes(w, r->result, r->result_len);
-  if (w->version < 2) {
-    r->live = r->usage;
-    return;
-  }
   u8(w, &r->is_fork, 1);
   u8(w, &r->denied, 1);
   u64(w, &r->open_items);
@@ -150,6 +146,50 @@ static void budget(walk *w, csn_budget *b) {
   u64(w, &b->over_max);
 }
 
+static void tools(walk *w, csn_tool_store *t) {
+  u8(w, &t->listed, 1);
+  u16(w, &t->count, CSN_TOOL_RULES_COUNT_MAX);
+  u32(w, &t->text_len, sizeof t->text);
+  bytes(w, t->text, t->text_len);
+  for (uint32_t i = 0; i < t->count; i++) {
+    csn_tool_rule *r = &t->rules[i];
+    u8(w, &r->action, CSN_ASK);
+    u16(w, &r->rule, UINT16_MAX);
+    u16(w, &r->tool.off, UINT16_MAX);
+    u16(w, &r->tool.len, CSN_WATCH_NAME_CAP);
+    u16(w, &r->spec.off, UINT16_MAX);
+    u16(w, &r->spec.len, CSN_POLICY_PATTERN_MAX);
+    if (r->tool.off + r->tool.len > t->text_len || r->spec.off + r->spec.len > t->text_len) w->ok = false;
+    if (!w->ok) return;
+  }
+}
+
+static void watch(walk *w, csn_watch *c, uint16_t rules) {
+  u8(w, &c->count, CSN_WATCH_MAX);
+  u8(w, &c->rule_len, sizeof c->rule);
+  bytes(w, c->rule, c->rule_len);
+  u16(w, &c->message_len, sizeof c->message);
+  bytes(w, c->message, c->message_len);
+  for (uint32_t i = 0; i < c->count; i++) {
+    csn_watched *call = &c->calls[i];
+    u64(w, &call->id);
+    u64(w, &call->parent);
+    u64(w, &call->due_ms);
+    u8(w, &call->forbidden, 1);
+    u8(w, &call->made, call->forbidden);
+    u8(w, &call->id_len, sizeof call->text);
+    bytes(w, call->text, call->id_len);
+    u8(w, &call->what_len, sizeof call->what);
+    bytes(w, call->what, call->what_len);
+    u8(w, &call->verdict.action, CSN_ASK);
+    u8(w, &call->verdict.why, CSN_WHY_NO_RULES);
+    u8(w, &call->verdict.list, CSN_LIST_TOOL_ASK);
+    u16(w, &call->verdict.rule, UINT16_MAX);
+    u16(w, &call->verdict.slot, UINT16_MAX);
+    if (call->verdict.slot >= rules && call->verdict.slot != CSN_POLICY_NO_RULE) w->ok = false;
+  }
+}
+
 static void session(walk *w, csn_session *s) {
   uint32_t magic = CSN_ABI_MAGIC;
   u32(w, &magic, UINT32_MAX);
@@ -159,10 +199,10 @@ static void session(walk *w, csn_session *s) {
   u8(w, &s->agent, CSN_AGENT_END - 1);
   u8(w, &s->end_reason, CSN_END_COUNT - 1);
   u8(w, &s->is_command, 1);
-  u8(w, &s->kill, CSN_KILL_OVER_BUDGET);
+  u8(w, &s->kill, w->version >= 3 ? CSN_KILL_POLICY_VIOLATION : CSN_KILL_OVER_BUDGET);
   u8(w, &s->started, 1);
-  if (w->version >= 2) u8(w, &s->err_mid_line, 1);
-  if (w->version >= 2) u8(w, &s->is_plain, 1);
+  u8(w, &s->err_mid_line, 1);
+  u8(w, &s->is_plain, 1);
   u32(w, &s->timeout_s, CSN_TIMEOUT_S_MAX);
   u32(w, &s->run_timeout_s, CSN_TIMEOUT_S_MAX);
   u32(w, &s->run_count, CSN_RUN_MAX);
@@ -180,7 +220,7 @@ static void session(walk *w, csn_session *s) {
   u64(w, &s->cursor[0]);
   u64(w, &s->cursor[1]);
   outcome(w, &s->outcome);
-  for (uint32_t i = 0; i < (w->version < 2 ? 1 : CSN_CONVERSATION_MAX); i++) {
+  for (uint32_t i = 0; i < CSN_CONVERSATION_MAX; i++) {
     csn_conversation *c = &s->memory.at[i];
     u8(w, &c->id_len, CSN_ID_CAP);
     bytes(w, c->id, c->id_len);
@@ -193,17 +233,15 @@ static void session(walk *w, csn_session *s) {
   bytes(w, s->model, s->model_len);
   u32(w, &s->env_len, sizeof s->env);
   bytes(w, s->env, s->env_len);
-  if (w->version < 2) {
-    /* What earlier runs used was not kept; the current one is known from its result. */
-    s->budget.run.usage = s->result.usage;
-    return;
-  }
   prices(w, &s->prices);
   u32(w, &s->options_len, sizeof s->options);
   bytes(w, s->options, s->options_len);
   u64(w, &s->idle_since_ms);
   u32(w, &s->idle_s, CSN_TIMEOUT_S_MAX);
   budget(w, &s->budget);
+  if (w->version < 3) return;
+  tools(w, &s->tools);
+  watch(w, &s->watch, s->tools.count);
 }
 
 int32_t csn_session_save(csn_session *s, uint8_t *out, uint32_t cap) {
@@ -221,6 +259,8 @@ static bool consistent(const csn_session *s) {
   if ((s->outcome.type != 0) != (s->state == CSN_ST_COLLECTING)) return false;
   if (s->outcome.type != 0 && s->outcome.type < CSN_T_RUN_SUCCEEDED) return false;
   if (s->kill == CSN_KILL_OVER_BUDGET && s->budget.over == CSN_LIMIT_NONE) return false;
+  if (s->kill == CSN_KILL_POLICY_VIOLATION && s->watch.rule_len == 0) return false;
+  if (s->run == 0 && (s->watch.count > 0 || s->watch.rule_len > 0)) return false;
   const csn_seen *seen = &s->result.seen;
   if (seen->count < CSN_SEEN_MAX && seen->next != seen->count) return false;
   if ((s->agent == CSN_AGENT_NONE) != (s->state == CSN_ST_NEW)) return false;

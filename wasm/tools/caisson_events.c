@@ -12,7 +12,7 @@
 
 static const char usage_text[] =
     "usage: caisson-events --agent NAME [--stderr FILE] [--chunk N] [--exit-code N] [--raw] [--offsets]\n"
-    "                      [--effects] [--view md|json|summary] < stream\n"
+    "                      [--effects] [--view md|json|summary] [--tools JSON] < stream\n"
     "\n"
     "Prints the normalized events of an agent's raw output as JSON lines; the last line is the run's "
     "outcome.\n"
@@ -20,6 +20,8 @@ static const char usage_text[] =
     "  --agent NAME     claude-code, codex, gemini, opencode or shell\n"
     "  --stderr FILE    what the agent wrote to standard error, fed behind its standard output\n"
     "  --chunk N        feed N bytes at a time, 1 to 65536 (default 65536)\n"
+    "  --tools JSON     tool rules of a policy, {\"allow\"?,\"deny\"?,\"ask\"?}: calls that they forbid stop "
+    "the run\n"
     "  --exit-code N    how the agent's process ended (default 0; -N: killed by signal N)\n"
     "  --raw            add the agent's own line to its first event, as \"raw\"\n"
     "  --offsets        put @OFFSET+LENGTH:FLAGS of the line before each event\n"
@@ -209,7 +211,7 @@ static bool number(const char *text, long min, long max, long *out) {
 }
 
 int main(int argc, char **argv) {
-  const char *agent = NULL, *errors = NULL;
+  const char *agent = NULL, *errors = NULL, *tools = NULL;
   long chunk = CSN_FEED_MAX, exit_code = 0;
   for (int i = 1; i < argc; i++) {
     const char *a = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
@@ -230,6 +232,8 @@ int main(int argc, char **argv) {
       i++;
     } else if (strcmp(a, "--agent") == 0 && value != NULL) {
       agent = argv[++i];
+    } else if (strcmp(a, "--tools") == 0 && value != NULL) {
+      tools = argv[++i];
     } else if (strcmp(a, "--stderr") == 0 && value != NULL) {
       errors = argv[++i];
     } else if (strcmp(a, "--chunk") == 0) {
@@ -246,10 +250,12 @@ int main(int argc, char **argv) {
   csn_agent known = csn_agent_by_name(csn_span_str(agent));
   if (known == CSN_AGENT_NONE) return bad_call("no such agent");
   const char *run = known == CSN_AGENT_SHELL ? "{\"command\":\"true\"}" : "{\"prompt\":\"-\"}";
-  char text[128];
+  static char text[CSN_IN_CAP];
+  if (tools != NULL && strlen(tools) > sizeof text - 128) return bad_call("--tools is too long");
   csn_session_init(&session);
   if (options.view != 0) csn_transcript_init(&view, options.view);
-  snprintf(text, sizeof text, "{\"agent\":\"%s\"}", csn_agent_name(known));
+  snprintf(text, sizeof text, "{\"agent\":\"%s\"%s%s}", csn_agent_name(known),
+           tools != NULL ? ",\"policy_tools\":" : "", tools != NULL ? tools : "");
   event(CSN_EV_CREATE, 0, text);
   event(CSN_EV_SANDBOX_READY, 0, "");
   event(CSN_EV_RUN, 0, run);

@@ -86,7 +86,7 @@
   X(CREATE, 1,                                                                                               \
     "payload: session request JSON {agent, template?, system_prompt?, model?, env?, mcp?, tools?, "          \
     "timeout_s?, "                                                                                           \
-    "limits?, prices?}")                                                                                     \
+    "limits?, prices?, policy_tools?}; policy_tools as in SET_TOOLS")                                        \
   X(SANDBOX_READY, 2, "the sandbox answers and the workspace is laid out")                                   \
   X(SANDBOX_FAILED, 3, "payload: JSON string, why; the session ends")                                        \
   X(SANDBOX_GONE, 4, "the sandbox is proven gone; payload: JSON string, why")                                \
@@ -111,7 +111,10 @@
     "id: run; one request to a model as seen on the wire; payload: JSON {model?, input_tokens?, "            \
     "output_tokens?, cache_read_tokens?, cache_write_tokens?, cost_usd?}")                                   \
   X(SET_LIMITS, 20, "payload: JSON {limits}; a limit that is null is lifted, one that is absent stays")      \
-  X(TOUCH, 21, "somebody uses the session without a run: its idle time begins anew")
+  X(TOUCH, 21, "somebody uses the session without a run: its idle time begins anew")                         \
+  X(SET_TOOLS, 22,                                                                                           \
+    "payload: JSON {tools: {allow?, deny?, ask?}}: the policy's tool rules; they replace those before and "  \
+    "hold for the running run")
 
 /* --- streams of csn_feed --------------------------------------------------------------------------- */
 #define CSN_STREAM_TABLE(X)                                                                                  \
@@ -128,7 +131,9 @@
   X(SANDBOX_DESTROY, 3, "destroy the sandbox; answer SANDBOX_GONE")                                          \
   X(RUN_LOAD, 4, "id: run; answer RUN_LOADED with the stored request")                                       \
   X(RUN_START, 5, "id: run; payload: spec.json; answer RUN_STARTED or RUN_START_FAILED, then follow")        \
-  X(RUN_KILL, 6, "id: run; code: 1 cancelled, 2 timed_out, 3 over_budget; the end arrives as RUN_EXIT")      \
+  X(RUN_KILL, 6,                                                                                             \
+    "id: run; code: 1 cancelled, 2 timed_out, 3 over_budget, 4 policy_violation; the end arrives as "        \
+    "RUN_EXIT")                                                                                              \
   X(COLLECT, 7, "id: run; list changed files, store artifacts; answer COLLECTED")                            \
   X(WAKE_AT, 8, "time_ms: when to send TIMER, 0 for never; replaces the one before")                         \
   X(CURSOR, 9, "stream; id: run; payload: u64 offset in that stream from which a new instance is fed")       \
@@ -233,6 +238,7 @@
   X(APPROVAL_REQUESTED, 59, "approval.requested", 1)                                                         \
   X(APPROVAL_RESOLVED, 60, "approval.resolved", 1)                                                           \
   X(SECRET_MASKED, 61, "secret.masked", 1)                                                                   \
+  X(POLICY_VIOLATION, 62, "policy.violation", 0)                                                             \
   X(RAW, 63, "raw", 0)
 
 #define CSN_X_ERR(name, value, text) CSN_ERR_##name = value,

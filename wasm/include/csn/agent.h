@@ -11,6 +11,7 @@
 #include "csn/json.h"
 #include "csn/price.h"
 #include "csn/usage.h"
+#include "csn/watch.h"
 
 #define CSN_ID_CAP       128u  /* bytes: an agent's session id, escaped as in its line */
 #define CSN_REASON_CAP   64u   /* bytes: reason of an outcome */
@@ -100,6 +101,7 @@ typedef struct csn_line {
   bool ended;               /* false: the stream ended before the newline */
   csn_span head;            /* first bytes of the line, at most CSN_RAW_TEXT_CAP */
   const csn_prices *prices; /* the operator's own; may be NULL */
+  csn_watching *watching;   /* NULL: nobody looks at tool calls */
 } csn_line;
 
 /* The parts of a session's configuration that are lists, one behind the other: a tag, a text, a NUL. */
@@ -156,11 +158,18 @@ enum csn_can {
   CSN_CAN_FORMAT = 64,
 };
 
+typedef struct csn_rule_out csn_rule_out; /* csn/dialect.h */
+
 /* How one agent is started and read. */
 typedef struct csn_dialect {
   uint32_t can; /* csn_can */
   /* The one tool that a rule's pattern may stand behind; NULL: any. */
   const char *args_of;
+  /* Writes a rule of the policy in the agent's own words, as options. NULL: it has no words for rules. */
+  void (*rule)(csn_rule_out *o, bool deny, csn_span tool, csn_span spec);
+  /* Denies what the policy's list of allowed tools does not name, where the agent would not ask. May be NULL.
+   */
+  void (*unlisted)(csn_rule_out *o);
   /* Writes spec.json into the open record: at most CSN_SPEC_MAX bytes. */
   void (*spec)(csn_fx *fx, const csn_spec_in *in);
   /* What is captured of a stdout line; no nodes: stdout is plain text. */
@@ -179,7 +188,12 @@ const csn_dialect *csn_dialect_of(csn_agent agent);
 extern const csn_dialect csn_claude_code_dialect, csn_shell_dialect, csn_codex_dialect, csn_gemini_dialect,
     csn_opencode_dialect;
 
-#define CSN_SPEC_MAX     655360u
+/* The options with the policy's rules before them, in the agent's own words; in the arena, of which it takes
+ * at most CSN_RULES_CAP bytes more than the options have. */
+csn_span csn_rules_options(const csn_dialect *d, csn_span options, const csn_tool_store *tools, csn_arena *a);
+#define CSN_RULES_CAP 32768u
+
+#define CSN_SPEC_MAX     737280u
 #define CSN_ERR_LINE_MAX (CSN_MESSAGE_CAP * 6u + CSN_LINE_EVENT_MAX) /* bytes */
 
 /* The conversation that a run resumes by default; NULL when there is none. */

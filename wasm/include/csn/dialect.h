@@ -21,6 +21,7 @@ struct csn_view {
   csn_agent_run *run;
   csn_agent_memory *memory;
   const csn_prices *prices; /* the operator's own; may be NULL */
+  csn_watching *watching;   /* NULL: nobody looks at tool calls */
 };
 
 const csn_json_item *csn_view_get(const csn_view *v, uint32_t node, uint32_t index);
@@ -107,6 +108,40 @@ void csn_put_plain(csn_fx *fx, const char *key, csn_span raw);
 /* A line of plain text says why the agent cannot run: emits agent.error, and keeps reason and words for the
  * outcome. */
 void csn_put_refusal(csn_view *v, const char *reason, csn_span raw_line);
+
+/* --- rules of the policy, in the agent's own words --- */
+struct csn_rule_out {
+  uint8_t *base;
+  uint32_t cap, len; /* bytes */
+  const csn_tool_table *table;
+};
+/* `tool` or `tool(abc)`. */
+void csn_rule_put(csn_rule_out *o, bool deny, csn_span tool, csn_span a, csn_span b, csn_span c);
+/* Whether the specifier is `head:*`. */
+bool csn_rule_prefix(csn_span spec, csn_span *head);
+/* Whether the specifiers of the tool are paths. */
+bool csn_rule_is_path(csn_span tool);
+
+/* --- tool calls, for those who watch them --- */
+/* What an agent calls a tool, and what rules call it. */
+typedef struct csn_tool_alias {
+  const char *own, *rule; /* NULL ends a list */
+} csn_tool_alias;
+/* A call. `tool` is escaped, as in the line; an alias is looked up. `arg` is what rules for that tool speak
+ * of; one of kind CSN_JK_NONE is missing, which is fine as long as the input was read whole, and NULL stands
+ * for a tool without one. `part`: the input was not read whole. */
+typedef struct csn_seen_call {
+  csn_span id, parent, tool;
+  const csn_tool_alias *aliases;
+  const csn_json_item *arg;
+  const char *missing; /* what a missing argument stands for; may be NULL */
+  bool part, more;     /* more: csn_call */
+  bool shell;          /* arg is a command line of the shell with another one in it */
+} csn_seen_call;
+/* Whether the call is forbidden. */
+bool csn_see_call(csn_view *v, const csn_seen_call *call);
+void csn_see_refused(csn_view *v, csn_span id);
+void csn_see_result(csn_view *v, csn_span id);
 
 /* --- spec.json --- */
 /* `"NAME":"value"` for each variable that `fixed`, a list of names that ends with NULL, does not name; a

@@ -93,6 +93,14 @@ typedef struct csn_tool_rule {
   uint8_t source;
 } csn_tool_rule;
 
+/* The tool rules of a policy, wherever they are kept. */
+typedef struct csn_tool_table {
+  const csn_tool_rule *rules;
+  const uint8_t *text; /* the rules' references point into it */
+  uint32_t count, text_len;
+  bool listed; /* tools.allow was given: what it does not name is denied */
+} csn_tool_table;
+
 /* 0 where the policy does not say. */
 typedef struct csn_policy_limits {
   uint32_t wall_s, idle_s, turns, memory_mb, cpus_milli, processes, disk_mb;
@@ -155,8 +163,17 @@ typedef struct csn_tool_call {
   csn_span tool, arg, cwd, home;
   bool cut;
 } csn_tool_call;
-/* `scratch` needs 8,200 bytes of room; it is as before afterwards. */
+#define CSN_TOOL_SCRATCH 8208u /* bytes of room that `scratch` needs; it is as before afterwards */
 csn_verdict csn_policy_tool(const csn_policy *p, const csn_tool_call *call, csn_arena *scratch);
+/* The same of rules that are kept elsewhere than in a csn_policy; they live as long as the table. */
+csn_tool_table csn_policy_tools(const csn_policy *p);
+csn_verdict csn_tools_check(const csn_tool_table *t, const csn_tool_call *call, csn_arena *scratch);
+/* Whether a rule with this action names the tool, whatever it is called with. */
+bool csn_tools_name(const csn_tool_table *t, csn_span tool, csn_action action);
+csn_span csn_tool_text(const csn_tool_table *t, csn_text_ref ref);
+/* Takes Tool or Tool(specifier) apart; an empty specifier stands for every call, as does (*). Tool names are
+ * letters, digits, '_', '-', '.', and a '*' at the end of mcp__... */
+csn_err csn_tool_split(csn_span rule, csn_span *tool, csn_span *spec);
 
 /* Is this path, relative to the workspace, an artifact? Included by default. */
 bool csn_policy_artifact(const csn_policy *p, csn_span path);
@@ -168,6 +185,9 @@ void csn_policy_sentence(const csn_policy *p, csn_verdict v, csn_span what, csn_
  * follows in csn_policy_pattern. Fewer than 48 bytes. */
 void csn_policy_rule_name(csn_verdict v, csn_fx *out);
 void csn_policy_pattern(const csn_policy *p, csn_verdict v, csn_fx *out);
+/* csn_policy_sentence and csn_policy_pattern for a verdict of csn_tools_check. */
+void csn_tools_sentence(const csn_tool_table *t, csn_verdict v, csn_span what, csn_fx *out);
+void csn_tools_pattern(const csn_tool_table *t, csn_verdict v, csn_fx *out);
 /* The table as a document of our own dialect, canonical: compiling it again gives the same table. */
 void csn_policy_print(const csn_policy *p, csn_fx *out);
 

@@ -12,7 +12,7 @@
 #include "csn/budget.h"
 #include "csn/doc.h"
 
-#define CSN_DOC_VALUES_MAX 512u /* items: values in a request */
+#define CSN_DOC_VALUES_MAX 768u /* items: values in a request */
 /* bytes: csn_option ... of a session; each has a tag and a NUL */
 #define CSN_OPTIONS_CAP (CSN_MCP_BYTES_MAX + CSN_TOOL_RULES_BYTES_MAX + 2u * CSN_DOC_VALUES_MAX)
 
@@ -31,7 +31,8 @@ typedef struct csn_session_request {
   csn_span options;                        /* csn_option ... */
   uint32_t timeout_s;
   csn_limits_request limits;
-  csn_prices *prices; /* the operator's own, in the arena; NULL when not given */
+  csn_prices *prices;    /* the operator's own, in the arena; NULL when not given */
+  csn_tool_store *tools; /* the policy's tool rules, in the arena; NULL when not given */
 } csn_session_request;
 
 typedef struct csn_run_request {
@@ -59,6 +60,8 @@ csn_err csn_request_session(csn_arena *a, csn_span doc, csn_session_request *out
 csn_err csn_request_run(csn_arena *a, csn_span doc, csn_agent agent, csn_run_request *out, csn_pointer *bad);
 /* `{"limits":{...}}` of EV_SET_LIMITS. */
 csn_err csn_request_limits(csn_arena *a, csn_span doc, csn_limits_request *out, csn_pointer *bad);
+/* `{"tools":{...}}` of EV_SET_TOOLS. */
+csn_err csn_request_tools(csn_arena *a, csn_span doc, const csn_tool_store **out, csn_pointer *bad);
 csn_err csn_request_usage(csn_arena *a, csn_span doc, csn_usage_request *out, csn_pointer *bad);
 
 /* Parts of requests. `bad` is the pointer of `item` on the way in. */

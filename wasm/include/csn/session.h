@@ -22,10 +22,16 @@
 #define CSN_EVENT_FX_MAX CSN_OUT_CAP
 /* Room that csn_session_feed wants, so that progress is always possible. */
 #define CSN_TEXT_FX_MAX (CSN_TEXT_CHUNK * 6u + CSN_LINE_EVENT_MAX + CSN_ERR_LINE_MAX)
-#define CSN_FEED_FX_MIN (CSN_LINE_FX_MAX + CSN_CURSOR_FX + CSN_BUDGET_FX)
-#define CSN_CURSOR_FX   40u /* bytes: one FX_CURSOR */
+#define CSN_FEED_FX_MIN (CSN_LINE_FX_MAX + CSN_LINE_TAIL_FX)
+#define CSN_LINE_TAIL_FX                                                                                     \
+  (2u * CSN_CURSOR_FX + CSN_BUDGET_FX + CSN_VIOLATION_FX) /* bytes: behind a line's events */
+#define CSN_CURSOR_FX 40u                                 /* bytes: one FX_CURSOR */
 /* bytes: what limits add to the effects of a line or an event: warnings, one FX_RUN_KILL, one FX_BUDGET */
 #define CSN_BUDGET_FX (CSN_BUDGET_WARNINGS_MAX + 40u + 40u + CSN_BUDGET_JSON_MAX)
+/* bytes: what a call against the policy adds to those of a line: one policy.violation, whose call and
+ * sentence are escaped */
+#define CSN_VIOLATION_FX                                                                                     \
+  (CSN_LINE_EVENT_MAX + CSN_WATCH_ID_CAP + 12u * CSN_WATCH_WHAT_CAP + 6u * CSN_POLICY_PATTERN_MAX + 1024u)
 _Static_assert(CSN_LINE_FX_MAX + CSN_TEXT_FX_MAX + CSN_FIELD_MAX + (CSN_QUEUE_MAX + 4u) * 768u +
                        CSN_BUDGET_FX <=
                    CSN_EVENT_FX_MAX,
@@ -33,9 +39,10 @@ _Static_assert(CSN_LINE_FX_MAX + CSN_TEXT_FX_MAX + CSN_FIELD_MAX + (CSN_QUEUE_MA
 _Static_assert(CSN_SPEC_MAX + 1024u <= CSN_EVENT_FX_MAX, "a spec must fit the out-box");
 _Static_assert(CSN_IN_CAP + 1024u <= CSN_EVENT_FX_MAX, "a note must fit the out-box");
 
-#define CSN_SNAPSHOT_VERSION 2u /* the one before is loaded as well */
+#define CSN_SNAPSHOT_VERSION 3u /* the one before is loaded as well */
 #define CSN_SNAPSHOT_MAX                                                                                     \
-  147456u /* bytes: texts and options of a session and a run's result, and 8 KiB for all the rest */
+  172032u /* bytes: texts, options and tool rules of a session, a run's calls and result, 8 KiB for all the  \
+             rest */
 #define CSN_OVERDUE_MS 15000u /* milliseconds that the runner gets beyond a run's own time-out */
 
 /* One row of the transition table each. LOADING to COLLECTING are the phases of the current run. */
@@ -61,6 +68,7 @@ typedef enum csn_derived {
   CSN_EV_CANCEL_WAITING,       /* CANCEL of a run in the queue */
   CSN_EV_IDLED,                /* TIMER when the session has been idle for its idle_s */
   CSN_EV_OVER_BUDGET,          /* a limit is over, found after any event or line */
+  CSN_EV_VIOLATION,            /* a tool call that the policy forbids was made, found likewise */
   CSN_EV_COLUMNS,
 } csn_derived;
 
@@ -92,6 +100,7 @@ typedef enum csn_kill {
   CSN_KILL_CANCELLED,
   CSN_KILL_TIMED_OUT,
   CSN_KILL_OVER_BUDGET,
+  CSN_KILL_POLICY_VIOLATION,
 } csn_kill;
 
 /* How the current run ended; decided when its exit record comes, told after COLLECTED. */
@@ -138,7 +147,9 @@ typedef struct csn_session { /* public size, private fields */
   uint32_t idle_s;        /* after which an idle session ends, 0 for never */
   uint32_t system_prompt_len, model_len, env_len, options_len;
   csn_budget budget;
-  csn_prices prices; /* the operator's own, as they were when the session was created */
+  csn_tool_store tools; /* the tool rules of the policy */
+  csn_watch watch;      /* the current run's calls */
+  csn_prices prices;    /* the operator's own, as they were when the session was created */
   csn_outcome outcome;
   csn_agent_memory memory;
   csn_agent_run result;
@@ -161,9 +172,13 @@ typedef struct csn_session { /* public size, private fields */
   /* Scratch of one call. */
   _Alignas(8) uint8_t arena[CSN_ARENA_CAP];
 } csn_session;
-/* texts 66 KiB + options 25 KiB + result 33 KiB + line 156 KiB + held text 18 KiB + arena 448 KiB */
-_Static_assert(sizeof(csn_session) <= 757 * 1024, "see the sum above");
-_Static_assert(sizeof(csn_json) + 1024u <= CSN_ARENA_CAP, "a reader must fit the arena");
+/* texts 66 KiB + options 26 KiB + tool rules and calls 16 KiB + result 33 KiB + line 156 KiB + held text 18
+ * KiB + arena 448 KiB */
+_Static_assert(sizeof(csn_session) <= 774 * 1024, "see the sum above");
+/* The end of the arena is for judging a call: its name three times over, its argument twice. The rest may
+ * hold a reader meanwhile. */
+#define CSN_CALL_SCRATCH (CSN_WATCH_SCRATCH + 2u * CSN_FIELD_MAX + 4u * CSN_WATCH_NAME_CAP)
+_Static_assert(sizeof(csn_json) + 1024u + CSN_CALL_SCRATCH <= CSN_ARENA_CAP, "a reader must fit the arena");
 
 void csn_session_init(csn_session *s);
 /* One event. Payload bytes follow the header at `payload`. fx must have CSN_EVENT_FX_MAX bytes of room.
@@ -183,6 +198,8 @@ csn_err csn_session_load(csn_session *s, csn_span snapshot);
 
 /* Between the files of the session. */
 csn_emit csn_session_emitter(csn_session *s, csn_fx *fx, uint32_t run);
+/* Emits FX_WAKE_AT when the time has changed at which TIMER is due. */
+void csn_session_wake(csn_session *s, csn_fx *fx);
 void csn_session_kill(csn_session *s, csn_fx *fx, csn_kill kill);
 csn_err csn_bad_field(csn_fx *fx, csn_err err, const csn_pointer *at);
 /* Counts what the current run has used, tells the warnings that are due, and stops a run that is over a
@@ -190,6 +207,13 @@ csn_err csn_bad_field(csn_fx *fx, csn_err err, const csn_pointer *at);
 void csn_session_count(csn_session *s, csn_fx *fx, bool may_stop);
 /* Emits FX_BUDGET when something of it has changed. */
 void csn_session_tell_budget(csn_session *s, csn_fx *fx);
+/* Tells one call that was made against the policy, or `all`, and stops the run for the first one. */
+void csn_session_violations(csn_session *s, csn_fx *fx, bool all);
+/* Keeps the rule and the sentence for the run's outcome, unless there are some. */
+void csn_session_blame(csn_session *s, const csn_watched *call);
+csn_err csn_session_on_set_tools(csn_session *s, csn_span payload, csn_fx *fx);
+/* What a dialect needs to watch calls; the scratch memory is the end of the session's arena. */
+csn_watching csn_session_watching(csn_session *s);
 csn_err csn_session_on_usage(csn_session *s, csn_span payload, csn_fx *fx);
 csn_err csn_session_on_set_limits(csn_session *s, csn_span payload, csn_fx *fx);
 void csn_streams_reset(csn_session *s);              /* at the start of a run, and after a load */

@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 1212664875,
+  digest: 551327022,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -11,7 +11,7 @@ export const ABI = {
 
 /** Events, host to core. */
 export const EV = {
-  /** payload: session request JSON {agent, template?, system_prompt?, model?, env?, mcp?, tools?, timeout_s?, limits?, prices?} */
+  /** payload: session request JSON {agent, template?, system_prompt?, model?, env?, mcp?, tools?, timeout_s?, limits?, prices?, policy_tools?}; policy_tools as in SET_TOOLS */
   CREATE: 1,
   /** the sandbox answers and the workspace is laid out */
   SANDBOX_READY: 2,
@@ -53,6 +53,8 @@ export const EV = {
   SET_LIMITS: 20,
   /** somebody uses the session without a run: its idle time begins anew */
   TOUCH: 21,
+  /** payload: JSON {tools: {allow?, deny?, ask?}}: the policy's tool rules; they replace those before and hold for the running run */
+  SET_TOOLS: 22,
 } as const;
 
 /** Effects, core to host, carried out strictly in order. */
@@ -67,7 +69,7 @@ export const FX = {
   RUN_LOAD: 4,
   /** id: run; payload: spec.json; answer RUN_STARTED or RUN_START_FAILED, then follow */
   RUN_START: 5,
-  /** id: run; code: 1 cancelled, 2 timed_out, 3 over_budget; the end arrives as RUN_EXIT */
+  /** id: run; code: 1 cancelled, 2 timed_out, 3 over_budget, 4 policy_violation; the end arrives as RUN_EXIT */
   RUN_KILL: 6,
   /** id: run; list changed files, store artifacts; answer COLLECTED */
   COLLECT: 7,
@@ -307,6 +309,7 @@ export const T = {
   APPROVAL_REQUESTED: 59,
   APPROVAL_RESOLVED: 60,
   SECRET_MASKED: 61,
+  POLICY_VIOLATION: 62,
   RAW: 63,
 } as const;
 
@@ -358,6 +361,7 @@ export const TYPE_TEXT = {
   59: "approval.requested",
   60: "approval.resolved",
   61: "secret.masked",
+  62: "policy.violation",
   63: "raw",
 } as const;
 

@@ -54,7 +54,7 @@ export type Effect =
   /** Counters and limits as one JSON object; of the session, and of the run it names (0: none). */
   | { readonly kind: "budget"; readonly run: number; readonly json: string };
 
-export type KillReason = "cancelled" | "timed_out" | "over_budget";
+export type KillReason = "cancelled" | "timed_out" | "over_budget" | "policy_violation";
 
 /** The core refused an event; nothing changed. */
 export class CoreError extends Error {
@@ -70,7 +70,12 @@ export class CoreError extends Error {
   }
 }
 
-const KILL_REASONS: Readonly<Record<number, KillReason>> = { 1: "cancelled", 2: "timed_out", 3: "over_budget" };
+const KILL_REASONS: Readonly<Record<number, KillReason>> = {
+  1: "cancelled",
+  2: "timed_out",
+  3: "over_budget",
+  4: "policy_violation",
+};
 const errNames = new Map<number, ErrName>(Object.entries(ERR).map(([name, value]) => [value, name as ErrName]));
 const typeTexts: Readonly<Record<number, string>> = TYPE_TEXT;
 const utf8 = new TextEncoder();

@@ -9,6 +9,7 @@ import type { CreateSessionBody } from "../routes/schemas.js";
 import type { AddressVerdict, EgressAnswer, EgressEntry, EgressQuestion, Failure, Result } from "./api.js";
 import { fail } from "./failures.js";
 import { Mask } from "./mask.js";
+import type { ToolRules } from "./request.js";
 import type { Store } from "./store.js";
 
 /** What holds for a session whose request says nothing: its agent's model and nothing else. */
@@ -86,8 +87,11 @@ export class Gate {
     });
   }
 
-  /** Names and placeholders of the request's secrets for the sandbox's environment, and what to store; or what is wrong. */
-  prepare(id: string, body: CreateSessionBody): { env: Record<string, string>; save: () => void } | Failure {
+  /** Names and placeholders of the request's secrets for the sandbox's environment, the tool rules, and what to store; or what is wrong. */
+  prepare(
+    id: string,
+    body: CreateSessionBody,
+  ): { env: Record<string, string>; tools: ToolRules; save: () => void } | Failure {
     const { policy, secrets = {} } = body;
     const guard = this.#newGuard();
     const text = policy === undefined ? DEFAULT_POLICY : JSON.stringify(policy);
@@ -117,7 +121,7 @@ export class Gate {
       this.#guard = guard;
       this.mask.forget();
     };
-    return { env, save };
+    return { env, tools: toolRules(guard), save };
   }
 
   #tables(): void {
@@ -128,12 +132,13 @@ export class Gate {
     `);
   }
 
-  /** Replaces the policy; it holds from the next request on. */
-  setPolicy(document: object): Result<PolicyReport> {
+  /** Replaces the policy; it holds from the next request on. `accept` gets its tool rules, and refuses them by throwing. */
+  setPolicy(document: object, accept: (tools: ToolRules) => void): Result<PolicyReport> {
     const text = JSON.stringify(document);
     const guard = this.#newGuard();
     const compiled = this.#compile(guard, text);
     if (!compiled.ok) return compiled;
+    accept(toolRules(guard));
     this.#tables();
     this.#store.set("policy", text);
     this.#guard = guard;
@@ -326,6 +331,11 @@ export class Gate {
 function literal(host: string): string | null {
   if (host.startsWith("[")) return host.slice(1, -1);
   return /^\d+\.\d+\.\d+\.\d+$/.test(host) ? host : null;
+}
+
+/** The tool rules as they are compiled, those of a preset and of another dialect among them. */
+function toolRules(guard: Guard): ToolRules {
+  return (JSON.parse(guard.policy()) as { tools: ToolRules }).tools;
 }
 
 const NO_CREDENTIALS = { headers: [], replace: [], body: false } as const satisfies Pick<

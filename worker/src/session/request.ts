@@ -4,8 +4,19 @@ import type { CreateSessionBody } from "../routes/schemas.js";
 import type { Failure } from "./api.js";
 import { fail } from "./failures.js";
 
+/** The tool rules of a policy. With `allow`, what it does not name is denied. */
+export interface ToolRules {
+  readonly allow?: readonly string[];
+  readonly deny?: readonly string[];
+  readonly ask?: readonly string[];
+}
+
 /** The fields of EV_CREATE's payload. */
-export function coreRequest(body: CreateSessionBody, prices: string | undefined): Record<string, unknown> {
+export function coreRequest(
+  body: CreateSessionBody,
+  prices: string | undefined,
+  policyTools: ToolRules = {},
+): Record<string, unknown> {
   const { agent, template, system_prompt, model, env, mcp, tools, timeout_s, limits } = body;
   return {
     agent,
@@ -17,6 +28,7 @@ export function coreRequest(body: CreateSessionBody, prices: string | undefined)
     ...(tools === undefined ? {} : { tools }),
     ...(timeout_s === undefined ? {} : { timeout_s }),
     ...(limits === undefined ? {} : { limits }),
+    ...(Object.keys(policyTools).length > 0 ? { policy_tools: policyTools } : {}),
     ...(prices === undefined || prices.trim() === "" ? {} : { prices: operatorPrices(prices) }),
   };
 }

@@ -103,7 +103,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     try {
       const gate = this.#gate.prepare(id, body);
       if ("ok" in gate) return gate;
-      const request = coreRequest({ ...body, env: { ...body.env, ...gate.env } }, this.env.CAISSON_PRICES);
+      const request = coreRequest({ ...body, env: { ...body.env, ...gate.env } }, this.env.CAISSON_PRICES, gate.tools);
       const whole = JSON.stringify(body);
       const bodyDigest = await digestOf(whole);
       if (this.#store.exists) return this.#createdWith(bodyDigest);
@@ -137,6 +137,8 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       if (error instanceof BadPrices) return fail(500, "bad_prices", error.message);
       if (error instanceof CoreError && error.field?.startsWith("/prices"))
         return fail(500, "bad_prices", new BadPrices(`is wrong at ${error.field}: ${error.message}`).message);
+      const refused = refusedTools(error, "/policy_tools");
+      if (refused !== null) return refused;
       return failed(error);
     }
   }
@@ -261,7 +263,19 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   }
 
   async setPolicy(document: object): Promise<Result<PolicyReport>> {
-    return this.#try(() => this.#gate.setPolicy(document));
+    return this.#try(() => {
+      const state = this.#store.text("state");
+      if (state === "ended" || state === "ending") return fail(409, "session_ended", "the session has ended");
+      try {
+        return this.#gate.setPolicy(document, (tools) =>
+          this.#machine.step({ kind: "SET_TOOLS", payload: JSON.stringify({ tools }) }),
+        );
+      } catch (error) {
+        const refused = refusedTools(error, "/tools");
+        if (refused !== null) return refused;
+        throw error;
+      }
+    });
   }
 
   async egress(question: EgressQuestion): Promise<Result<EgressAnswer>> {
@@ -505,6 +519,13 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       return failed(error);
     }
   }
+}
+
+/** Tool rules that the policy may have and a session may not: too many, or with control characters. */
+function refusedTools(error: unknown, at: string): Failure | null {
+  if (!(error instanceof CoreError) || error.field?.startsWith(at) !== true) return null;
+  const field = `/policy/tools${error.field.slice(at.length)}`;
+  return fail(400, "invalid_policy", `the policy is refused at ${field}: ${error.message}`, field);
 }
 
 function failed(error: unknown): ReturnType<typeof failureOf> {
