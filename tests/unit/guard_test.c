@@ -290,7 +290,11 @@ static void secrets(void) {
        "%zu bytes are no keys", wrong[i]);
   keys[33] = 0;
   ok(ask_bytes(CSN_ASK_SEAL_KEYS, 0, 0, 0, keys, 66) == CSN_ERR_BAD_RECORD, "a key without a version");
-  keys[33] = 8;
+  keys[33] = 7;
+  ok(ask_bytes(CSN_ASK_SEAL_KEYS, 0, 0, 0, keys, 66) == CSN_ERR_BAD_RECORD, "two keys of one version");
+  ok(ask_bytes(CSN_ASK_SEAL, 0, 0, 0, in, 24) == CSN_ERR_BAD_SEAL, "nothing of a refused list is taken");
+  for (uint8_t i = 0; i < 5; i++)
+    keys[33 * i] = i + 1;
   ok(ask_bytes(CSN_ASK_SEAL_KEYS, 0, 0, 0, keys, 4 * 33) == CSN_ERR_OK && answered(0), "four keys are taken");
   ok(ask_bytes(CSN_ASK_SEAL, 0, 0, 0, in, 24) == CSN_ERR_OK && answered(0) &&
          got.payload_len == 7 + CSN_SEAL_OVERHEAD,

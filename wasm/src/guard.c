@@ -158,10 +158,14 @@ static csn_err ask_seal_keys(csn_guard *g, csn_span payload, csn_fx *fx) {
   uint32_t each = 1 + sizeof g->seals.key[0].key;
   if (payload.len == 0 || payload.len % each != 0 || payload.len / each > CSN_SEAL_KEYS_MAX)
     return CSN_ERR_BAD_RECORD;
+  bool seen[256] = {true}; /* 0 is no version, and of two keys of one version only one could open */
+  for (uint32_t at = 0; at < payload.len; at += each) {
+    if (seen[payload.ptr[at]]) return CSN_ERR_BAD_RECORD;
+    seen[payload.ptr[at]] = true;
+  }
   memset(&g->seals, 0, sizeof g->seals);
   for (uint32_t i = 0; i < payload.len / each; i++) {
     const uint8_t *p = payload.ptr + i * each;
-    if (p[0] == 0) return CSN_ERR_BAD_RECORD;
     g->seals.key[i].version = p[0];
     memcpy(g->seals.key[i].key, p + 1, sizeof g->seals.key[i].key);
   }

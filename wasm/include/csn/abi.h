@@ -170,7 +170,9 @@
   X(API_KEY, 8, "payload: static key; answer: claims")                                                       \
   X(MINT, 9, "payload: claims {sub?, tenant?, quota?, jti?, scopes, expires_in_s}; answer: the token")       \
   X(SCOPE, 10, "payload: scopes NUL wanted NUL id; answer: code 1 when allowed")                             \
-  X(SEAL_KEYS, 11, "payload: 1 to 4 times version byte and 32 bytes of key, newest first; answer: empty")    \
+  X(SEAL_KEYS, 11,                                                                                           \
+    "payload: 1 to 4 times version byte (1..255, each once) and 32 bytes of key, newest first; answer: "     \
+    "empty")                                                                                                 \
   X(SEAL, 12, "payload: 12 random bytes, session NUL name NUL secret; answer: the sealed bytes")             \
   X(UNSEAL, 13, "payload: session NUL name NUL sealed bytes; answer: the secret")                            \
   X(AUDIT_BEGIN, 14, "payload: id of the log; answer: head (32 bytes) and count (u64)")                      \

@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 551327022,
+  digest: 1687199274,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -113,7 +113,7 @@ export const ASK = {
   MINT: 9,
   /** payload: scopes NUL wanted NUL id; answer: code 1 when allowed */
   SCOPE: 10,
-  /** payload: 1 to 4 times version byte and 32 bytes of key, newest first; answer: empty */
+  /** payload: 1 to 4 times version byte (1..255, each once) and 32 bytes of key, newest first; answer: empty */
   SEAL_KEYS: 11,
   /** payload: 12 random bytes, session NUL name NUL secret; answer: the sealed bytes */
   SEAL: 12,
