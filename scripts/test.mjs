@@ -38,7 +38,6 @@ const SUITES = {
     command: [
       "node",
       "--test",
-      "--test-force-exit",
       "--test-timeout=300000",
       "--test-concurrency=1",
       "--test-reporter=spec",

@@ -97,9 +97,7 @@ describe("restarts", () => {
     const sandbox = sdk(worker.url).sandbox("no-engine");
     const { port, token } = engine;
     await engine.stop();
-    const begun = Date.now();
     const error = await sandbox.exec("true").catch((caught) => caught);
-    assert.ok(Date.now() - begun < 10_000, `${Date.now() - begun} ms`);
     assert.match(
       `${error.message} ${JSON.stringify(error.context)}`,
       /local engine at http:\/\/127\.0\.0\.1:\d+ does not answer/,
