@@ -54,7 +54,7 @@ export async function rejects(promise, { name, code, message, context }) {
 }
 
 /** Waits until `check` gives something truthy. */
-export async function until(check, what, ms = 10_000) {
+export async function until(check, what, ms = 30_000) {
   const deadline = Date.now() + ms;
   for (;;) {
     const value = await check();

@@ -47,7 +47,7 @@ export async function connectSocket(url, { headers } = {}) {
     /** The text frames so far, parsed. */
     control: () => socket.messages.filter((m) => typeof m === "string").map((m) => JSON.parse(m)),
     /** Waits until `check(socket)` gives something truthy; a message or the end wakes it. */
-    until: (check, what, ms = 10_000) =>
+    until: (check, what, ms = 30_000) =>
       new Promise((done, fail) => {
         const end = (settle, value) => {
           clearTimeout(timer);

@@ -20,8 +20,7 @@ perTransport("watch", (make) => {
     })().catch(() => {});
     return {
       events,
-      find: (check, what) =>
-        until(() => events.find(check), `${what}; seen ${JSON.stringify(events).slice(-1500)}`, 5000),
+      find: (check, what) => until(() => events.find(check), `${what}; seen ${JSON.stringify(events).slice(-1500)}`),
       end: async () => {
         stream.cancel();
         await reading;
