@@ -10,10 +10,9 @@
 #include <string.h>
 #include <strings.h>
 
-#define MESSAGE_MAX (192u * 1024 * 1024) /* bytes: an archive of 144 MiB, which the SDK restores in base64   \
-                                          */
-#define REQUESTS_MAX 256u                /* of one connection, unanswered */
-#define ID_MAX       256u                /* bytes of a request's id */
+#define MESSAGE_MAX  (192u * 1024 * 1024) /* bytes: an archive of 144 MiB in base64 */
+#define REQUESTS_MAX 256u                 /* of one connection, unanswered */
+#define ID_MAX       256u                 /* bytes of a request's id */
 
 typedef struct channel channel;
 typedef struct request {
