@@ -50,6 +50,12 @@ measured("outcomes", node, ["tests/golden/outcomes.mjs", tool("caisson-events")]
 measured("golden", node, ["tests/golden/golden.mjs", tool("caisson-events"), "build/core.wasm", tool("replay")]);
 measured("transcripts", node, ["tests/golden/transcripts.mjs", tool("caisson-events"), "build/core.wasm"]);
 measured("policy", node, ["tests/golden/policy.mjs", tool("caisson-policy")]);
+measured("redact", node, [
+  "tests/diff/redact.mjs",
+  tool("caisson-redact"),
+  "build/redact.wasm",
+  join(dir, "redact-host.mjs"),
+]);
 measured("identity", node, ["tests/golden/identity.mjs", tool("caisson-token"), tool("caisson-audit")]);
 
 const profiles = readdirSync(PROFILES).map((name) => join(PROFILES, name));

@@ -124,25 +124,35 @@ static void take(scan *c, int32_t at) {
   if ((mark & CSN_REDACT_ENDS_SHAPE) != 0 && !s->values_only) begin_shape(c, at, s->state);
 }
 
-/* Whether a pattern may have three bytes here, from its first or its second on; the fourth is not looked at.
- */
-static inline uint32_t block_of(const csn_redact_set *set, const uint8_t *p) {
+static inline uint32_t word_at(const uint8_t *p) {
   uint32_t word;
   memcpy(&word, p, 4);
-  return set->filter[((word << 8) | 0x20202000u) * 0x9e3779b1u >> 16];
+  return word;
+}
+
+/* Whether a pattern may have its first bytes here, or those from its second on: by three bytes, then by four.
+ */
+static inline bool may_begin(const csn_redact_set *set, const uint8_t *p) {
+  uint32_t word = word_at(p), three = set->filter[csn_redact_slot(word)];
+  return (three & CSN_REDACT_SURE) != 0 ||
+         ((three & CSN_REDACT_THREE) != 0 &&
+          (set->filter[csn_redact_slot_of_four(word)] & CSN_REDACT_FOUR) != 0);
 }
 
 /* The first even place from `at` on where a pattern may stand; one that is less than 4 bytes from the end
  * when there is none. */
 static int32_t skip(const scan *c, int32_t at) {
-  const uint8_t *in = c->in;
+  const uint8_t *filter = c->set->filter, *in = c->in;
   at += at & 1;
   for (; c->len - at >= 10; at += 8) {
-    uint32_t a = block_of(c->set, in + at), b = block_of(c->set, in + at + 2);
-    uint32_t d = block_of(c->set, in + at + 4), e = block_of(c->set, in + at + 6);
-    if ((a | b | d | e) != 0) return a != 0 ? at : b != 0 ? at + 2 : d != 0 ? at + 4 : at + 6;
+    const uint8_t *p = in + at;
+    uint32_t any = filter[csn_redact_slot(word_at(p))] | filter[csn_redact_slot(word_at(p + 2))] |
+                   filter[csn_redact_slot(word_at(p + 4))] | filter[csn_redact_slot(word_at(p + 6))];
+    if ((any & (CSN_REDACT_THREE | CSN_REDACT_SURE)) == 0) continue;
+    for (int32_t i = 0; i < 8; i += 2)
+      if (may_begin(c->set, p + i)) return at + i;
   }
-  while (c->len - at >= 4 && block_of(c->set, in + at) == 0)
+  while (c->len - at >= 4 && !may_begin(c->set, in + at))
     at += 2;
   return at;
 }

@@ -78,12 +78,6 @@ void csn_redact_path_put(csn_redact_path *path, uint8_t c) {
   path->state = next;
 }
 
-/* The slot that three bytes have in the filter; see block_of in redact.c. */
-static void filter_add(csn_redact_set *set, uint8_t a, uint8_t b, uint8_t c) {
-  uint32_t word = ((uint32_t)a << 8 | (uint32_t)b << 16 | (uint32_t)c << 24) | 0x20202000u;
-  set->filter[word * 0x9e3779b1u >> 16] = 1;
-}
-
 /* The bytes that fold to `folded`, as the filter sees them: letters lose their case there. */
 static uint32_t unfold(uint8_t folded, uint8_t out[2]) {
   out[0] = folded;
@@ -91,22 +85,30 @@ static uint32_t unfold(uint8_t folded, uint8_t out[2]) {
   return folded == '+' || folded == '/' ? 2 : 1;
 }
 
-static void filter_block(csn_redact_set *set, const uint8_t *block) {
-  uint8_t a[2], b[2], c[2];
+/* Puts three bytes into the filter, and the fourth where it is known. */
+static void filter_block(csn_redact_set *set, const uint8_t *block, bool has_fourth) {
+  uint8_t a[2], b[2], c[2], d[2] = {0, 0};
   uint32_t an = unfold(block[0], a), bn = unfold(block[1], b), cn = unfold(block[2], c);
-  for (uint32_t i = 0; i < an * bn * cn; i++)
-    filter_add(set, a[i % an], b[i / an % bn], c[i / an / bn]);
+  uint32_t dn = has_fourth ? unfold(block[3], d) : 1;
+  for (uint32_t i = 0; i < an * bn * cn * dn; i++) {
+    uint32_t word = a[i % an] | (uint32_t)b[i / an % bn] << 8 | (uint32_t)c[i / an / bn % cn] << 16 |
+                    (uint32_t)d[i / an / bn / cn] << 24;
+    set->filter[csn_redact_slot(word)] |= has_fourth ? CSN_REDACT_THREE : CSN_REDACT_SURE;
+    if (has_fourth) set->filter[csn_redact_slot_of_four(word)] |= CSN_REDACT_FOUR;
+  }
 }
 
-/* Three bytes at an even place are looked at: a pattern's first three, or those from its second on. */
+/* A block at an even place is looked at: the one that a pattern begins with, or the one from its second byte
+ * on. */
 static void filter_head(csn_redact_set *set, const csn_redact_path *path) {
-  filter_block(set, path->head);
+  const uint8_t *head = path->head;
+  filter_block(set, head, path->len > 3);
   if (path->len > 3) {
-    filter_block(set, path->head + 1);
+    filter_block(set, head + 1, path->len > 4);
     return;
   }
   for (uint32_t any = 0; any < 256; any++)
-    filter_block(set, (const uint8_t[]){path->head[1], path->head[2], (uint8_t)any});
+    filter_block(set, (const uint8_t[]){head[1], head[2], (uint8_t)any}, false);
 }
 
 bool csn_redact_path_end(csn_redact_path *path, csn_redact_form form) {

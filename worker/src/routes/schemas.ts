@@ -208,7 +208,8 @@ const secrets = z
   })
   .openapi({
     description:
-      "Stored sealed and never shown. The sandbox gets a placeholder in its environment; `network.inject` of the policy says for which hosts it is replaced on the way out",
+      "Stored sealed and never shown. The sandbox gets a placeholder in its environment; `network.inject` of the policy says for which hosts it is replaced on the way out. " +
+      "Whatever a run prints, changes or asks of the network is stored and sent with `*` for a secret, in plain and in the usual encodings; together they have at most some 8,000 bytes",
     example: { GITHUB_TOKEN: "the real one" },
   });
 
