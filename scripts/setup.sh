@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build needs and the machine lacks: distribution packages, npm packages, the pinned agent CLIs.
 # usage: scripts/setup.sh packages|npm|all
+#        scripts/setup.sh analyze           the static analyser, which only `make analyze` needs
 #        scripts/setup.sh agents [NAME...]   claude-code (the default), codex, gemini, opencode
 # Run again it does nothing and says nothing. Needs root (or sudo) only while a distribution package is missing.
 set -euo pipefail
@@ -65,6 +66,17 @@ packages() {
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $miss >>build/.setup/apt.log 2>&1 ||
       { tail -n 20 build/.setup/apt.log >&2; die "apt-get install failed (build/.setup/apt.log)"; }
   fi
+}
+
+analyzer() {
+  command -v cppcheck >/dev/null && return 0
+  local sudo=
+  if [ "$(id -u)" != 0 ]; then sudo=sudo; fi
+  command -v apt-get >/dev/null && { [ -z "$sudo" ] || command -v sudo >/dev/null; } ||
+    die "make analyze needs cppcheck; as root: apt-get install --no-install-recommends cppcheck"
+  say "installing with apt-get: cppcheck"
+  { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends cppcheck; } \
+    >build/.setup/apt.log 2>&1 || { tail -n 20 build/.setup/apt.log >&2; die "apt-get install failed (build/.setup/apt.log)"; }
 }
 
 # npm ci of one directory whose lock file is committed; the stamp is the lock file it installed.
@@ -143,7 +155,8 @@ agents() {
 case "${1:-all}" in
   packages) packages ;;
   npm) npm_packages ;;
+  analyze) analyzer ;;
   agents) shift; agents "$@" ;;
   all) packages; npm_packages; scripts/fetch-deps.sh; agents ;;
-  *) die "usage: scripts/setup.sh packages|npm|agents [NAME...]|all" ;;
+  *) die "usage: scripts/setup.sh packages|npm|analyze|agents [NAME...]|all" ;;
 esac

@@ -228,6 +228,8 @@ size_t sandbox_count(void);
 /* Head of the list of all sandboxes, linked by `next`; NULL when there is none. */
 sandbox *sandbox_first(void);
 /* Starts it, or adopts one that runs; answers `req` when it is ready or has failed. */
+/* Environment, entrypoint and template of a start's body: NULL, or what is wrong (static). Pure. */
+const char *sandbox_check(const cJSON *body);
 void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req);
 void sandbox_wait(sandbox *sb, struct evhttp_request *req);
 void sandbox_delete(sandbox *sb, struct evhttp_request *req);

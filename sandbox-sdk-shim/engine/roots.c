@@ -39,7 +39,9 @@ static void add(const csn_buf *der) {
     csn_buf_free(&name);
     return;
   }
-  if ((list = reallocarray(list, count + 1, sizeof *list)) == NULL) abort();
+  br_x509_trust_anchor *more = reallocarray(list, count + 1, sizeof *more);
+  if (more == NULL) abort();
+  list = more;
   br_x509_trust_anchor *ta = &list[count++];
   *ta =
       (br_x509_trust_anchor){.dn = {(unsigned char *)name.p, name.len}, .flags = BR_X509_TA_CA, .pkey = *pk};

@@ -517,8 +517,7 @@ static bool launch(sandbox *sb, const cJSON *body) {
   return true;
 }
 
-/* Environment and entrypoint: NULL or what is wrong. */
-static const char *check_body(const cJSON *body) {
+const char *sandbox_check(const cJSON *body) {
   const cJSON *env = cJSON_GetObjectItemCaseSensitive(body, "env");
   const cJSON *entry = cJSON_GetObjectItemCaseSensitive(body, "entrypoint");
   const cJSON *v;
@@ -547,7 +546,7 @@ static unsigned free_slot(void) {
 }
 
 void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req) {
-  const char *wrong = check_body(body);
+  const char *wrong = sandbox_check(body);
   sandbox *sb = sandbox_find(name);
   egress_set egress = {0};
   limits lim = cfg.limits;

@@ -11,6 +11,7 @@ EMBED(driver_mjs, "sandbox-sdk-shim/guest/interp/driver.mjs")
 
 const char *interp_script(enum interp_language language, size_t *len) {
   bool python = language == LANGUAGE_PYTHON;
+  /* cppcheck-suppress comparePointers ; the assembler puts both labels of a script into one section */
   *len = python ? (size_t)(driver_py_end - driver_py_start) : (size_t)(driver_mjs_end - driver_mjs_start);
   return python ? driver_py_start : driver_mjs_start;
 }

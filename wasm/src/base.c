@@ -297,6 +297,7 @@ void csn_put_nano(csn_fx *fx, uint64_t nano) {
   char digits[10] = {'.'};
   uint32_t len = 1;
   for (uint32_t scale = 100000000u; rest > 0; scale /= 10) {
+    /* cppcheck-suppress zerodivcond ; rest is less than ten times scale: at 1 it becomes 0 */
     digits[len++] = (char)('0' + rest / scale);
     rest %= scale;
   }

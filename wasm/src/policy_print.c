@@ -258,12 +258,14 @@ static void put_decimal(csn_fx *out, uint64_t value, uint32_t digits) {
   uint64_t scale = 1;
   for (uint32_t i = 0; i < digits; i++)
     scale *= 10;
+  /* cppcheck-suppress zerodivcond ; a power of ten */
   csn_put_u64(out, value / scale);
   value %= scale;
   if (value == 0) return;
   csn_put_str(out, ".");
   while (value > 0) {
     scale /= 10;
+    /* cppcheck-suppress zerodivcond ; what is left of value is less than scale was, so scale is 1 or more */
     csn_put_u64(out, value / scale);
     value %= scale;
   }
