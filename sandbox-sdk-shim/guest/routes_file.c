@@ -12,8 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LIST_MAX  200000u /* entries of one listing */
-#define DEPTH_MAX 128     /* directories below the listed one */
+/* entries of one listing, which is made in memory: about 300 bytes each. More is said to be left out. */
+#define LIST_MAX 200000u
 
 bool file_resolve(const char *path, const char *session_id, char out[FILE_PATH_CAP]) {
   char base[GUEST_PATH_MAX + 1] = "";
@@ -193,7 +193,7 @@ typedef struct listing {
   char path[FILE_PATH_CAP];
   size_t root_len;
   unsigned count;
-  bool recursive, hidden;
+  bool recursive, hidden, truncated;
 } listing;
 
 static void add_entry(listing *l, const char *name, const struct stat *st) {
@@ -227,21 +227,29 @@ static void add_entry(listing *l, const char *name, const struct stat *st) {
       m & S_IXUSR ? "true" : "false");
 }
 
-static void list_directory(listing *l, size_t path_len, int depth) {
+/* Goes as deep as a path is long. */
+static void list_directory(listing *l, size_t path_len) {
   DIR *dir = opendir(l->path);
-  if (dir == NULL) return;
-  for (struct dirent *de; l->count < LIST_MAX && (de = readdir(dir)) != NULL;) {
+  if (dir == NULL) {
+    l->truncated |= errno == ENAMETOOLONG || errno == EMFILE || errno == ENFILE || errno == ENOMEM;
+    return;
+  }
+  for (struct dirent *de; (de = readdir(dir)) != NULL;) {
     const char *name = de->d_name;
     if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
     size_t n = strlen(name);
     struct stat st;
-    if (path_len + n + 2 > sizeof l->path) continue;
+    bool shown = l->hidden || name[0] != '.';
+    if (path_len + n + 2 > sizeof l->path || (shown && l->count == LIST_MAX)) {
+      l->truncated = true;
+      if (l->count == LIST_MAX) break;
+      continue;
+    }
     if (fstatat(dirfd(dir), name, &st, AT_SYMLINK_NOFOLLOW) != 0) continue;
     l->path[path_len] = '/';
     memcpy(l->path + path_len + 1, name, n + 1);
-    if (l->hidden || name[0] != '.') add_entry(l, name, &st);
-    if (l->recursive && S_ISDIR(st.st_mode) && depth < DEPTH_MAX)
-      list_directory(l, path_len + 1 + n, depth + 1);
+    if (shown) add_entry(l, name, &st);
+    if (l->recursive && S_ISDIR(st.st_mode)) list_directory(l, path_len + 1 + n);
     l->path[path_len] = '\0';
   }
   closedir(dir);
@@ -283,8 +291,8 @@ static void post_list(call *c) {
     l.root_len = 2;
     len = 2;
   }
-  list_directory(&l, len, 0);
-  csn_buf_fmt(&l.json, "],\"count\":%u,", l.count);
+  list_directory(&l, len);
+  csn_buf_fmt(&l.json, "],\"count\":%u,%s", l.count, l.truncated ? "\"truncated\":true," : "");
   reply_stamped(c->req, &l.json);
 }
 

@@ -206,6 +206,29 @@ describe("writing", () => {
     assert.ok(peak < 16_384, `${peak} kB`);
     await box.exec("rm /workspace/huge");
   });
+  test("a listing goes as deep as a path is long, and says so when it leaves something out", async () => {
+    const list = async (path, options = {}) =>
+      (await box.call("POST", "/api/list-files", { path, sessionId: NO_SESSION, options })).json;
+    const deep = "d/".repeat(400);
+    assert.equal((await box.exec(`mkdir -p /tmp/deep/${deep} && touch /tmp/deep/${deep}leaf`)).exitCode, 0);
+    const all = await list("/tmp/deep", { recursive: true });
+    assert.deepEqual([all.count, all.truncated], [401, undefined]);
+    assert.equal(all.files.at(-1).name, "leaf");
+    // Longer than any path can be: mkdir goes there step by step.
+    const script =
+      "import os\nos.makedirs('/tmp/far')\nos.chdir('/tmp/far')\nfor _ in range(30):\n os.mkdir('x'*200)\n os.chdir('x'*200)";
+    assert.equal((await box.exec(`python3 - <<'E'\n${script}\nE`)).exitCode, 0);
+    const far = await list("/tmp/far", { recursive: true });
+    assert.equal(far.truncated, true);
+    assert.ok(far.count >= 19 && far.count <= 30, String(far.count));
+    const many =
+      "import os\nos.makedirs('/tmp/many/sub')\nfor i in range(200005): os.close(os.open(f'/tmp/many/{i}', os.O_CREAT))";
+    assert.equal((await box.exec(`python3 - <<'E'\n${many}\nE`, { timeoutMs: 60_000 })).exitCode, 0);
+    const some = await list("/tmp/many", { recursive: true });
+    assert.deepEqual([some.count, some.files.length, some.truncated], [200_000, 200_000, true]);
+    await box.exec("rm -rf /tmp/deep /tmp/far /tmp/many");
+  });
+
   test("bodies that are wrong", async () => {
     const cases = [
       ["", 500, /parse/],

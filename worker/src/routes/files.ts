@@ -31,7 +31,16 @@ export function registerFiles(app: App): void {
     answers: {
       200: {
         description: "Its entries, hidden ones too",
-        content: { "application/json": z.object({ path: z.string(), files: z.array(FileInfoSchema) }) },
+        content: {
+          "application/json": z.object({
+            path: z.string(),
+            files: z.array(FileInfoSchema),
+            truncated: z
+              .boolean()
+              .optional()
+              .openapi({ description: "true when there are more entries than were listed" }),
+          }),
+        },
       },
     },
     problems: [409, 502, 503],
@@ -49,7 +58,9 @@ export function registerFiles(app: App): void {
         modified_at: timestamp(file.modifiedAt),
         mode: file.mode,
       }));
-      return json({ path, files });
+      // Of the local guest server alone; the platform's has no bound.
+      const { truncated } = listing as { truncated?: boolean };
+      return json({ path, files, ...(truncated === true ? { truncated } : {}) });
     },
   });
 
