@@ -138,6 +138,23 @@ describe("a run that prints secrets", () => {
     expect(events.find(({ type }) => type === "secret.masked")).toMatchObject({ in: "output", value: 1 });
   });
 
+  it("is given up when a stored secret cannot be opened: nothing of its output is kept", async () => {
+    const { id, session: first, fake } = await created({ secrets: { TOKEN: SECRET } });
+    await runInDurableObject(first, async (_, { storage }) => {
+      storage.sql.exec("UPDATE secrets SET sealed = x'00'");
+    });
+    await abortAllDurableObjects();
+    const session = stub(id);
+    value(await session.createRun({ command: "work" }));
+    await eventually(async () => expect(fake.run(1).started).toBe(true));
+    fake.output(1, "whatever it prints\n");
+    const view = await ended(session);
+    expect(view.state).toBe("interrupted");
+    expect(latin([view, await log(session, true)])).not.toContain("whatever");
+    expect(latin(await log(session))).toContain("cannot be opened");
+    expect(value(await session.end()).state).toBe("ended");
+  });
+
   it("tells of none when there was none, and gives what was held at the end", async () => {
     const { session, fake } = await running({ secrets: { TOKEN: SECRET } });
     const text = `nothing\n${SECRET.slice(0, 12)}`;
