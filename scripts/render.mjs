@@ -77,7 +77,8 @@ function colour(type) {
   if (type === "run.succeeded") return green;
   if (/^run\.(failed|interrupted|timed_out|cancelled|over_budget|policy_violation)$/.test(type)) return red;
   if (type.startsWith("agent.tool")) return cyan;
-  if (type === "agent.retry" || type === "limit.warning" || type.endsWith("denied")) return yellow;
+  if (type === "agent.retry" || type === "limit.warning" || type === "secret.masked" || type.endsWith("denied"))
+    return yellow;
   return (text) => text;
 }
 
