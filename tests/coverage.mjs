@@ -42,7 +42,11 @@ const programs = readdirSync(dir).filter((name) => /^(.*_test|fuzz_.*|caisson-[a
 const tool = (name) => join(dir, name);
 for (const name of programs.filter((one) => one.endsWith("_test"))) measured(name, tool(name), []);
 for (const name of programs.filter((one) => one.startsWith("fuzz_"))) {
-  measured(name, tool(name), ["-runs=0", `tests/fuzz/corpus/${name.slice("fuzz_".length)}`]);
+  measured(name, tool(name), [
+    "-runs=0",
+    `-artifact_prefix=${dir}/`,
+    `tests/fuzz/corpus/${name.slice("fuzz_".length)}`,
+  ]);
 }
 const node = process.execPath;
 measured("table", tool("session_test"), ["--table"]);

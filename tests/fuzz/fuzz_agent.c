@@ -22,15 +22,19 @@ static void check_events(const drive *d) {
   if (d->gap) __builtin_trap();
 }
 
-static void run(drive *d, const char *agent, uint32_t stream, const uint8_t *data, size_t size,
-                uint32_t chunk) {
-  drive_run(d, agent);
+static void begin(drive *d, const char *agent) {
   static const char rules[] =
       "{\"tools\":{\"allow\":[\"Bash(ls:*)\",\"Edit(/src/**)\",\"WebFetch(domain:a.b)\","
       "\"mcp__x__*\",\"Read\"],\"deny\":[\"Read(~/.ssh/**)\",\"Bash(rm:*)\"],"
       "\"ask\":[\"Task(x*)\"]}}";
+  drive_run(d, agent);
   if (drive_ev(d, CSN_EV_SET_TOOLS, 0, rules) != CSN_ERR_OK) __builtin_trap();
   drive_clear(d);
+}
+
+static void run(drive *d, const char *agent, uint32_t stream, const uint8_t *data, size_t size,
+                uint32_t chunk) {
+  begin(d, agent);
   if (!drive_feed(d, stream, 1, data, size, chunk)) __builtin_trap();
   drive_end(d, 1, EXITED_0);
   check_events(d);
@@ -41,8 +45,7 @@ static void run_reloading(drive *d, const char *agent, uint32_t stream, const ui
                           uint32_t chunk) {
   static uint8_t image[CSN_SNAPSHOT_MAX], copy[CSN_SNAPSHOT_MAX];
   size_t at = 0;
-  drive_run(d, agent);
-  drive_clear(d);
+  begin(d, agent);
   for (int loads = 0; at < size && loads < 6; loads++) {
     uint32_t n = size - at < chunk ? (uint32_t)(size - at) : chunk;
     if (!drive_feed(d, stream, 1, data + at, n, n)) __builtin_trap();
