@@ -1,5 +1,5 @@
 # Tests of the core. Each program prints TAP; tests/unit/tally.mjs adds them up.
-CORE_UNIT := base scan json request price budget transcript session feed host policy dialect guard identity wire agent redact watch
+CORE_UNIT := base scan json gap request price budget transcript session feed host policy dialect guard identity wire agent redact watch
 CORE_TEST_DIR := $(BUILD)/test-results/core
 
 # The string scanner without SIMD, under names of its own, for the tests to hold against the one with it.

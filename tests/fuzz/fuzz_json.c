@@ -1,6 +1,6 @@
 /* fuzz_json.c - bytes as JSON lines. The first byte chooses how they are split.
  * Oracles: verdict, counts and every capture are the same read byte by byte, in pieces, line by line and with
- * keys known from the lines before; the string scanner agrees with itself without SIMD and byte by byte; a
+ * shapes known from the lines before; the string scanner agrees with itself without SIMD and byte by byte; a
  * text that is valid stays so when its captures are looked at. */
 #include "../../wasm/src/json_scan.h"
 #include "csn/json.h"
@@ -106,7 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   uint32_t chunk = 1u + data[0] % 41u, len = (uint32_t)size - 1;
   const uint8_t *text = data + 1;
   uint8_t *all = copy_of(text, len);
-  csn_json_init(&j, table); /* keeps what it knows of keys from line to line */
+  csn_json_init(&j, table); /* keeps the shapes that it knows from line to line */
   uint32_t at = 0, piece_end = 0, begun = 0;
   while (at < len) {
     if (at == piece_end) piece_end = data[0] & 1 ? len : len - at < chunk ? len : at + chunk;

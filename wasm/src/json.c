@@ -40,10 +40,8 @@ void csn_json_init(csn_json *j, csn_json_table table) {
   }
   j->is_array[0] = 0;
   j->node_at[0] = (uint8_t)NODE_NONE;
-  memset(j->known, 0, sizeof j->known);
-  for (uint32_t i = 0; i < CSN_JSON_KNOWN_COUNT; i++)
-    j->known[i].key_len = CSN_JSON_KNOWN_NONE;
   j->item_count = 0;
+  csn_json_forget(j);
   csn_json_reset(j);
 }
 
@@ -650,6 +648,7 @@ static const uint8_t *step(csn_json *j, const uint8_t *p, const uint8_t *end, bo
 
 /* Returns the first byte not taken: `end`, or the newline of a line. */
 static const uint8_t *push(csn_json *j, const uint8_t *p, const uint8_t *end, bool line) {
+  if (line && j->state == S_VALUE && j->depth == 0) p = csn_json_follow(j, p, end);
   while (p < end) {
     if (j->state <= S_NEXT && (j->outer == NONE || !j->copying)) {
       const uint8_t *q = csn_json_fast(j, p, end);

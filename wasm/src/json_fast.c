@@ -31,9 +31,8 @@ const uint8_t *csn_json_number_end(const uint8_t *p, const uint8_t *end) {
   return p < end ? p : NULL;
 }
 
-/* Captures a string or scalar of the current node: [text, end), and with its quotes [whole, whole_end). */
-static void capture_other(csn_json *j, uint32_t node, csn_json_kind kind, const uint8_t *text,
-                          const uint8_t *end, const uint8_t *whole, const uint8_t *whole_end) {
+void csn_json_capture_other(csn_json *j, uint32_t node, csn_json_kind kind, const uint8_t *text,
+                            const uint8_t *end, const uint8_t *whole, const uint8_t *whole_end) {
   bool raw = j->want[node] == CSN_JW_VERBATIM;
   if (j->outer == NONE) {
     uint32_t at = csn_json_item_new(j, kind, node, raw ? whole : text, j->pool_len);
@@ -44,23 +43,8 @@ static void capture_other(csn_json *j, uint32_t node, csn_json_kind kind, const 
   }
 }
 
-static inline void capture(csn_json *j, uint32_t node, csn_json_kind kind, const uint8_t *text,
-                           const uint8_t *end, const uint8_t *whole, const uint8_t *whole_end) {
-  uint32_t want = j->want[node], len = (uint32_t)(end - text);
-  if (want == CSN_JW_NOTHING) return;
-  if (want == CSN_JW_INSIDE && j->outer == NONE && j->item_count < CSN_JSON_ITEM_MAX &&
-      len <= j->table.nodes[node].cap && len <= CSN_JSON_POOL_CAP - j->pool_len) {
-    csn_json_item *item = &j->items[csn_json_item_new(j, kind, node, text, j->pool_len)];
-    item->len = item->true_len = len;
-    j->pool_len += len;
-  } else {
-    capture_other(j, node, kind, text, end, whole, whole_end);
-  }
-}
-
-/* The start of a capture whose end is not in this chunk. */
-static void capture_begin(csn_json *j, uint32_t node, csn_json_kind kind, const uint8_t *text,
-                          const uint8_t *whole, uint32_t depth) {
+void csn_json_capture_begin(csn_json *j, uint32_t node, csn_json_kind kind, const uint8_t *text,
+                            const uint8_t *whole, uint32_t depth) {
   uint32_t want = j->want[node];
   if (want == CSN_JW_NOTHING) return;
   if (j->outer == NONE) {
@@ -72,28 +56,12 @@ static void capture_begin(csn_json *j, uint32_t node, csn_json_kind kind, const 
   }
 }
 
-static void capture_container(csn_json *j, uint32_t node, csn_json_kind kind, const uint8_t *p,
-                              uint32_t depth) {
+void csn_json_capture_container(csn_json *j, uint32_t node, csn_json_kind kind, const uint8_t *p,
+                                uint32_t depth) {
   if (j->want[node] == CSN_JW_INSIDE)
     csn_json_item_new(j, kind, node, j->pool, j->outer == NONE ? j->pool_len : csn_json_inner_off(j, p));
   else if (j->outer == NONE)
-    capture_begin(j, node, kind, p, p, depth);
-}
-
-/* How many of the first CSN_JSON_KNOWN_TEXT bytes are the same. */
-static inline uint32_t same_len(const uint8_t *a, const uint8_t *b) {
-  uint32_t low = csn_v_mask(csn_v_same(csn_v_load(a), csn_v_load(b)));
-  uint32_t high = csn_v_mask(csn_v_same(csn_v_load(a + CSN_V), csn_v_load(b + CSN_V)));
-  return (uint32_t)__builtin_ctzll(~((uint64_t)low | (uint64_t)high << CSN_V));
-}
-_Static_assert(CSN_JSON_KNOWN_TEXT == 2 * CSN_V, "same_len compares two blocks");
-
-/* The first of the two places where the key at p is known, if it is; CSN_JSON_KNOWN_TEXT bytes are there. */
-static inline csn_json_known *known_at(csn_json *j, const uint8_t *p) {
-  uint64_t word;
-  memcpy(&word, p + 1, sizeof word);
-  word = word * 0x9e3779b97f4a7c15u >> 32;
-  return &j->known[(uint32_t)word / (uint32_t)(0x100000000u / (CSN_JSON_KNOWN_COUNT / 2)) * 2];
+    csn_json_capture_begin(j, node, kind, p, p, depth);
 }
 
 static const uint8_t *skip_spaces(const uint8_t *p, const uint8_t *end) {
@@ -113,29 +81,11 @@ static const uint8_t *read_key(csn_json *j, const uint8_t *p, const uint8_t *end
   j->node = parent == NODE_NONE || !j->has_keys[parent]
                 ? NODE_NONE
                 : csn_json_child(j, parent, p + 1, (uint32_t)(q - p - 1));
-  if (q + 1 < end && q[1] == ':' && end - p >= (ptrdiff_t)CSN_JSON_KNOWN_TEXT &&
-      q + 2 - p <= (ptrdiff_t)CSN_JSON_KNOWN_TEXT) {
-    csn_json_known *k = known_at(j, p);
-    k[1] = k[0];
-    memcpy(k->text, p, CSN_JSON_KNOWN_TEXT);
-    k->key_len = (uint8_t)(q + 2 - p);
-    k->all_len = CSN_JSON_KNOWN_NONE;
-    k->parent = (uint8_t)parent;
-    k->node = (uint8_t)j->node;
-  }
   j->state = S_COLON;
   p = skip_spaces(q + 1, end);
   if (p == end || *p != ':') return p;
   j->state = S_VALUE;
   return p + 1;
-}
-
-/* A string behind the key at `key` that ends before `end`: kept with the key when it fits. */
-static void note_string(csn_json_known *k, const uint8_t *key, const uint8_t *end) {
-  uint32_t len = (uint32_t)(end - key);
-  bool fits = len <= CSN_JSON_KNOWN_TEXT;
-  if (fits) memcpy(k->text, key, CSN_JSON_KNOWN_TEXT);
-  k->all_len = (uint8_t)(fits ? len : CSN_JSON_KNOWN_NEVER);
 }
 
 #define STOP(with)                                                                                           \
@@ -155,36 +105,10 @@ const uint8_t *csn_json_fast(csn_json *j, const uint8_t *p, const uint8_t *end) 
   bool at_key = state == S_KEY, at_next = state == S_NEXT;
 
   for (;;) {
-    csn_json_known *fresh = NULL; /* the key before p, when no string has been behind it yet */
-    const uint8_t *key = p;
     if (at_key) {
-      csn_json_known *k = NULL;
-      uint32_t same = 0;
-      if (end - p >= (ptrdiff_t)CSN_JSON_KNOWN_TEXT) {
-        k = known_at(j, p);
-        same = same_len(k->text, p);
-        if (same < k->key_len || k->parent != parent) {
-          k++;
-          same = same_len(k->text, p);
-          if (same < k->key_len || k->parent != parent) k = NULL;
-        }
-      }
-      if (k == NULL) {
-        p = read_key(j, p, end, parent);
-        node = j->node;
-        if (j->state != S_VALUE) STOP(j->state);
-      } else {
-        node = k->node;
-        if (same >= k->all_len) {
-          const uint8_t *text = p + k->key_len + 1;
-          p += k->all_len;
-          values++;
-          capture(j, node, CSN_JK_STRING, text, p - 1, text - 1, p);
-          goto after_value;
-        }
-        if (k->all_len == CSN_JSON_KNOWN_NONE) fresh = k;
-        p += k->key_len;
-      }
+      p = read_key(j, p, end, parent);
+      node = j->node;
+      if (j->state != S_VALUE) STOP(j->state);
       state = S_VALUE;
     }
     if (!at_next) {
@@ -211,20 +135,19 @@ const uint8_t *csn_json_fast(csn_json *j, const uint8_t *p, const uint8_t *end) 
         }
         values++;
         if (q == end || *q != '"') {
-          capture_begin(j, node, CSN_JK_STRING, value + 1, value, depth);
+          csn_json_capture_begin(j, node, CSN_JK_STRING, value + 1, value, depth);
           j->in_key = 0;
           p = q;
           STOP(S_STRING);
         }
         p = q + 1;
-        capture(j, node, CSN_JK_STRING, value + 1, q, value, p);
-        if (fresh != NULL && plain && key + fresh->key_len == value) note_string(fresh, key, p);
+        csn_json_capture(j, node, CSN_JK_STRING, value + 1, q, value, p);
       } else if (c == '{' || c == '[') {
         if (depth == CSN_JSON_DEPTH_MAX) goto out;
         array = c == '[';
         values++;
         if (j->want[node] != CSN_JW_NOTHING)
-          capture_container(j, node, array ? CSN_JK_ARRAY : CSN_JK_OBJECT, p, depth);
+          csn_json_capture_container(j, node, array ? CSN_JK_ARRAY : CSN_JK_OBJECT, p, depth);
         depth++;
         j->is_array[depth] = array;
         j->node_at[depth] = (uint8_t)node;
@@ -249,7 +172,7 @@ const uint8_t *csn_json_fast(csn_json *j, const uint8_t *p, const uint8_t *end) 
         const uint8_t *q = csn_json_number_end(p, end);
         if (q == NULL) goto out;
         values++;
-        capture(j, node, CSN_JK_NUMBER, p, q, p, q);
+        csn_json_capture(j, node, CSN_JK_NUMBER, p, q, p, q);
         p = q;
       } else if (c == 't' || c == 'f' || c == 'n') {
         uint32_t len = c == 'f' ? 5 : 4, word, want;
@@ -258,17 +181,16 @@ const uint8_t *csn_json_fast(csn_json *j, const uint8_t *p, const uint8_t *end) 
         memcpy(&want, c == 't' ? "true" : c == 'f' ? "fals" : "null", 4);
         if (word != want || (len == 5 && p[4] != 'e')) goto out;
         values++;
-        capture(j, node,
-                c == 't'   ? CSN_JK_TRUE
-                : c == 'f' ? CSN_JK_FALSE
-                           : CSN_JK_NULL,
-                p, p + len, p, p + len);
+        csn_json_capture(j, node,
+                         c == 't'   ? CSN_JK_TRUE
+                         : c == 'f' ? CSN_JK_FALSE
+                                    : CSN_JK_NULL,
+                         p, p + len, p, p + len);
         p += len;
       } else {
         goto out;
       }
     }
-  after_value:
     at_next = false;
     for (;;) {
       if (depth == 0) STOP(S_END);

@@ -94,6 +94,30 @@ static inline void csn_json_item_inner(csn_json *j, csn_json_item *item, const u
   }
 }
 
+/* The slow way of csn_json_capture. */
+void csn_json_capture_other(csn_json *j, uint32_t node, csn_json_kind kind, const uint8_t *text,
+                            const uint8_t *end, const uint8_t *whole, const uint8_t *whole_end);
+/* The start of a capture whose end is not in this chunk. */
+void csn_json_capture_begin(csn_json *j, uint32_t node, csn_json_kind kind, const uint8_t *text,
+                            const uint8_t *whole, uint32_t depth);
+/* The start of an object or array at p; `depth` is that around it. */
+void csn_json_capture_container(csn_json *j, uint32_t node, csn_json_kind kind, const uint8_t *p,
+                                uint32_t depth);
+/* Captures a string or scalar of the node: [text, end), and with its quotes [whole, whole_end). */
+static inline void csn_json_capture(csn_json *j, uint32_t node, csn_json_kind kind, const uint8_t *text,
+                                    const uint8_t *end, const uint8_t *whole, const uint8_t *whole_end) {
+  uint32_t want = j->want[node], len = (uint32_t)(end - text);
+  if (want == CSN_JW_NOTHING) return;
+  if (want == CSN_JW_INSIDE && j->outer == NONE && j->item_count < CSN_JSON_ITEM_MAX &&
+      len <= j->table.nodes[node].cap && len <= CSN_JSON_POOL_CAP - j->pool_len) {
+    csn_json_item *item = &j->items[csn_json_item_new(j, kind, node, text, j->pool_len)];
+    item->len = item->true_len = len;
+    j->pool_len += len;
+  } else {
+    csn_json_capture_other(j, node, kind, text, end, whole, whole_end);
+  }
+}
+
 /* The node under `parent` for the key; NODE_NONE when there is none. `parent` is a node. */
 uint32_t csn_json_child(const csn_json *j, uint32_t parent, const uint8_t *key, uint32_t len);
 
@@ -105,5 +129,10 @@ const uint8_t *csn_json_number_end(const uint8_t *p, const uint8_t *end);
  * capture is being copied. Returns where it stopped: at a byte between tokens or inside of a string, with the
  * state to match. It refuses nothing: what it does not take, the caller looks at byte by byte. */
 const uint8_t *csn_json_fast(csn_json *j, const uint8_t *p, const uint8_t *end);
+
+/* The same from the start of a line on, for as long as the line is like lines before it. */
+const uint8_t *csn_json_follow(csn_json *j, const uint8_t *p, const uint8_t *end);
+/* Forgets the shapes of lines. */
+void csn_json_forget(csn_json *j);
 
 #endif

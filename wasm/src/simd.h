@@ -18,6 +18,8 @@
   X(BACKSLASH, '\\')                                                                                         \
   X(NEWLINE, '\n')                                                                                           \
   X(SPACE, ' ')                                                                                              \
+  X(ZERO, '0')                                                                                               \
+  X(COLON, ':')                                                                                              \
   X(LETTER_N, 'n')                                                                                           \
   X(LETTER_T, 't')                                                                                           \
   X(X90, 0x90 - 256)                                                                                         \

@@ -69,18 +69,33 @@ typedef struct csn_json_item {
   const uint8_t *text; /* in the input, or at pool + off */
 } csn_json_item;
 
-/* A key as it came once, to be known again by comparing bytes: `"key":` and, when it fits, the string behind
- * it. Found by the first eight bytes, two places each. */
-#define CSN_JSON_KNOWN_TEXT  32u  /* bytes */
-#define CSN_JSON_KNOWN_COUNT 256u /* items: a power of two */
-typedef struct csn_json_known {
-  uint8_t text[CSN_JSON_KNOWN_TEXT];
-  uint8_t key_len;      /* bytes of `"key":`; CSN_JSON_KNOWN_NONE matches nothing */
-  uint8_t all_len;      /* bytes with the string behind it; CSN_JSON_KNOWN_NONE and _NEVER match nothing */
-  uint8_t parent, node; /* of the key */
-} csn_json_known;
-#define CSN_JSON_KNOWN_NONE  255u /* no string has been behind it yet */
-#define CSN_JSON_KNOWN_NEVER 254u /* what was behind it does not fit */
+/* What stood between two values of a line, and what it did to the reader: containers, keys, literals. */
+#define CSN_JSON_GAP_TEXT  32u  /* bytes */
+#define CSN_JSON_GAP_DEPTH 8u   /* items: containers around a gap */
+#define CSN_JSON_GAP_OPS   4u   /* items */
+#define CSN_JSON_GAP_COUNT 256u /* items */
+typedef struct csn_json_op {
+  uint8_t what;       /* of json_trail.c */
+  uint8_t at;         /* bytes into the gap */
+  uint8_t node, kind; /* csn_json_kind of what is captured */
+  uint8_t depth;
+} csn_json_op;
+typedef struct csn_json_gap {
+  uint8_t text[CSN_JSON_GAP_TEXT];
+  uint32_t need;           /* bit i: byte i of the text is part of the gap */
+  uint16_t child, sibling; /* positions in gaps[]: what follows this gap, what else follows the one before */
+  uint8_t len;             /* bytes taken */
+  uint8_t kind;            /* what is behind it */
+  uint8_t values;          /* values begun in it, with the one behind it */
+  uint8_t op_count;
+  uint8_t node, depth, state;      /* of the reader behind the gap */
+  uint8_t behind;                  /* state behind the value */
+  uint8_t want, value_kind, field; /* of the value, as in csn_json_item */
+  uint8_t quote;                   /* bytes: of the value's end */
+  uint32_t cap;                    /* of the value */
+  uint8_t is_array[CSN_JSON_GAP_DEPTH], node_at[CSN_JSON_GAP_DEPTH];
+  csn_json_op ops[CSN_JSON_GAP_OPS];
+} csn_json_gap;
 
 typedef struct csn_json { /* public size, private fields */
   csn_json_table table;
@@ -114,9 +129,11 @@ typedef struct csn_json { /* public size, private fields */
   uint8_t by_key[CSN_JSON_HASH]; /* CSN_JSON_NODE_NONE when empty */
   uint8_t key_len_of[CSN_JSON_NODE_MAX];
   uint8_t any_key[CSN_JSON_NODE_MAX], has_keys[CSN_JSON_NODE_MAX];
-  uint8_t any_index[256]; /* also for CSN_JSON_NODE_NONE */
-  uint8_t want[256];      /* by node, also for CSN_JSON_NODE_NONE: csn_json_want */
-  csn_json_known known[CSN_JSON_KNOWN_COUNT];
+  uint8_t any_index[256];                /* also for CSN_JSON_NODE_NONE */
+  uint8_t want[256];                     /* by node, also for CSN_JSON_NODE_NONE: csn_json_want */
+  csn_json_gap gaps[CSN_JSON_GAP_COUNT]; /* the first one stands for the start of a line */
+  uint32_t gap_count;
+  uint32_t unknown_count;                   /* lines of a shape for which there was no room */
   uint16_t latest[256];                     /* by field: its last item's position plus 1 */
   uint8_t is_array[CSN_JSON_DEPTH_MAX + 1]; /* by depth, 1-based */
   uint8_t node_at[CSN_JSON_DEPTH_MAX + 1];  /* node of the container, CSN_JSON_NODE_NONE when off the table */

@@ -1,0 +1,228 @@
+#include "json_gap.h"
+
+/* The lines of an agent have few shapes. What stood between two values of a line, punctuation, keys and
+ * literals, is kept as a gap, behind the gap before it; a line of a known shape is then read by comparing
+ * whole gaps and by finding the ends of values. What a gap's bytes do to the reader depends on nothing but
+ * the gaps before it, so it is worked out once, by csn_json_learn, under the rules of json.c. */
+
+enum { OP_CAPTURE = 0, OP_CLOSE, OP_ARRAY_IN, OP_ARRAY_OUT, OP_INDEX };
+
+#define SIBLINGS 12u /* gaps that may follow one gap */
+_Static_assert(CSN_JSON_GAP_DEPTH <= CSN_JSON_DEPTH_MAX, "a gap's containers fit the reader");
+
+/* --- learning --- */
+
+/* False when the gap has no room for it. */
+static bool add_op(csn_json_gap *s, uint32_t what, uint32_t at, uint32_t kind, uint32_t depth) {
+  if (s->op_count == CSN_JSON_GAP_OPS) return false;
+  s->ops[s->op_count++] = (csn_json_op){(uint8_t)what, (uint8_t)at, s->node, (uint8_t)kind, (uint8_t)depth};
+  return true;
+}
+
+static uint8_t behind_value(const csn_json_gap *s) {
+  return s->depth == 0 ? S_END : S_NEXT;
+}
+
+static bool learn_open(const csn_json *j, csn_json_gap *s, uint32_t at, bool array) {
+  if (s->depth == CSN_JSON_GAP_DEPTH) return false;
+  csn_json_kind kind = array ? CSN_JK_ARRAY : CSN_JK_OBJECT;
+  if (j->want[s->node] != CSN_JW_NOTHING && !add_op(s, OP_CAPTURE, at, kind, s->depth)) return false;
+  s->values++;
+  s->is_array[s->depth] = array;
+  s->node_at[s->depth] = s->node;
+  s->depth++;
+  s->state = array ? S_VALUE_CLOSE : S_KEY_CLOSE;
+  if (!array) return true;
+  s->node = j->any_index[s->node];
+  return s->node == NODE_NONE || add_op(s, OP_ARRAY_IN, at, 0, s->depth);
+}
+
+static bool learn_close(const csn_json *j, csn_json_gap *s, uint32_t at) {
+  uint8_t node = s->node_at[s->depth - 1];
+  if (s->is_array[s->depth - 1] && j->any_index[node] != NODE_NONE &&
+      !add_op(s, OP_ARRAY_OUT, at, 0, s->depth))
+    return false;
+  s->depth--;
+  if (j->want[node] == CSN_JW_VERBATIM && !add_op(s, OP_CLOSE, at, 0, s->depth)) return false;
+  s->state = behind_value(s);
+  return true;
+}
+
+/* `"key":` at p; returns its length, 0 when it is not all there or not plain. */
+static uint32_t learn_key(const csn_json *j, csn_json_gap *s, const uint8_t *p, const uint8_t *end) {
+  const uint8_t *q = p + 1;
+  while (q < end && *q >= 0x20 && *q < 0x80 && *q != '"' && *q != '\\')
+    q++;
+  if (end - q < 2 || q[0] != '"' || q[1] != ':') return 0;
+  uint8_t parent = s->node_at[s->depth - 1];
+  s->node = parent == NODE_NONE || !j->has_keys[parent]
+                ? (uint8_t)NODE_NONE
+                : (uint8_t)csn_json_child(j, parent, p + 1, (uint32_t)(q - p - 1));
+  s->state = S_VALUE;
+  return (uint32_t)(q + 2 - p);
+}
+
+static uint32_t learn_literal(const csn_json *j, csn_json_gap *s, uint32_t at, const uint8_t *p,
+                              const uint8_t *end) {
+  static const struct {
+    const char *word;
+    uint32_t len;
+    csn_json_kind kind;
+  } literals[3] = {{"true", 4, CSN_JK_TRUE}, {"false", 5, CSN_JK_FALSE}, {"null", 4, CSN_JK_NULL}};
+  for (uint32_t i = 0; i < 3; i++) {
+    uint32_t len = literals[i].len;
+    if (end - p < (ptrdiff_t)len || memcmp(p, literals[i].word, len) != 0) continue;
+    if (j->want[s->node] != CSN_JW_NOTHING && !add_op(s, OP_CAPTURE, at, literals[i].kind, s->depth))
+      return 0;
+    s->values++;
+    s->state = behind_value(s);
+    return len;
+  }
+  return 0;
+}
+
+/* One token at p, `at` bytes into the gap. Returns its length, 0 when it cannot be part of the gap. */
+static uint32_t learn_token(const csn_json *j, csn_json_gap *s, uint32_t at, const uint8_t *p,
+                            const uint8_t *end) {
+  uint8_t c = *p;
+  bool array = s->depth > 0 && s->is_array[s->depth - 1];
+  if (c == ' ' || c == '\t') return 1;
+  switch ((enum state)s->state) {
+  case S_VALUE:
+  case S_VALUE_CLOSE:
+    if (c == ']' && s->state == S_VALUE_CLOSE) return learn_close(j, s, at);
+    if (c == '{' || c == '[') return learn_open(j, s, at, c == '[');
+    return learn_literal(j, s, at, p, end);
+  case S_KEY:
+  case S_KEY_CLOSE:
+    if (c == '}' && s->state == S_KEY_CLOSE) return learn_close(j, s, at);
+    return c == '"' ? learn_key(j, s, p, end) : 0;
+  case S_NEXT:
+    if (c == (array ? ']' : '}')) return learn_close(j, s, at);
+    if (c != ',') return 0;
+    s->state = array ? S_VALUE : S_KEY;
+    if (!array) return 1;
+    s->node = j->any_index[s->node_at[s->depth - 1]];
+    return s->node == NODE_NONE || add_op(s, OP_INDEX, at, 0, s->depth);
+  case S_COLON:
+  case S_STRING:
+  case S_UTF8:
+  case S_ESCAPE:
+  case S_HEX:
+  case S_NUMBER:
+  case S_LITERAL:
+  case S_END:
+  case S_DEAD:
+    break;
+  }
+  return 0;
+}
+
+uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p) {
+  if (j->gap_count == CSN_JSON_GAP_COUNT) {
+    if (j->unknown_count < CSN_JSON_GAP_COUNT) {
+      j->unknown_count++;
+      return 0;
+    }
+    csn_json_forget(j); /* other shapes have come than the ones that are known */
+    return 0;
+  }
+  const uint8_t *end = p + CSN_JSON_GAP_TEXT, *q = p;
+  csn_json_gap s = *from;
+  s.state = from->behind;
+  s.child = s.sibling = 0;
+  s.kind = GAP_GOES_ON;
+  s.values = s.op_count = 0;
+  uint32_t need = 0; /* bytes */
+  for (;;) {
+    csn_json_gap next = s;
+    uint8_t c = q < end ? *q : 0;
+    need = (uint32_t)(q - p);
+    if (s.state == S_VALUE || s.state == S_VALUE_CLOSE) {
+      if (c == '"') {
+        s.kind = GAP_STRING;
+        need++;
+      }
+      if (csn_begins_number(c)) s.kind = GAP_NUMBER;
+    } else if (s.state == S_END && c == '\n') {
+      s.kind = GAP_END;
+      need++;
+    }
+    if (s.kind != GAP_GOES_ON || q == end) break;
+    uint32_t len = learn_token(j, &next, need, q, end);
+    if (len == 0) break;
+    q += len;
+    s = next;
+  }
+  if (s.kind == GAP_GOES_ON && q == p) return 0;
+  if (s.kind == GAP_STRING) q++;
+  s.behind = s.state;
+  s.value_kind = s.quote = 0;
+  s.want = CSN_JW_NOTHING;
+  if (s.kind == GAP_STRING || s.kind == GAP_NUMBER) {
+    s.behind = behind_value(&s);
+    s.values++;
+    s.quote = s.kind == GAP_STRING;
+    s.value_kind = s.quote ? CSN_JK_STRING : CSN_JK_NUMBER;
+    s.want = j->want[s.node];
+    if (s.node != NODE_NONE) {
+      s.field = j->table.nodes[s.node].field;
+      s.cap = j->table.nodes[s.node].cap;
+    }
+  }
+  s.len = (uint8_t)(q - p);
+  s.need = (uint32_t)((1ull << need) - 1);
+  memcpy(s.text, p, CSN_JSON_GAP_TEXT);
+  /* The bytes before a number may be those before a string, too: that one is to be looked for first. */
+  uint16_t *link = &j->gaps[from - j->gaps].child;
+  uint32_t siblings = 0;
+  while (*link != 0 && j->gaps[*link].kind != GAP_NUMBER) {
+    link = &j->gaps[*link].sibling;
+    siblings++;
+  }
+  if (siblings >= SIBLINGS) return 0;
+  s.sibling = *link;
+  j->gaps[j->gap_count] = s;
+  *link = (uint16_t)j->gap_count;
+  return j->gap_count++;
+}
+
+void csn_json_forget(csn_json *j) {
+  j->gaps[0] = (csn_json_gap){.kind = GAP_GOES_ON, .state = S_VALUE, .behind = S_VALUE};
+  j->gap_count = 1;
+  j->unknown_count = 0;
+}
+
+void csn_json_gap_ops(csn_json *j, const csn_json_gap *s, const uint8_t *p) {
+  for (uint32_t i = 0; i < s->op_count; i++) {
+    const csn_json_op *op = &s->ops[i];
+    const uint8_t *at = p + op->at;
+    uint32_t len = op->kind == CSN_JK_FALSE ? 5 : 4;
+    switch (op->what) {
+    case OP_CAPTURE:
+      if (op->kind == CSN_JK_OBJECT || op->kind == CSN_JK_ARRAY)
+        csn_json_capture_container(j, op->node, (csn_json_kind)op->kind, at, op->depth);
+      else
+        csn_json_capture_other(j, op->node, (csn_json_kind)op->kind, at, at + len, at, at + len);
+      break;
+    case OP_CLOSE:
+      if (j->outer == NONE || j->outer_depth != op->depth) break;
+      csn_json_item_whole(j, &j->items[j->outer], at + 1);
+      j->outer = NONE;
+      break;
+    case OP_ARRAY_IN:
+      if (j->first_array != 0) break;
+      j->first_array = op->depth;
+      j->index = 0;
+      break;
+    case OP_ARRAY_OUT:
+      if (j->first_array != op->depth) break;
+      j->first_array = 0;
+      j->index = 0;
+      break;
+    default: /* OP_INDEX */
+      if (j->first_array == op->depth && j->index < 0xffffffffu) j->index++;
+      break;
+    }
+  }
+}
