@@ -73,7 +73,7 @@ $(eval $(call core_objects,san-memory,$(CLANG),-O1 -g -Wno-frame-larger-than -fs
 $(eval $(call core_objects,fuzz,$(CLANG),-O1 -g -Wno-frame-larger-than -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all))
 $(eval $(call core_objects,wasm,$(CLANG),$(WASM_FLAGS) $$(WASM_SIZE)))
 # Only the bytes of an agent's output and of an answer are many: everything else is built for size.
-WASM_FAST := json json_fast json_follow json_scan base sha2small redact redact_set
+WASM_FAST := json json_fast json_follow json_scan utf16 base sha2small redact redact_set
 $(filter-out $(WASM_FAST:%=$(BUILD)/wasm/%.o),$(wasm_OBJ)): WASM_SIZE := -Os
 
 # --- core.wasm and caisson-events ---------------------------------------------------------------------------------

@@ -30,6 +30,50 @@ static void whole(const char *in, uint32_t want) {
   unguard(p, len);
 }
 
+static uint32_t put_code(uint8_t *p, uint32_t code) {
+  if (code < 0x80) {
+    p[0] = (uint8_t)code;
+    return 1;
+  }
+  uint32_t n = code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+  for (uint32_t i = n - 1; i > 0; i--, code >>= 6)
+    p[i] = (uint8_t)(0x80 | (code & 0x3f));
+  p[0] = (uint8_t)(0xf00u >> n | code);
+  return n;
+}
+
+/* Every code point, behind 0 to 40 letters. */
+static void utf16_all(void) {
+  uint32_t wrong = 0;
+  for (uint32_t code = 0x80; code <= 0x10ffff; code++) {
+    uint8_t in[48], out[2 * sizeof in];
+    uint32_t letters = code % 41, surrogate = code >= 0xd800 && code <= 0xdfff;
+    memset(in, 'x', sizeof in);
+    uint32_t n = put_code(in + letters, code), pair = code >= 0x10000;
+    int32_t got = csn_utf16(csn_span_of(in, letters + n + (code & 1)), out);
+    if (surrogate) {
+      if (got != CSN_ERR_BAD_RECORD) wrong++;
+      continue;
+    }
+    uint32_t first = pair ? 0xd800 + ((code - 0x10000) >> 10) : code;
+    const uint8_t *at = out + 2 * letters;
+    if (got != (int32_t)(2 * (letters + 1 + pair + (code & 1))) || at[0] != (first & 0xff) ||
+        at[1] != first >> 8 || (letters > 0 && (at[-2] != 'x' || at[-1] != 0)) ||
+        ((code & 1) && at[2 + 2 * pair] != 'x') ||
+        (pair && (at[2] != (code & 0xff) || at[3] != (0xdc | (code >> 8 & 3)))))
+      wrong++;
+  }
+  ok(wrong == 0, "UTF-16 of every code point: %u wrong", wrong);
+}
+
+static void utf16(const char *in, uint32_t len, int32_t want) {
+  uint8_t *p = guarded(in, len), *out = guarded(box, 2 * len);
+  int32_t got = csn_utf16(csn_span_of(p, len), out);
+  unguard(p, len);
+  unguard(out, 2 * len);
+  ok(got == want, "UTF-16 of %u bytes: %d", len, got);
+}
+
 static void overfill(void) {
   csn_fx fx = {box, 64, 0};
   uint32_t at = csn_fx_open(&fx, CSN_FX_EVENT, 0, 0, 0, 0);
@@ -53,6 +97,23 @@ int main(void) {
   nano(1000000000, "1");
   nano(1500000000, "1.5");
   nano(UINT64_MAX, "18446744073.709551615");
+  utf16_all();
+  utf16("", 0, 0);
+  utf16("ascii of more bytes than one block", 34, 0);
+  utf16("\xc3\xa9", 2, 2);
+  utf16("0123456789abcde\xc3\xa9", 17, 32);
+  utf16("\xc3", 1, CSN_ERR_BAD_RECORD);
+  utf16("\xc0\xaf", 2, CSN_ERR_BAD_RECORD);
+  utf16("\x80", 1, CSN_ERR_BAD_RECORD);
+  utf16("\xc3x", 2, CSN_ERR_BAD_RECORD);
+  utf16("\xe0\x9f\xbf", 3, CSN_ERR_BAD_RECORD);
+  utf16("\xe2\x82", 2, CSN_ERR_BAD_RECORD);
+  utf16("\xe2\x82x", 3, CSN_ERR_BAD_RECORD);
+  utf16("\xf0\x8f\xbf\xbf", 4, CSN_ERR_BAD_RECORD);
+  utf16("\xf4\x90\x80\x80", 4, CSN_ERR_BAD_RECORD);
+  utf16("\xf5\x80\x80\x80", 4, CSN_ERR_BAD_RECORD);
+  utf16("\xf0\x9f\x98", 3, CSN_ERR_BAD_RECORD);
+  utf16("\xff", 1, CSN_ERR_BAD_RECORD);
   whole("", 0);
   whole("abc", 3);
   whole("a\xc3", 1);

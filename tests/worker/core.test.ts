@@ -44,6 +44,7 @@ class FakeExports {
       csn_feed: (off: number, len: number) => this.feed(off, len),
       csn_save: () => 0,
       csn_load: () => 0,
+      csn_utf16: () => -2,
     };
     vi.spyOn(WebAssembly, "Instance").mockImplementation(function instance() {
       return { exports } as unknown as WebAssembly.Instance;
@@ -63,7 +64,17 @@ describe("Core over core.wasm", () => {
       WebAssembly.Module.exports(module)
         .map(({ name }) => name)
         .sort(),
-    ).toEqual(["_initialize", "csn_abi", "csn_event", "csn_feed", "csn_init", "csn_load", "csn_save", "memory"]);
+    ).toEqual([
+      "_initialize",
+      "csn_abi",
+      "csn_event",
+      "csn_feed",
+      "csn_init",
+      "csn_load",
+      "csn_save",
+      "csn_utf16",
+      "memory",
+    ]);
   });
 
   it("creates a session: event 1, then the sandbox", () => {
@@ -149,6 +160,30 @@ describe("Core over core.wasm", () => {
       expect(run(cut).map((e) => (e as { seq: number }).seq)).toEqual(
         run(cut).map((_, i) => (whole[0] as { seq: number }).seq + i),
       );
+  });
+});
+
+describe("the text of an event", () => {
+  const echo = (line: string): string => {
+    const core = created();
+    core.event({ kind: "SANDBOX_READY" }, NOW);
+    core.event({ kind: "RUN", payload: '{"command":"x"}' }, NOW);
+    core.event({ kind: "RUN_LOADED", id: 1, payload: '{"command":"x"}' }, NOW);
+    core.event({ kind: "RUN_STARTED", id: 1 }, NOW);
+    const effects = core.feed(STREAM.STDOUT, 1, new TextEncoder().encode(`${line}\n`), NOW);
+    return effects.map((e) => (e.kind === "event" ? JSON.parse(e.json).text : "")).join("");
+  };
+
+  it.each([
+    "plain",
+    "żółw",
+    "日本語 and more text than a block holds",
+    "🐢🐢",
+    "\ufeffbom",
+    "\u2028",
+    "é".repeat(3_000),
+  ])("arrives as it was: %s", (line) => {
+    expect(echo(line)).toBe(`${line}\n`);
   });
 });
 

@@ -64,6 +64,14 @@ CSN_EXPORT("csn_feed") int32_t export_feed(uint32_t off, uint32_t len) {
   return (int32_t)used;
 }
 
+/* The text at [from, from + len) of the out-box as UTF-16 at `to` of the in-box, which must not be in use
+ * there: csn_utf16. */
+CSN_EXPORT("csn_utf16") int32_t export_utf16(uint32_t from, uint32_t len, uint32_t to) {
+  if (from > sizeof out_buf || len > sizeof out_buf - from) return CSN_ERR_BAD_RECORD;
+  if (to > sizeof in_buf || len > (sizeof in_buf - to) / 2) return CSN_ERR_BAD_RECORD;
+  return csn_utf16(csn_span_of(out_buf + from, len), in_buf + to);
+}
+
 /* The snapshot stands at out_off. */
 CSN_EXPORT("csn_save") int32_t export_save(void) {
   desc.out_len = 0;

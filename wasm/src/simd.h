@@ -54,6 +54,13 @@ static inline csn_v csn_v_load(const void *p) {
 static inline void csn_v_store(void *p, csn_v v) {
   memcpy(p, v.b, CSN_V);
 }
+/* Each byte as a 16-bit number: 2 x CSN_V bytes. */
+static inline void csn_v_widen(void *p, csn_v v) {
+  uint8_t wide[2 * CSN_V] = {0};
+  for (uint32_t i = 0; i < CSN_V; i++)
+    wide[2 * i] = (uint8_t)v.b[i];
+  memcpy(p, wide, sizeof wide);
+}
 static inline csn_v csn_v_eq(csn_v v, csn_splat c) {
   CSN_V_EACH(v.b[i] == csn_splats[c][i] ? -1 : 0);
 }
@@ -86,6 +93,10 @@ static inline csn_v csn_v_load(const void *p) {
 static inline void csn_v_store(void *p, csn_v v) {
   wasm_v128_store(p, v);
 }
+static inline void csn_v_widen(void *p, csn_v v) {
+  wasm_v128_store(p, wasm_u16x8_extend_low_u8x16(v));
+  wasm_v128_store((uint8_t *)p + CSN_V, wasm_u16x8_extend_high_u8x16(v));
+}
 static inline csn_v csn_v_eq(csn_v v, csn_splat c) {
   return wasm_i8x16_eq(v, wasm_v128_load(csn_splats[c]));
 }
@@ -115,6 +126,10 @@ static inline csn_v csn_v_load(const void *p) {
 static inline void csn_v_store(void *p, csn_v v) {
   _mm_storeu_si128(p, v);
 }
+static inline void csn_v_widen(void *p, csn_v v) {
+  csn_v_store(p, _mm_unpacklo_epi8(v, _mm_setzero_si128()));
+  csn_v_store((uint8_t *)p + CSN_V, _mm_unpackhi_epi8(v, _mm_setzero_si128()));
+}
 static inline csn_v csn_v_eq(csn_v v, csn_splat c) {
   return _mm_cmpeq_epi8(v, csn_v_load(csn_splats[c]));
 }
@@ -143,6 +158,10 @@ static inline csn_v csn_v_load(const void *p) {
 }
 static inline void csn_v_store(void *p, csn_v v) {
   vst1q_s8(p, v);
+}
+static inline void csn_v_widen(void *p, csn_v v) {
+  vst1q_u8(p, vreinterpretq_u8_u16(vmovl_u8(vreinterpret_u8_s8(vget_low_s8(v)))));
+  vst1q_u8((uint8_t *)p + CSN_V, vreinterpretq_u8_u16(vmovl_u8(vreinterpret_u8_s8(vget_high_s8(v)))));
 }
 static inline csn_v csn_v_eq(csn_v v, csn_splat c) {
   return vreinterpretq_s8_u8(vceqq_s8(v, vld1q_s8(csn_splats[c])));

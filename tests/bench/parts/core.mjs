@@ -95,7 +95,7 @@ async function prepare(inputs) {
     outdir: out,
     outExtension: { ".js": ".mjs" },
     logLevel: "error",
-    external: ["*.wasm", "*.bin"],
+    external: ["*.wasm", "*.bin", "node:*"],
     plugins: [
       {
         name: "generated",

@@ -140,6 +140,9 @@ uint32_t csn_utf8_whole(csn_span raw);
 /* Length of the UTF-8 sequence at the start of s, 0 when it is ill-formed or short; *bad is then the length
  * of the maximal ill-formed part (1..3). s.len must be at least 1. */
 uint32_t csn_utf8_len(csn_span s, uint32_t *bad);
+/* A text as UTF-16, little-endian. `out` has room for 2 x len bytes. Returns bytes written; 0, and nothing is
+ * written, when the text is ASCII; CSN_ERR_BAD_RECORD when it is not UTF-8. */
+int32_t csn_utf16(csn_span text, uint8_t *out);
 
 /* One normalized event. The position of the line is filled by the parser, the rest by the session. */
 typedef struct csn_emit {

@@ -83,12 +83,16 @@ const utf8 = new TextEncoder();
 /** Bytes of a feed: the in-box less the record header, and never more than the core promises to take at once. */
 const FEED_CAP = Math.min(BOUND.FEED_MAX, BOUND.IN_CAP - ABI.recSize);
 
+/** Where in the in-box a text may stand while a feed is going on. */
+const UTF16_OFF = (ABI.recSize + BOUND.FEED_MAX + 7) & ~7;
+
 interface SessionExports {
   csn_init(len: number): number;
   csn_event(len: number): number;
   csn_feed(off: number, len: number): number;
   csn_save(): number;
   csn_load(len: number): number;
+  csn_utf16(from: number, len: number, to: number): number;
 }
 
 export class Core {
@@ -201,6 +205,16 @@ export class Core {
     }
   }
 
+  /**
+   * A text of an event. Engines read UTF-8 that is not all ASCII a byte at a time, at a tenth of the speed at which they
+   * copy UTF-16, so that the core writes it as that.
+   */
+  #json(at: number, len: number): string {
+    const bytes = this.#instance.call((exports) => exports.csn_utf16(at, len, UTF16_OFF));
+    if (bytes === 0) return this.#instance.ascii(at, len);
+    return bytes < 0 ? this.#instance.text(at, len) : this.#instance.utf16(UTF16_OFF, bytes);
+  }
+
   #logEvent(timeMs: number, at: number, len: number): LogEvent {
     const v = this.#instance.outView;
     const flags = v.getUint32(at + FXE.lineFlags, true);
@@ -215,7 +229,7 @@ export class Core {
       type,
       run: v.getUint32(at + FXE.run, true),
       timeMs,
-      json: this.#instance.text(at + ABI.fxEventSize, len - ABI.fxEventSize),
+      json: this.#json(at + ABI.fxEventSize, len - ABI.fxEventSize),
       line:
         lineLen === 0
           ? null

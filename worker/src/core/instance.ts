@@ -2,6 +2,7 @@
  * One instance of a module of the core: its exports and its two boxes. Views of its memory never leave this directory: payloads are copied
  * out before the next call. A trap poisons the instance: every later call throws.
  */
+import { Buffer } from "node:buffer";
 import { ABI, REC } from "./abi.gen.js";
 
 /** The instance is unusable: a broken invariant inside, or a module that does not speak this wire. */
@@ -38,6 +39,8 @@ export class Instance<E extends object> {
   readonly out: Uint8Array;
   readonly outView: DataView;
   readonly #inView: DataView;
+  readonly #inBuffer: Buffer;
+  readonly #outBuffer: Buffer;
   readonly #desc: Uint32Array;
   #trap: CoreTrap | null = null;
 
@@ -59,6 +62,8 @@ export class Instance<E extends object> {
     this.#inView = new DataView(exports.memory.buffer, inOff, inCap);
     this.out = new Uint8Array(exports.memory.buffer, outOff, outCap);
     this.outView = new DataView(exports.memory.buffer, outOff, outCap);
+    this.#inBuffer = Buffer.from(exports.memory.buffer, inOff, inCap);
+    this.#outBuffer = Buffer.from(exports.memory.buffer, outOff, outCap);
   }
 
   /** Runs an export; a WebAssembly exception poisons the instance. */
@@ -130,6 +135,16 @@ export class Instance<E extends object> {
 
   text(at: number, len: number): string {
     return text.decode(this.out.subarray(at, at + len));
+  }
+
+  /** A text of the out-box that is known to be ASCII. */
+  ascii(at: number, len: number): string {
+    return this.#outBuffer.toString("latin1", at, at + len);
+  }
+
+  /** A text of UTF-16 in the in-box; `len` in bytes. */
+  utf16(at: number, len: number): string {
+    return this.#inBuffer.toString("utf16le", at, at + len);
   }
 
   bytes(at: number, len: number): Uint8Array {
