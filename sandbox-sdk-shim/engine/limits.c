@@ -86,6 +86,17 @@ const char *limits_parse(const cJSON *v, limits *l, char *room) {
   return NULL;
 }
 
+const char *limits_lower(const cJSON *v, limits *l, char *room) {
+  limits asked = *l;
+  const char *wrong = limits_parse(v, &asked, room);
+  if (wrong != NULL) return wrong;
+  for (size_t i = 0; i < FIELDS; i++) {
+    uint32_t *have = at(l, &fields[i]), want = *at(&asked, &fields[i]);
+    if (want < *have) *have = want;
+  }
+  return NULL;
+}
+
 const char *limits_option(const char *text, limits *l, char *room) {
   char key[32];
   const char *eq = strchr(text, '=');

@@ -29,6 +29,8 @@ limits limits_default(uint64_t ram_mb, unsigned cpus);
  * in `room`, at least 160 bytes); *l is then untouched. NULL and JSON null change nothing. A file may be as
  * large as the disk unless the object says otherwise. */
 const char *limits_parse(const cJSON *v, limits *l, char *room);
+/* The same of the "at_most" object, whose numbers hold only where they are lower than those of *l. */
+const char *limits_lower(const cJSON *v, limits *l, char *room);
 /* The same for "key=value" of the command line. */
 const char *limits_option(const char *text, limits *l, char *room);
 /* Appends the object. */

@@ -554,6 +554,7 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
   const cJSON *labels = cJSON_GetObjectItemCaseSensitive(body, "labels");
   if (wrong == NULL) wrong = labels_check(labels);
   if (wrong == NULL) wrong = limits_parse(cJSON_GetObjectItemCaseSensitive(body, "limits"), &lim, room);
+  if (wrong == NULL) wrong = limits_lower(cJSON_GetObjectItemCaseSensitive(body, "at_most"), &lim, room);
   if (wrong == NULL) wrong = egress_parse(cJSON_GetObjectItemCaseSensitive(body, "egress"), &egress);
   if (wrong != NULL) {
     api_error(req, 400, "BAD_REQUEST", "%s", wrong);

@@ -42,6 +42,7 @@ interface Port {
 const PORT_TOKEN_HEADER = "x-caisson-port-token";
 const STATE_KEY = "caisson:container";
 const TEMPLATE_KEY = "caisson:template";
+const LIMITS_KEY = "caisson:limits";
 const NOT_LISTENING = "the container is not listening";
 /** The SDK answers at once, instead of trying for two minutes, when an error contains this text. */
 const PERMANENT = "no container application assigned";
@@ -121,6 +122,7 @@ export class LocalContainer {
           entrypoint: config.entrypoint ?? [],
           labels: config.labels ?? {},
           template: this.#config.kv.get<string>(TEMPLATE_KEY) ?? null,
+          at_most: this.#config.kv.get<Record<string, number>>(LIMITS_KEY) ?? null,
           enable_internet: config.enableInternet ?? false,
           egress: await this.#egressSet(),
         },
@@ -138,6 +140,11 @@ export class LocalContainer {
   /** The template of every start from now on. */
   setTemplate(name: string): void {
     this.#config.kv.put(TEMPLATE_KEY, name);
+  }
+
+  /** Limits of every start from now on, where the engine's own are not stricter. */
+  setLimits(limits: { readonly [name: string]: number }): void {
+    this.#config.kv.put(LIMITS_KEY, limits);
   }
 
   /** Resolves when the sandbox has ended with exit status 0, else rejects in the platform's words. */

@@ -69,6 +69,14 @@ export class Sandbox extends SDKSandbox<Env> {
     this.#local.setTemplate(name);
   }
 
+  /**
+   * Said before the sandbox starts: limits that hold where they are stricter than the engine's own. In production the
+   * platform's instance type is what bounds a sandbox, and no single one of them can be given less.
+   */
+  async setLimits(limits: { readonly [name: string]: number }): Promise<void> {
+    this.#local?.setLimits(limits);
+  }
+
   override async onStart(): Promise<void> {
     this.ctx.storage.kv.put(BOOT_KEY, crypto.randomUUID());
     await super.onStart();

@@ -164,6 +164,36 @@ s.sendto(q, ("8.8.8.8", 53)); print(s.recv(512)[-4:].hex())`),
   });
 });
 
+describe("limits of the policy", () => {
+  test("reach the sandbox, and a change of them the run that is under way", async () => {
+    const limits = { memory_mb: 96, processes: 64, disk_mb: 64, turns: 3 };
+    const session = await api.session({ agent: "shell", policy: { preset: "offline", limits }, limits: { turns: 9 } });
+    assert.deepEqual(session.limits, { turns: 3 });
+    const memory = await inside(
+      session,
+      "python3 -c 'x = bytearray(300 << 20); print(len(x))'; python3 -c 'x = bytearray(8 << 20); print(len(x))'",
+    );
+    assert.equal(memory.stdout.trim(), String(8 << 20), "what is over the limit is refused, what is below is not");
+    const disk = await inside(session, "head -c 200M /dev/zero > big; echo $?; stat -c %s big; rm -f big");
+    const [status, size] = disk.stdout.trim().split("\n").map(Number);
+    assert.ok(status !== 0 && size <= 64 << 20, disk.stdout);
+    const forks = await inside(
+      session,
+      "python3 -c 'import os,time\nn=0\ntry:\n  while n<200:\n    if os.fork()==0: time.sleep(1); os._exit(0)\n    n+=1\nexcept OSError: pass\nprint(n)\nfor _ in range(n): os.wait()'",
+    );
+    assert.ok(Number(forks.stdout.trim()) < 64, forks.stdout + forks.stderr);
+    const run = (await api.ok("POST", `/v1/sessions/${session.id}/runs`, { command: "sleep 60" })).body;
+    await api.until(
+      async () => (await api.ok("GET", `/v1/sessions/${session.id}/runs/${run.id}`)).body.state === "running",
+      "the run is under way",
+    );
+    await api.ok("PUT", `/v1/sessions/${session.id}/policy`, { preset: "offline", limits: { wall_s: 1 } });
+    const { outcome } = await api.follow(session.id, run.id);
+    assert.deepEqual([outcome.type, outcome.reason], ["run.over_budget", "wall_s"]);
+    await api.ok("DELETE", `/v1/sessions/${session.id}`);
+  });
+});
+
 describe("presets", () => {
   test("of the operator are known by name", async () => {
     const session = await api.session({ agent: "shell", policy: { preset: "house" } });

@@ -286,6 +286,15 @@ static void test_limits(void) {
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
     refused &= *limits_of(bad[i], &l) != '\0';
   check(refused && memcmp(&before, &l, sizeof l) == 0, "limits: a refused object changes nothing");
+  limits lower = l;
+  cJSON *most = cJSON_Parse("{\"memory_mb\":1048576,\"processes\":64}");
+  check(limits_lower(most, &lower, room) == NULL && lower.processes == 64 && lower.memory_mb == l.memory_mb &&
+            lower.cpu_milli == l.cpu_milli,
+        "limits: at most lowers and never raises");
+  cJSON_Delete(most);
+  most = cJSON_Parse("{\"memory_mb\":1}");
+  check(limits_lower(most, &lower, room) != NULL && lower.processes == 64, "limits: at most is checked");
+  cJSON_Delete(most);
   check(limits_option("cpus=1.5", &l, room) == NULL && l.cpu_milli == 1500, "limits: an option");
   check(limits_option("cpus", &l, room) != NULL && limits_option("cpus=", &l, room) != NULL &&
             limits_option("cpus=1x", &l, room) != NULL && limits_option("cpus=nan", &l, room) != NULL &&

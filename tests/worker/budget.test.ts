@@ -118,6 +118,35 @@ describe("budgets", () => {
     await eventually(async () => expect(value(await session.view())).toMatchObject({ ended_reason: "idle" }));
   });
 
+  it("holds the stricter of the policy's limits and those that were asked for", async () => {
+    const policy = { preset: "offline", limits: { turns: 5, cost_usd: 2, tokens: 100, memory_mb: 256, cpus: 0.5 } };
+    const { session, fake } = await created({ policy, limits: { turns: 9, cost_usd: 1, tool_calls: 7 } });
+    const limits = async (): Promise<unknown> => value(await session.view()).limits;
+    expect(await limits()).toEqual({ turns: 5, cost_usd: 1, tokens: 100, tool_calls: 7 });
+    await eventually(async () => expect(fake.limits).toEqual({ memory_mb: 256, cpus: 0.5 }));
+    // Neither can be lifted over the other.
+    value(await session.update({ limits: { turns: null, cost_usd: 50, tokens: 30 } }));
+    expect(await limits()).toEqual({ turns: 5, cost_usd: 2, tokens: 30, tool_calls: 7 });
+    // A changed policy gives back what was asked for, and no more.
+    value(await session.setPolicy({ preset: "offline", limits: { tool_calls: 3 } }));
+    expect(await limits()).toEqual({ cost_usd: 50, tokens: 30, tool_calls: 3 });
+    expect(await session.update({ limits: { turns: 0 } })).toMatchObject({ ok: false, field: "/limits/turns" });
+    expect(await limits()).toEqual({ cost_usd: 50, tokens: 30, tool_calls: 3 });
+    value(await session.setPolicy({ preset: "offline" }));
+    expect(await limits()).toEqual({ cost_usd: 50, tokens: 30, tool_calls: 7 });
+  });
+
+  it("stops the running run at a limit that the policy has got since", async () => {
+    const { session, fake } = await running({ agent: "claude-code" }, { prompt: "go" });
+    fake.output(1, turn("a", "claude-opus-5-5", 84) + toolResult("a"));
+    await eventually(async () => expect(value(await session.view()).usage.turns).toBe(1));
+    value(await session.setPolicy({ preset: "model-only", limits: { tokens: 50 } }));
+    expect(await ended(session)).toMatchObject({
+      state: "over_budget",
+      reached: { limit: "tokens", scope: "session" },
+    });
+  });
+
   it("blames no request for bad prices", () => {
     expect(() => coreRequest({ agent: "shell" }, "[")).toThrow(BadPrices);
     expect(coreRequest({ agent: "shell" }, " ")).toEqual({ agent: "shell" });

@@ -26,6 +26,8 @@ export class FakeScript {
   boot = 0;
   /** What the session said it is. */
   owner = "";
+  /** The limits of its policy that it was told. */
+  limits: Record<string, number> | null = null;
   readonly commands: string[] = [];
   readonly files = new Map<string, string>();
   readonly runs = new Map<string, FakeRun>();
@@ -116,6 +118,10 @@ export class FakeSandbox extends DurableObject {
   }
 
   configure(): void {}
+
+  setLimits(limits: Record<string, number>): void {
+    this.#script.limits = limits;
+  }
 
   setOwner(name: string): void {
     this.#script.owner = name;

@@ -331,18 +331,27 @@ static csn_err read_decimal(const cJSON *item, double max, uint32_t scale, uint6
 static csn_err limits_member(csn_policy_reader *r, csn_span key, const cJSON *item) {
   csn_policy_limits *l = &r->p->limits;
   uint64_t wide = 0;
-  if (csn_span_is(key, "wall_s"))
-    return csn_doc_number(item, CSN_TIMEOUT_S_MIN, CSN_TIMEOUT_S_MAX, &l->wall_s);
-  if (csn_span_is(key, "idle_s"))
-    return csn_doc_number(item, CSN_TIMEOUT_S_MIN, CSN_TIMEOUT_S_MAX, &l->idle_s);
-  if (csn_span_is(key, "turns")) return csn_doc_number(item, 1, CSN_MAX_TURNS_MAX, &l->turns);
-  if (csn_span_is(key, "memory_mb")) return csn_doc_number(item, 16, 1048576, &l->memory_mb);
-  if (csn_span_is(key, "processes")) return csn_doc_number(item, 4, 1048576, &l->processes);
-  if (csn_span_is(key, "disk_mb")) return csn_doc_number(item, 1, 16777216, &l->disk_mb);
+  /* The bounds are those of the core's counters and of the engine: what is accepted here is accepted there.
+   */
+  const struct {
+    const char *key;
+    uint32_t min, max, *out;
+  } whole[] = {{"wall_s", CSN_TIMEOUT_S_MIN, CSN_TIMEOUT_S_MAX, &l->wall_s},
+               {"idle_s", CSN_TIMEOUT_S_MIN, CSN_TIMEOUT_S_MAX, &l->idle_s},
+               {"turns", 1, CSN_LIMIT_MAX, &l->turns},
+               {"tool_calls", 1, CSN_LIMIT_MAX, &l->tool_calls},
+               {"tokens", 1, CSN_LIMIT_MAX, &l->tokens},
+               {"output_tokens", 1, CSN_LIMIT_MAX, &l->output_tokens},
+               {"memory_mb", 16, 1048576, &l->memory_mb},
+               {"processes", 8, 1048576, &l->processes},
+               {"disk_mb", 1, 16777216, &l->disk_mb}};
+  for (uint32_t i = 0; i < sizeof whole / sizeof whole[0]; i++)
+    if (csn_span_is(key, whole[i].key)) return csn_doc_number(item, whole[i].min, whole[i].max, whole[i].out);
   if (csn_span_is(key, "cost_usd")) return read_decimal(item, 1e6, 1000000, &l->cost_micro_usd);
   if (csn_span_is(key, "output_bytes")) return read_decimal(item, 1e12, 1, &l->output_bytes);
   if (csn_span_is(key, "cpus")) {
     csn_err err = read_decimal(item, 1024, 1000, &wide);
+    if (err == CSN_ERR_OK && wide < 10) return CSN_ERR_OUT_OF_RANGE;
     if (err == CSN_ERR_OK) l->cpus_milli = (uint32_t)wide;
     return err;
   }

@@ -104,6 +104,7 @@ typedef struct csn_tool_table {
 /* 0 where the policy does not say. */
 typedef struct csn_policy_limits {
   uint32_t wall_s, idle_s, turns, memory_mb, cpus_milli, processes, disk_mb;
+  uint32_t tool_calls, tokens, output_tokens;
   uint64_t cost_micro_usd, output_bytes;
 } csn_policy_limits;
 

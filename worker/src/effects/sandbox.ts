@@ -2,6 +2,7 @@
 import { getSandbox } from "@cloudflare/sandbox";
 import type { Sandbox } from "../../../sandbox-sdk-shim/src/sandbox.js";
 import type { Env } from "../env.js";
+import type { SandboxLimits } from "../session/limits.js";
 import { checkEngine } from "./engine.js";
 import { gitScript, sh } from "./workspace.js";
 
@@ -18,6 +19,7 @@ export type SandboxStub = Pick<
   | "runtime"
   | "setOwner"
   | "setTemplate"
+  | "setLimits"
 >;
 
 /** A file of the session request, decoded. */
@@ -51,17 +53,19 @@ export function sessionSandbox(env: Env, id: string): Sandbox {
   return getSandbox(env.SANDBOX, id, { enableDefaultSession: false, sleepAfter: SLEEP_AFTER });
 }
 
-/** Starts the sandbox for the Session object `owner` on `template` ("" for the default root), writes the files, records the workspace's first tree. Doing it again does no harm. */
+/** Starts the sandbox for the Session object `owner` on `template` ("" for the default root) with the `limits` of its policy, writes the files, records the workspace's first tree. Doing it again does no harm. */
 export async function startSandbox(
   env: Env,
   sandbox: SandboxStub,
   owner: string,
   template: string,
+  limits: SandboxLimits,
   files: readonly WorkspaceFile[],
 ): Promise<StartedSandbox> {
   await checkEngine(env);
   await sandbox.setOwner(owner);
   if (template !== "") await sandbox.setTemplate(template);
+  if (Object.keys(limits).length > 0) await sandbox.setLimits(limits);
   await run(sandbox, `mkdir -p /workspace /var/lib/caisson/runs`);
   const queue = [...files];
   const writer = async (): Promise<void> => {

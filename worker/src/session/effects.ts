@@ -99,7 +99,14 @@ export class Effects {
     switch (pending.kind) {
       case "sandboxStart": {
         const owner = this.#ctx.id.name ?? store.text("id") ?? "";
-        const { boot, tree } = await startSandbox(this.#env, this.#sandbox.stub, owner, pending.payload, store.files());
+        const { boot, tree } = await startSandbox(
+          this.#env,
+          this.#sandbox.stub,
+          owner,
+          pending.payload,
+          JSON.parse(store.text("sandbox_limits") ?? "{}"),
+          store.files(),
+        );
         machine.step({ kind: "SANDBOX_READY" }, () => {
           done();
           store.set("boot", boot);

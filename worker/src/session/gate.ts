@@ -8,6 +8,7 @@ import type { Env } from "../env.js";
 import type { CreateSessionBody } from "../routes/schemas.js";
 import type { AddressVerdict, EgressAnswer, EgressEntry, EgressQuestion, Failure, Result } from "./api.js";
 import { fail } from "./failures.js";
+import type { PolicyLimits } from "./limits.js";
 import { Mask } from "./mask.js";
 import type { ToolRules } from "./request.js";
 import type { Store } from "./store.js";
@@ -87,11 +88,11 @@ export class Gate {
     });
   }
 
-  /** Names and placeholders of the request's secrets for the sandbox's environment, the tool rules, and what to store; or what is wrong. */
+  /** Names and placeholders of the request's secrets for the sandbox's environment, the rules that are the session's, and what to store; or what is wrong. */
   prepare(
     id: string,
     body: CreateSessionBody,
-  ): { env: Record<string, string>; tools: ToolRules; save: () => void } | Failure {
+  ): { env: Record<string, string>; rules: SessionRules; save: () => void } | Failure {
     const { policy, secrets = {} } = body;
     const guard = this.#newGuard();
     const text = policy === undefined ? DEFAULT_POLICY : JSON.stringify(policy);
@@ -121,7 +122,7 @@ export class Gate {
       this.#guard = guard;
       this.mask.forget();
     };
-    return { env, tools: toolRules(guard), save };
+    return { env, rules: sessionRules(guard), save };
   }
 
   #tables(): void {
@@ -132,13 +133,13 @@ export class Gate {
     `);
   }
 
-  /** Replaces the policy; it holds from the next request on. `accept` gets its tool rules, and refuses them by throwing. */
-  setPolicy(document: object, accept: (tools: ToolRules) => void): Result<PolicyReport> {
+  /** Replaces the policy; it holds from the next request on. `accept` gets what of it is the session's, and refuses it by throwing. */
+  setPolicy(document: object, accept: (rules: SessionRules) => void): Result<PolicyReport> {
     const text = JSON.stringify(document);
     const guard = this.#newGuard();
     const compiled = this.#compile(guard, text);
     if (!compiled.ok) return compiled;
-    accept(toolRules(guard));
+    accept(sessionRules(guard));
     this.#tables();
     this.#store.set("policy", text);
     this.#guard = guard;
@@ -150,6 +151,11 @@ export class Gate {
   policy(): { policy: object; compiled: object } {
     const text = this.#store.text("policy") ?? DEFAULT_POLICY;
     return { policy: JSON.parse(text), compiled: JSON.parse(this.#current().policy()) };
+  }
+
+  /** The limits of the policy that holds. */
+  limits(): PolicyLimits {
+    return sessionRules(this.#current()).limits;
   }
 
   /** Judges a request and logs it. An allowed one is to be reported with `ended`. */
@@ -333,9 +339,15 @@ function literal(host: string): string | null {
   return /^\d+\.\d+\.\d+\.\d+$/.test(host) ? host : null;
 }
 
-/** The tool rules as they are compiled, those of a preset and of another dialect among them. */
-function toolRules(guard: Guard): ToolRules {
-  return (JSON.parse(guard.policy()) as { tools: ToolRules }).tools;
+/** What of a policy the session itself keeps, as it is compiled: that of a preset and of another dialect is in it. */
+export interface SessionRules {
+  readonly tools: ToolRules;
+  readonly limits: PolicyLimits;
+}
+
+function sessionRules(guard: Guard): SessionRules {
+  const { tools, limits } = JSON.parse(guard.policy()) as SessionRules;
+  return { tools, limits };
 }
 
 const NO_CREDENTIALS = { headers: [], replace: [], body: false } as const satisfies Pick<

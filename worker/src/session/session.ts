@@ -13,7 +13,7 @@ import { checkEngine, EngineUnavailable } from "../effects/engine.js";
 import { templateRefusal } from "../effects/template.js";
 import type { Env } from "../env.js";
 import { auditHead } from "../identity/audit.js";
-import type { CreateRunBody, CreateSessionBody, PatchSessionBody } from "../routes/schemas.js";
+import type { CreateRunBody, CreateSessionBody, Limits, PatchSessionBody } from "../routes/schemas.js";
 import { readOptions } from "../transport/log.js";
 import { serveSSE } from "../transport/sse.js";
 import { acceptSocket } from "../transport/ws.js";
@@ -45,6 +45,7 @@ import { fail, failureOf, NOT_FOUND } from "./failures.js";
 import { Follower } from "./follower.js";
 import { Gate } from "./gate.js";
 import { IndexRow } from "./index-row.js";
+import { changed, type PolicyLimits, sandboxLimits, setLimits, strictest } from "./limits.js";
 import { Machine } from "./machine.js";
 import { OwnSandbox } from "./own-sandbox.js";
 import { Pushes } from "./pushes.js";
@@ -103,7 +104,11 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     try {
       const gate = this.#gate.prepare(id, body);
       if ("ok" in gate) return gate;
-      const request = coreRequest({ ...body, env: { ...body.env, ...gate.env } }, this.env.CAISSON_PRICES, gate.tools);
+      const request = coreRequest(
+        { ...body, env: { ...body.env, ...gate.env }, limits: strictest(body.limits ?? {}, gate.rules.limits) },
+        this.env.CAISSON_PRICES,
+        gate.rules.tools,
+      );
       const whole = JSON.stringify(body);
       const bodyDigest = await digestOf(whole);
       if (this.#store.exists) return this.#createdWith(bodyDigest);
@@ -120,6 +125,8 @@ export class Session extends DurableObject<Env> implements SessionRpc {
         this.#store.set("id", id);
         this.#store.set("tenant", tenant);
         gate.save();
+        this.#store.set("asked_limits", JSON.stringify(body.limits ?? {}));
+        this.#store.set("sandbox_limits", JSON.stringify(sandboxLimits(gate.rules.limits)));
         this.#store.set("agent", body.agent);
         this.#store.set("template", body.template ?? null);
         this.#store.set("metadata", this.#gate.mask.text(JSON.stringify(body.metadata ?? {})));
@@ -150,7 +157,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   async update(body: PatchSessionBody): Promise<Result<SessionView>> {
     return this.#try(() => {
       const { limits, timeout_s } = body;
-      if (limits !== undefined) this.#machine.step({ kind: "SET_LIMITS", payload: JSON.stringify({ limits }) });
+      if (limits !== undefined) this.#setLimits(changed(this.#askedLimits(), limits), this.#gate.limits());
       if (timeout_s !== undefined) this.#machine.step({ kind: "SET_TIMEOUT", code: timeout_s });
       return this.#view();
     });
@@ -267,15 +274,32 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       const state = this.#store.text("state");
       if (state === "ended" || state === "ending") return fail(409, "session_ended", "the session has ended");
       try {
-        return this.#gate.setPolicy(document, (tools) =>
-          this.#machine.step({ kind: "SET_TOOLS", payload: JSON.stringify({ tools }) }),
-        );
+        return this.#gate.setPolicy(document, ({ tools, limits }) => {
+          this.#machine.step({ kind: "SET_TOOLS", payload: JSON.stringify({ tools }) });
+          this.#setLimits(this.#askedLimits(), limits);
+          this.#store.set("sandbox_limits", JSON.stringify(sandboxLimits(limits)));
+        });
       } catch (error) {
         const refused = refusedTools(error, "/tools");
         if (refused !== null) return refused;
         throw error;
       }
     });
+  }
+
+  /** The limits that the caller asked for, whatever the policy makes of them. */
+  #askedLimits(): Limits {
+    const text = this.#store.text("asked_limits");
+    // A session that is older than this had no others.
+    return text === null ? (budgetState(this.#store)?.session.limits ?? {}) : JSON.parse(text);
+  }
+
+  #setLimits(asked: Limits, policy: PolicyLimits): void {
+    const before = setLimits(strictest(this.#askedLimits(), this.#gate.limits()));
+    const payload = setLimits(strictest(asked, policy));
+    if (payload === before) this.#store.set("asked_limits", JSON.stringify(asked));
+    else
+      this.#machine.step({ kind: "SET_LIMITS", payload }, () => this.#store.set("asked_limits", JSON.stringify(asked)));
   }
 
   async egress(question: EgressQuestion): Promise<Result<EgressAnswer>> {
