@@ -2,10 +2,12 @@
 import { abortAllDurableObjects, runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
 import module from "../../build/redact.wasm";
+import { BOUND } from "../../worker/src/core/abi.gen.js";
 import { Redactor } from "../../worker/src/core/redact.js";
 import { operatorRedactor, register } from "../../worker/src/effects/redactor.js";
 import type { Env } from "../../worker/src/env.js";
 import { Flow } from "../../worker/src/session/flow.js";
+import { RAW_HEAD, RAW_MAX } from "../../worker/src/session/lines.js";
 import { env } from "./env.js";
 import {
   created,
@@ -136,6 +138,28 @@ describe("a run that prints secrets", () => {
     expect(text.join("")).toContain(`x ${"*".repeat(Buffer.byteLength(SECRET))} y`);
     expect(leaks(latin(events))).toEqual([]);
     expect(events.find(({ type }) => type === "secret.masked")).toMatchObject({ in: "output", value: 1 });
+  });
+
+  it("leaves no half of one where a field or a line is cut", async () => {
+    const { session, fake } = await running({ secrets: { TOKEN: SECRET }, agent: "claude-code" }, { prompt: "work" });
+    const escaped = JSON.stringify(SECRET).slice(1, -1);
+    for (const cap of [BOUND.FIELD_MAX, RAW_HEAD, RAW_MAX]) {
+      for (const before of [3, 12, escaped.length - 3]) {
+        const head = '{"type":"assistant","message":{"id":"m","role":"assistant","content":[{"type":"text","text":"';
+        // The field's cap counts from the field's beginning, those of a raw line from the line's.
+        const pad = "x".repeat(cap - before - (cap === BOUND.FIELD_MAX ? 0 : head.length));
+        fake.output(1, `${head}${pad}${escaped}${"y".repeat(70_000)}"}]}}\n`);
+      }
+    }
+    fake.exit(1, { reason: "exited", exit_code: 0 });
+    await ended(session);
+    const events = await log(session, true);
+    const texts = events.filter(({ type }) => type === "agent.text");
+    expect(texts).toHaveLength(9);
+    expect(texts.some((event) => String(event["text"]).includes("xx***"))).toBe(true);
+    // Not even the three bytes with which it begins.
+    expect(latin(events)).not.toContain("pa$");
+    expect(events.find(({ type }) => type === "secret.masked")).toMatchObject({ in: "output", json: 9 });
   });
 
   it("is given up when a stored secret cannot be opened: nothing of its output is kept", async () => {
