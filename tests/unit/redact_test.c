@@ -145,6 +145,26 @@ static void overlaps(void) {
   expect("abcdefg abcdefg", "abcdefg abcdefg", "nearly");
 }
 
+/* A match whose head has gone out, masked as part of another one, and a third in between. */
+static void gone(void) {
+  static const char in[] = "abcdefghijklmnopqrstuv.";
+  uint8_t box[128];
+  char got[sizeof in] = "";
+  bool kept = true;
+  fresh((const char *const[]){"abcdefgh", "klmnopqr", "abcdefghijklmnopqrstuv", NULL});
+  csn_redact_begin(&stream, false);
+  for (uint32_t i = 0, n = 0; i < sizeof in - 1; i++) {
+    memset(box, 7, sizeof box);
+    uint32_t len = csn_redact_push(&set, &stream, csn_span_of(in + i, 1), box + 32);
+    memcpy(got + n, box + 32, len);
+    n += len;
+    for (uint32_t k = 0; k < 32; k++)
+      kept = kept && box[k] == 7 && box[96 + k] == 7;
+  }
+  ok(strcmp(got, "**********************.") == 0, "a match whose head has gone out: %s", got);
+  ok(kept, "nothing is written but the output");
+}
+
 static void escapes(void) {
   fresh((const char *const[]){"nabcdefgh", "00e9abcdefgh", "tail\\tail\\", NULL});
   expect("\"x\\nabcdefgh\"", "\"x**********\"", "a mask that begins in an escape takes all of it");
@@ -369,6 +389,7 @@ int main(void) {
   base64();
   unicode();
   overlaps();
+  gone();
   escapes();
   shapes();
   counts();
