@@ -67,6 +67,9 @@ async function seen(handler: string, request: Request, context?: OutboundContext
   });
 }
 
+/** Queries of requests to slow.example that may go on. */
+const released = new Set<string>();
+
 /** Every outbound request is answered here, HTTP and HTTPS. */
 export class Outbound extends Sandbox {
   override enableInternet = false;
@@ -77,18 +80,33 @@ Outbound.outboundByHost = {
   "by-host.example": (request: Request) => seen("by-host", request),
   "*.glob.example": (request: Request) => seen("glob", request),
   "echo.example": async (request: Request) => new Response(request.body, { headers: { "x-echo": "1" } }),
-  "slow.example": async () => {
+  // Its second part comes when /go?id has been asked for.
+  "slow.example": async (request: Request) => {
+    const { pathname, search } = new URL(request.url);
+    if (pathname === "/go") {
+      released.add(search);
+      return new Response("gone\n");
+    }
     const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
     const feed = async (): Promise<void> => {
       const writer = writable.getWriter();
-      for (let i = 0; i < 5; i++) {
-        await writer.write(new TextEncoder().encode(`part ${i}\n`));
-        await new Promise((resolve) => setTimeout(resolve, 100));
-      }
+      await writer.write(new TextEncoder().encode("first\n"));
+      while (!released.has(search)) await scheduler.wait(20);
+      await writer.write(new TextEncoder().encode("second\n"));
       await writer.close();
     };
     void feed();
     return new Response(readable);
+  },
+  "socket.example": (request: Request) => {
+    const [client, server] = Object.values(new WebSocketPair()) as [WebSocket, WebSocket];
+    server.accept();
+    server.send(new URL(request.url).pathname);
+    server.addEventListener("message", ({ data }) => {
+      if (data === "close me") server.close(4001, "why");
+      else server.send(data);
+    });
+    return new Response(null, { status: 101, webSocket: client });
   },
   "broken.example": () => {
     throw new Error("the handler broke");
