@@ -21,6 +21,8 @@ const BOOT_KEY = "caisson:boot";
 const OWNER_KEY = "caisson:owner";
 /** Where the SDK opens the WebSocket that carries its calls, where that transport is chosen. */
 const CONTROL_URL = "http://localhost:3000/ws";
+/** Where it opens a capnweb session, with the transport "rpc". */
+const RPC_URL = "http://localhost:3000/rpc";
 /** WebSocket close code: the endpoint goes away. */
 const GOING_AWAY = 1001;
 
@@ -113,10 +115,20 @@ export class Sandbox extends SDKSandbox<Env> {
       const allowed = await egressAllowed(request, this.#env.CAISSON_ENGINE_TOKEN ?? "", this.ctx.id.toString());
       return allowed ? await this.#local.egress(request) : new Response("forbidden\n", { status: 403 });
     }
+    if (this.#local !== null && request.url === RPC_URL) throw noRPC();
     const response = await super.fetch(request);
     if (request.url === CONTROL_URL && response.webSocket !== null) this.#control = response.webSocket;
     return response;
   }
+}
+
+/** In the shape that the SDK hands on to the caller as it is; it takes every other failure for one that a retry mends. */
+function noRPC(): Error {
+  const message =
+    'the local engine does not serve the transport "rpc": choose "http" (the default) or "websocket", ' +
+    "in getSandbox(…, { transport }) or the variable SANDBOX_TRANSPORT";
+  const context = { kind: "upgrade_failed", originalMessage: message, errorName: "Error" };
+  return Object.assign(new Error(message), { code: "RPC_TRANSPORT_ERROR", context });
 }
 
 // Assigned, not declared: the SDK keeps handlers in a table that an inherited static setter fills, and a static field

@@ -318,13 +318,15 @@ perTransport("files", (make, transport) => {
     assert.equal((await sandbox.digest.readFileStream(path)).bytes, 60_000_000);
   });
 
-  it("of 200 MB stream through, every byte", { timeout: 100_000 }, async () => {
+  // bytes; CONFORMANCE_LARGE=1000000000 is what docs/DESIGN.md promises and takes its time
+  const large = Number(process.env.CONFORMANCE_LARGE ?? 200_000_000);
+  it(`of ${large / 1e6} MB stream through, every byte`, async () => {
     const path = `${dir()}/huge.bin`;
     const made = await sandbox.exec(
-      `mkdir -p $(dirname ${path}) && head -c 200000000 /dev/urandom | tee ${path} | sha256sum`,
+      `mkdir -p $(dirname ${path}) && head -c ${large} /dev/urandom | tee ${path} | sha256sum`,
     );
     const { bytes, sha256: seen } = await sandbox.digest.readFileStream(path);
-    assert.deepEqual([bytes, seen], [200_000_000, made.stdout.slice(0, 64)]);
+    assert.deepEqual([bytes, seen], [large, made.stdout.slice(0, 64)]);
     await sandbox.deleteFile(path);
   });
 
