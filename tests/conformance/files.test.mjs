@@ -318,7 +318,7 @@ perTransport("files", (make, transport) => {
     assert.equal((await sandbox.digest.readFileStream(path)).bytes, 60_000_000);
   });
 
-  // bytes; CONFORMANCE_LARGE=1000000000 is what docs/DESIGN.md promises and takes its time
+  // bytes; CONFORMANCE_LARGE=1000000000 is a whole gigabyte, which takes a minute or two
   const large = Number(process.env.CONFORMANCE_LARGE ?? 200_000_000);
   it(`of ${large / 1e6} MB stream through, every byte`, async () => {
     const path = `${dir()}/huge.bin`;
