@@ -391,6 +391,71 @@ static void shells(void) {
   ok(!has(&d, "policy.violation"), "codex: declined");
 }
 
+/* What agents make of a server's name: the rule is told in one form. */
+static void servers(void) {
+  static const struct {
+    const char *tool, *call;
+  } rows[] = {
+      {"mcp_my_db_drop", "mcp__my_db__drop"},
+      {"my_db__drop", "mcp__my_db__drop"},
+      {"my_db_drop", "mcp__my_db__drop"},
+      {"mcp__my_db__drop", "mcp__my_db__drop"},
+      {"my_db_", NULL},
+      {"my_dbdrop", NULL},
+      {"your_db_drop", NULL},
+      {"mcp_your_db_drop", NULL},
+      {"other_drop", NULL},
+      {"my_db_list", NULL},
+  };
+  for (uint32_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    char text[500], want[100];
+    drive_init(&d);
+    d.now_ms = 1000;
+    csn_err err = drive_ev(
+        &d, CSN_EV_CREATE, 0,
+        "{\"agent\":\"gemini\",\"mcp\":{\"other\":{\"command\":\"o\"},\"my_db\":{\"command\":\"x\"}},"
+        "\"policy_tools\":{\"deny\":[\"mcp__my_db__drop\"]}}");
+    drive_ev(&d, CSN_EV_SANDBOX_READY, 0, "");
+    drive_next_run(&d, 1);
+    drive_clear(&d);
+    snprintf(text, sizeof text,
+             "{\"type\":\"tool_use\",\"tool_name\":\"%s\",\"tool_id\":\"t\",\"parameters\":{}}\n"
+             "{\"type\":\"tool_result\",\"tool_id\":\"t\",\"status\":\"success\",\"output\":\"ok\"}",
+             rows[i].tool);
+    line(text);
+    snprintf(want, sizeof want, "\"call\":\"%s\"", rows[i].call != NULL ? rows[i].call : "");
+    bool told = has(&d, "policy.violation");
+    ok(err == CSN_ERR_OK && told == (rows[i].call != NULL) && (!told || has(&d, want)), "gemini: %s is %s",
+       rows[i].tool, rows[i].call != NULL ? rows[i].call : "another tool");
+  }
+}
+
+/* A command is judged by what the shell makes of it. */
+static void words(void) {
+  static const struct {
+    const char *command;
+    bool denied;
+  } rows[] = {
+      {"bash -lc \\\"rm \\\\\\\"a b\\\\\\\" x\\\"", true},
+      {"bash -lc \\\"echo \\\\\\\"rm\\\\\\\"\\\"", false},
+      {"sh -c rm\\\\ x", true},
+      {"sh -c 'r'm\\\\ x", true},
+      {"bash -c 'rm \\u00e9\\u20ac\\ud83d\\ude00'", true},
+      {"bash -lc \\\"ls \\\\n\\\"", false},
+  };
+  for (uint32_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    char text[500];
+    begin("codex", DENY_RM);
+    snprintf(
+        text, sizeof text,
+        "{\"type\":\"item.started\",\"item\":{\"id\":\"i\",\"type\":\"command_execution\",\"command\":\"%s\","
+        "\"status\":\"in_progress\"}}",
+        rows[i].command);
+    line(text);
+    ok(d.s.watch.count == 1 && d.s.watch.calls[0].forbidden == rows[i].denied, "codex: %s", rows[i].command);
+  }
+}
+
 int main(void) {
   refusals();
   silence();
@@ -398,6 +463,8 @@ int main(void) {
   changes();
   forms();
   shells();
+  servers();
+  words();
   free(d.log);
   return done();
 }
