@@ -10,6 +10,7 @@ import type { EgressAnswer, EgressQuestion, Result, SessionRpc } from "../../wor
 import { heldPush, isPush } from "./git-push.js";
 import { modelEgress, modelHost } from "./model-egress.js";
 import type { Sandbox } from "./sandbox.js";
+import { lengthOf, watched } from "./watched.js";
 import { AddressRefused, type WayOut, wayOut } from "./way-out.js";
 
 /** bytes: JSON bodies up to so many are searched for placeholders, where a rule says so. */
@@ -70,7 +71,7 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
   if (model !== null && payer !== null && payer.run === null)
     return model.refuse(403, "permission_error", payer.reason);
   const begun = Date.now();
-  const up = counter();
+  const up: Counter = { bytes: 0 };
   let address: string | null = null;
   const ended = async (status: number, down: number): Promise<void> => {
     await session.egressEnded(answer.id, status, up.bytes, down, Date.now() - begun, address);
@@ -146,20 +147,6 @@ function denied(rule: string, reason: string): Response {
 
 interface Counter {
   bytes: number;
-  readonly stream: TransformStream<Uint8Array, Uint8Array>;
-}
-
-function counter(): Counter {
-  const counted: Counter = {
-    bytes: 0,
-    stream: new TransformStream({
-      transform(chunk, controller) {
-        counted.bytes += chunk.byteLength;
-        controller.enqueue(chunk);
-      },
-    }),
-  };
-  return counted;
 }
 
 /** The request with the credentials that the policy puts in. */
@@ -170,12 +157,18 @@ async function outgoing(request: Request, answer: EgressAnswer, up: Counter): Pr
   }
   // The answer passes as the sandbox asked for it; nothing here decodes it.
   for (const [name, value] of answer.headers) headers.set(name, value);
-  let body: BodyInit | null = request.body === null ? null : request.body.pipeThrough(up.stream);
-  const length = Number(request.headers.get("content-length") ?? Number.NaN);
+  const length = lengthOf(request.headers);
   const isJSON = /^application\/(\w+\+)?json\b/i.test(request.headers.get("content-type") ?? "");
-  if (body !== null && answer.body && isJSON && length <= BODY_SEARCHED_MAX) {
-    body = replaced(await new Response(body).text(), answer.replace, jsonText);
+  let body: BodyInit | null = null;
+  if (request.body !== null && answer.body && isJSON && length !== null && length <= BODY_SEARCHED_MAX) {
+    const bytes = await new Response(request.body).bytes();
+    up.bytes = bytes.byteLength;
+    body = replaced(new TextDecoder().decode(bytes), answer.replace, jsonText);
     headers.delete("content-length");
+  } else if (request.body !== null) {
+    body = watched(request.body, length, (piece) => {
+      up.bytes += piece.byteLength;
+    });
   }
   return new Request(request.url, {
     method: request.method,
@@ -247,14 +240,9 @@ async function passed(
     await usage?.end();
     await ended(response.status, bytes);
   };
-  const counted = new TransformStream<Uint8Array, Uint8Array>({
-    transform(chunk, controller) {
-      bytes += chunk.byteLength;
-      usage?.push(chunk);
-      controller.enqueue(chunk);
-    },
-    flush: over,
-    cancel: over,
-  });
-  return new Response(response.body.pipeThrough(counted), response);
+  const count = (chunk: Uint8Array): void => {
+    bytes += chunk.byteLength;
+    usage?.push(chunk);
+  };
+  return new Response(watched(response.body, lengthOf(response.headers), count, over), response);
 }

@@ -1,6 +1,6 @@
 /** Names and the addresses behind them: what is judged is what is connected to, whatever a resolver says in between. */
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,6 +8,7 @@ import { after, before, describe, test } from "node:test";
 import { openStack } from "./lib.mjs";
 import { makeCertificate, ownAddress, startResolver, startSite } from "./outside.mjs";
 
+const LARGE = randomBytes(20_000_003);
 const site = ownAddress();
 const other = ownAddress();
 const names = {
@@ -36,10 +37,21 @@ before(async () => {
     seen.push(`${req.headers.host}${req.url}`);
     const to = /^\/to\?(.*)$/.exec(req.url)?.[1];
     if (to !== undefined) return res.writeHead(302, { location: decodeURIComponent(to) }).end();
+    if (req.url.startsWith("/large")) {
+      res.writeHead(200, req.url === "/large" ? { "content-length": LARGE.length } : {});
+      return res.end(LARGE);
+    }
+    if (req.url.startsWith("/cut")) {
+      res.writeHead(200, req.url === "/cut" ? { "content-length": LARGE.length } : {});
+      return res.write(LARGE.subarray(0, 300_000), () => setTimeout(() => res.destroy(), 100));
+    }
     let bytes = 0;
+    const sum = createHash("sha256");
     req.on("data", (d) => {
       bytes += d.length;
+      sum.update(d);
     });
+    if (req.url.startsWith("/sum")) return req.on("end", () => res.end(sum.digest("hex")));
     req.on("end", () => res.writeHead(200, { "x-caisson-forged": "1" }).end(`here ${req.method} ${bytes}\n`));
   };
   server = await startSite(site, handler, tls);
@@ -139,6 +151,31 @@ describe("an address that the policy names", () => {
     const sent = await answer(session, "-X POST --data-binary @/usr/bin/env https://app.example/up");
     assert.match(sent.text, /^here POST \d{5,}\n$/);
     assert.equal((await answer(session, "https://mixed.example/")).status, 200, "another address of the name is taken");
+  });
+
+  test("large bodies arrive whole both ways, with a length and in chunks, and one that is cut short is seen as such", async (t) => {
+    if (server === null) return t.skip("this user may not listen on ports 80 and 443");
+    const right = createHash("sha256").update(LARGE).digest("hex");
+    for (const path of ["large", "large-chunked"]) {
+      const { stdout, stderr } = await run(
+        session,
+        `curl -sS --fail https://app.example/${path} -o /tmp/l && sha256sum < /tmp/l`,
+      );
+      assert.equal(stdout.split(" ")[0], right, `${path}: ${stderr}`);
+    }
+    for (const form of ["", "-H 'transfer-encoding: chunked'"]) {
+      const { stdout, stderr } = await run(
+        session,
+        `curl -sS --fail ${form} --data-binary @/tmp/l https://app.example/sum`,
+      );
+      assert.equal(stdout, right, `${form}: ${stderr}`);
+    }
+    for (const path of ["cut", "cut-chunked"])
+      assert.notEqual(
+        (await run(session, `curl -sS --fail -o /dev/null https://app.example/${path}`)).exit_code,
+        0,
+        path,
+      );
   });
 
   test("a certificate that is not the name's is refused in words", async (t) => {

@@ -112,10 +112,15 @@ describe("the gate", () => {
     });
     expect(placeholder).toMatch(/^caisson-secret-[0-9a-f]{32}$/);
     const seen = network(async (request) => new Response(await request.text()));
+    const body = JSON.stringify({ t: placeholder });
     const init = {
       method: "POST",
-      body: JSON.stringify({ t: placeholder }),
-      headers: { "content-type": "application/json", "x-token": `a ${placeholder}`, "content-length": "60" },
+      body,
+      headers: {
+        "content-type": "application/json",
+        "x-token": `a ${placeholder}`,
+        "content-length": `${body.length}`,
+      },
     };
     await (await through(containerId, "https://hooks.example.com/", init)).text();
     await (await through(containerId, "https://sub.allowed.example/", init)).text();

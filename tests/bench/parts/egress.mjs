@@ -9,8 +9,8 @@ import { makeCertificate, ownAddress } from "../../e2e/outside.mjs";
 import { startEngine } from "../../engine/harness.mjs";
 import { quantile } from "../measure.mjs";
 
-const BULK = 128 * 1024 * 1024;
-const SMALL = 1000;
+const BULK = 256 * 1024 * 1024;
+const SMALL = 500;
 
 async function startUpstream(args) {
   const child = spawn(process.execPath, [join(import.meta.dirname, "../upstream.mjs"), ...args], {
