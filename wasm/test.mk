@@ -24,7 +24,7 @@ CORE_SETS := san-gcc san-clang san-memory
 
 # --- fuzzers --------------------------------------------------------------------------------------------------------
 
-CORE_FUZZ := json agent budget event load policy guard token transcript wire redact
+CORE_FUZZ := json agent budget event load policy address guard token transcript wire redact
 FUZZ_SECONDS ?= 12
 $(BUILD)/fuzz/scan_scalar.o: wasm/src/json_scan.c $(CORE_HEADERS)
 	@mkdir -p $(@D)

@@ -26,6 +26,12 @@ static csn_span line(const uint8_t *data, size_t size, size_t *at) {
   return s;
 }
 
+static csn_tool_call tool_call(csn_span q) {
+  uint32_t split = csn_span_find(q, ' ');
+  return (csn_tool_call){csn_span_of(q.ptr, split), csn_span_of(q.ptr + split, q.len - split),
+                         csn_span_str("/workspace"), csn_span_str("/home/user"), false};
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   size_t at = 0;
   csn_span doc = line(data, size, &at);
@@ -49,24 +55,33 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       csn_policy_sentence(&one, v, q, &sentence);
       csn_policy_inject(&one, &h, port);
     }
-    uint32_t split = 0;
-    while (split < q.len && q.ptr[split] != ' ')
-      split++;
-    csn_tool_call call = {csn_span_of(q.ptr, split), csn_span_of(q.ptr + split, q.len - split),
-                          csn_span_str("/workspace"), csn_span_str("/home/user"), false};
+    csn_tool_call call = tool_call(q);
     csn_verdict t = csn_policy_tool(&one, &call, &a), u = csn_policy_tool(&two, &call, &a);
     if (t.action != u.action) abort();
     sentence.len = 0;
     csn_policy_sentence(&one, t, q, &sentence);
     csn_policy_artifact(&one, q);
   }
-  static const char deny[] = "{\"network\":{\"deny\":[\"*.test\",\"10.0.0.0/8\"]}}";
+  static const char deny[] =
+      "{\"network\":{\"deny\":[\"*.test\",\"10.0.0.0/8\"]},\"tools\":{\"deny\":[\"Bash(rm:*)\","
+      "\"Read(~/.ssh/**)\",\"mcp__x__*\",\"WebFetch(domain:a.test)\"]}}";
   if (compile(&two, csn_span_of(text, out.len), CSN_POLICY_OWN, false) != CSN_ERR_OK) return 0;
   if (compile(&two, csn_span_str(deny), CSN_POLICY_OWN, true) != CSN_ERR_OK) return 0;
   for (at = doc.len + 1; at < size;) {
     csn_span q = line(data, size, &at);
     csn_host h;
     uint16_t port;
+    csn_arena a = {memory, sizeof memory, 0};
+    csn_tool_call call = tool_call(q);
+    if (csn_policy_tool(&two, &call, &a).action == CSN_ALLOW &&
+        csn_policy_tool(&one, &call, &a).action != CSN_ALLOW)
+      abort();
+    /* What is cut can only be judged more strictly. */
+    call.cut = true;
+    if (csn_policy_tool(&one, &call, &a).action == CSN_ALLOW) {
+      call.cut = false;
+      if (csn_policy_tool(&one, &call, &a).action != CSN_ALLOW) abort();
+    }
     if (csn_hostport_parse(q, &h, &port) != CSN_ERR_OK) continue;
     if (csn_policy_net(&two, &h, port, NULL).action == CSN_ALLOW &&
         csn_policy_net(&one, &h, port, NULL).action != CSN_ALLOW)
