@@ -131,6 +131,22 @@ describe("claude-code", () => {
     await api.ok("DELETE", `/v1/sessions/${session.id}`);
   });
 
+  test("a fork goes on with a copy of the conversation, which stays as it is", async () => {
+    const session = await api.session({ agent: "claude-code" });
+    const id = (run) => run.events.find((e) => e.type === "agent.init").agent_session_id;
+    const first = await api.run(session.id, { prompt: "[script:hello] Write hello.txt" });
+    const fork = await api.run(session.id, { prompt: "[script:followup] What does it say?", fork: true });
+    assert.equal(fork.outcome.type, "run.succeeded", JSON.stringify(fork.outcome));
+    assert.notEqual(id(fork), id(first));
+    const old = await api.run(session.id, { prompt: "[script:followup] And here?", resume: id(first) });
+    assert.equal(old.outcome.type, "run.succeeded", JSON.stringify(old.outcome));
+    assert.equal(id(old), id(first));
+    const view = (await api.ok("GET", `/v1/sessions/${session.id}`)).body;
+    const sum = [first, fork, old].reduce((usd, run) => usd + run.outcome.usage.cost_usd, 0);
+    assert.ok(Math.abs(view.usage.cost_usd - sum) < 1e-6, `${view.usage.cost_usd} is not ${sum}`);
+    await api.ok("DELETE", `/v1/sessions/${session.id}`);
+  });
+
   /** Starts the slow script and resolves when its tool is at work. */
   async function slowRun(body = {}) {
     const session = await api.session({ agent: "claude-code" });

@@ -1,0 +1,63 @@
+/** An MCP server that a session configures, asked by the real Claude Code; only the model is scripted. */
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { openStack } from "./lib.mjs";
+
+/** A server of one tool on stdio: JSON-RPC, a message a line. */
+const SERVER = String.raw`
+import { createInterface } from "node:readline";
+const answers = {
+  initialize: ({ protocolVersion }) => ({ protocolVersion, capabilities: { tools: {} }, serverInfo: { name: "adder", version: "1" } }),
+  "tools/list": () => ({
+    tools: [{ name: "add", description: "adds", inputSchema: { type: "object", properties: { a: { type: "number" }, b: { type: "number" } } } }],
+  }),
+  "tools/call": ({ arguments: { a, b } }) => ({ content: [{ type: "text", text: process.env.SAYS + (a + b) }] }),
+};
+for await (const line of createInterface({ input: process.stdin })) {
+  const { id, method, params } = JSON.parse(line);
+  if (id === undefined) continue;
+  const answer = method in answers ? { result: answers[method](params) } : { error: { code: -32601, message: "no such method" } };
+  console.log(JSON.stringify({ jsonrpc: "2.0", id, ...answer }));
+}
+`;
+
+describe("MCP servers of a session", () => {
+  let stack;
+  let api;
+  before(async () => {
+    stack = await openStack();
+    api = stack.api;
+  });
+  after(() => stack?.close());
+  const of = (events, type) => events.filter((event) => event.type === type);
+
+  test("are started by the agent, told of in the events, and called", async () => {
+    const session = await api.session({
+      agent: "claude-code",
+      files: [{ path: "adder.mjs", content: SERVER }],
+      mcp: {
+        adder: { command: "/opt/caisson/bin/node", args: ["/workspace/adder.mjs"], env: { SAYS: 'it\'s "$x" ' } },
+      },
+    });
+    const { events, outcome } = await api.run(session.id, { prompt: "[script:mcp] Add" });
+    assert.equal(outcome.type, "run.succeeded", JSON.stringify(outcome));
+    assert.equal(outcome.result, "The sum is 42.");
+    assert.deepEqual(
+      of(events, "agent.tool_call").map((event) => event.tool),
+      ["mcp__adder__add"],
+    );
+    const [result] = of(events, "agent.tool_result");
+    assert.deepEqual([result.is_error, result.text], [false, 'it\'s "$x" 42']);
+    assert.ok(of(events, "agent.init")[0].tools.includes("mcp__adder__add"), JSON.stringify(of(events, "agent.init")));
+    await api.ok("DELETE", `/v1/sessions/${session.id}`);
+  });
+
+  test("that do not start leave the run without their tools", async () => {
+    const session = await api.session({ agent: "claude-code", mcp: { adder: { command: "/no/such/program" } } });
+    const { events, outcome } = await api.run(session.id, { prompt: "[script:mcp] Add" });
+    assert.equal(outcome.type, "run.succeeded", JSON.stringify(outcome));
+    assert.equal(of(events, "agent.tool_result")[0].is_error, true);
+    assert.match(JSON.stringify(of(events, "agent.init")[0]), /"adder"/, "the server and its state are told");
+    await api.ok("DELETE", `/v1/sessions/${session.id}`);
+  });
+});
