@@ -4,14 +4,13 @@ import { it } from "node:test";
 import { perTransport } from "./lib.mjs";
 
 perTransport("large", (make) => {
-  for (const megabytes of [30, 110])
-    it(`a backup of ${megabytes} MB comes back`, async () => {
-      const sandbox = make();
-      await sandbox.exec(`mkdir -p /workspace/large && head -c ${megabytes}000000 /dev/urandom >/workspace/large/f`);
-      const sum = (await sandbox.exec("sha256sum </workspace/large/f")).stdout;
-      const backup = await sandbox.createBackup({ dir: "/workspace/large", localBucket: true });
-      await sandbox.exec("rm /workspace/large/f");
-      await sandbox.restoreBackup(backup);
-      assert.equal((await sandbox.exec("sha256sum </workspace/large/f")).stdout, sum);
-    });
+  it("a backup of 110 MB comes back", async () => {
+    const sandbox = make();
+    await sandbox.exec("mkdir -p /workspace/large && head -c 110000000 /dev/urandom >/workspace/large/f");
+    const sum = (await sandbox.exec("sha256sum </workspace/large/f")).stdout;
+    const backup = await sandbox.createBackup({ dir: "/workspace/large", localBucket: true });
+    await sandbox.exec("rm /workspace/large/f");
+    await sandbox.restoreBackup(backup);
+    assert.equal((await sandbox.exec("sha256sum </workspace/large/f")).stdout, sum);
+  });
 });

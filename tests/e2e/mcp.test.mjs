@@ -4,7 +4,7 @@ import { after, before, describe, test } from "node:test";
 import { openStack } from "./lib.mjs";
 
 /** A server of one tool on stdio: JSON-RPC, a message a line. */
-const SERVER = String.raw`
+const SERVER = `
 import { createInterface } from "node:readline";
 const answers = {
   initialize: ({ protocolVersion }) => ({ protocolVersion, capabilities: { tools: {} }, serverInfo: { name: "adder", version: "1" } }),
