@@ -145,7 +145,8 @@ void apply_and_exec(const plan *p, const launch_fds *fds, pid_t engine) {
   if (cfg.token != NULL) explicit_bzero(cfg.token, strlen(cfg.token));
   prctl(PR_SET_DUMPABLE, 1);
   /* First: all that it does from here on counts as the sandbox's. */
-  if (p->cgroup[0] != '\0' && cgroup_enter(p->cgroup) != 0) launch_die("control group %s", p->cgroup);
+  if (!fds->in_cgroup && p->cgroup[0] != '\0' && cgroup_enter(p->cgroup) != 0)
+    launch_die("control group %s", p->cgroup);
   enter_namespaces(cfg.root);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   int filter = open_filter(p->emulate_root ? cfg.seccomp_root_fd : cfg.seccomp_fd);

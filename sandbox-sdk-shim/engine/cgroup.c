@@ -150,7 +150,7 @@ static void kill_all_in(int dir) {
   }
   long pid;
   while (fscanf(f, "%ld", &pid) == 1)
-    if (pid > 1) kill((pid_t)pid, SIGKILL);
+    if (pid > 1 && pid != getpid()) kill((pid_t)pid, SIGKILL);
   fclose(f);
 }
 
@@ -292,12 +292,22 @@ static bool set(cgroup_kind kind, const char *dir, const char *file, const char 
   return false;
 }
 
-bool cgroup_make(const char *dir, const limits *l, csn_buf *why) {
+bool cgroup_make(const char *dir, csn_buf *why) {
   for (int i = 0; i < used_count; i++) {
     if (mkdirat(used[i].fd, dir, 0755) == 0) continue;
     csn_buf_fmt(why, "mkdir %s/%s: %s", used[i].path, dir, strerror(errno));
     return false;
   }
+  return true;
+}
+
+bool cgroup_prepare(const char *dir) {
+  for (int i = 0; i < used_count; i++)
+    if (mkdirat(used[i].fd, dir, 0755) != 0 || write_at(used[i].fd, dir, "tasks", "0") != 0) return false;
+  return true;
+}
+
+bool cgroup_limit(const char *dir, const limits *l, csn_buf *why) {
   char text[64];
   bool v2 = version == 2;
   snprintf(text, sizeof text, "%llu", (unsigned long long)l->memory_mb << 20);

@@ -32,8 +32,12 @@ void cgroups_init(const char *state_dir, const char *name);
 bool cgroup_has(cgroup_kind kind);
 /* "cgroup2", "cgroup1" or "none". */
 const char *cgroup_version(void);
-/* Makes `dir` and sets the limits. false with the reason in `why`. */
-bool cgroup_make(const char *dir, const limits *l, csn_buf *why);
+/* Makes `dir`. false with the reason in `why`. */
+bool cgroup_make(const char *dir, csn_buf *why);
+/* Sets its limits. false with the reason in `why`. */
+bool cgroup_limit(const char *dir, const limits *l, csn_buf *why);
+/* Makes `dir` and moves the calling thread, not its process, into it: version 1 only. For any thread. */
+bool cgroup_prepare(const char *dir);
 /* Moves the calling process in. 0 or -1 with errno. */
 int cgroup_enter(const char *dir);
 /* Reads the counters; those that are not kept stay 0. */

@@ -119,6 +119,7 @@ void plan_free(plan *p);
 
 typedef struct launch_fds {
   int listen, link, guest, err;
+  bool in_cgroup; /* the child is in its control group already */
 } launch_fds;
 /* In the child after fork: never returns. Prints what failed on descriptor 2. */
 void apply_and_exec(const plan *p, const launch_fds *fds, pid_t engine) __attribute__((noreturn));

@@ -5,6 +5,7 @@
 
 #include "cgroup.h"
 #include "keeper.h"
+#include "spawn.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -298,12 +299,14 @@ int main(int argc, char **argv) {
   add_signal(SIGINT, on_terminate);
   sandboxes_init();
   watch_init();
+  spawn_init();
   int port;
   api_init(listen_loopback(&port));
   printf("{\"ready\":true,\"port\":%d}\n", port);
   fflush(stdout);
   event_base_dispatch(base);
   keeper_stop();
+  spawn_stop();
   cgroups_clear(cfg.state_dir);
   return 0;
 }

@@ -5,6 +5,7 @@
 #include "../common/link.h"
 #include "cgroup.h"
 #include "keeper.h"
+#include "spawn.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -463,9 +464,32 @@ static int guest_listener(const sandbox *sb) {
   return fd;
 }
 
+typedef struct launch_job {
+  const plan *p;
+  const launch_fds *fds;
+  pid_t engine;
+} launch_job;
+
+static void launch_child(void *arg) {
+  const launch_job *job = arg;
+  apply_and_exec(job->p, job->fds, job->engine);
+}
+
+static bool launch_in(sandbox *sb, const cJSON *body, spawner *in);
+
 static bool launch(sandbox *sb, const cJSON *body) {
-  snprintf(sb->cgroup, sizeof sb->cgroup, "%llu", (unsigned long long)sb->generation);
-  if (!cgroup_make(sb->cgroup, &sb->limits, &sb->detail)) return false;
+  spawner *in = spawn_take(sb->cgroup, sizeof sb->cgroup);
+  if (in == NULL) {
+    snprintf(sb->cgroup, sizeof sb->cgroup, "%llu", (unsigned long long)sb->generation);
+    if (!cgroup_make(sb->cgroup, &sb->detail)) return false;
+  }
+  if (cgroup_limit(sb->cgroup, &sb->limits, &sb->detail)) return launch_in(sb, body, in);
+  if (in != NULL) spawn_drop(in);
+  return false;
+}
+
+/* `in`: of the sandbox's control group; NULL for none. */
+static bool launch_in(sandbox *sb, const cJSON *body, spawner *in) {
   int link[2] = {-1, -1}, err[2] = {-1, -1}, one = 1;
   int guest = open(cfg.guest, O_PATH | O_CLOEXEC);
   int listener = guest_listener(sb);
@@ -476,20 +500,21 @@ static bool launch(sandbox *sb, const cJSON *body) {
     if (listener >= 0) close(listener);
     if (link[0] >= 0) close(link[0]);
     if (link[1] >= 0) close(link[1]);
+    if (in != NULL) spawn_drop(in);
     return false;
   }
   /* The kernel then tells who sent a record: that is how PID 1's host pid becomes known. */
   setsockopt(link[0], SOL_SOCKET, SO_PASSCRED, &one, sizeof one);
   plan *p = plan_make(sb, cJSON_GetObjectItemCaseSensitive(body, "env"),
                       cJSON_GetObjectItemCaseSensitive(body, "entrypoint"));
-  const launch_fds fds = {listener, link[1], guest, err[1]};
-  pid_t engine = getpid();
+  const launch_fds fds = {listener, link[1], guest, err[1], in != NULL};
+  launch_job job = {p, &fds, getpid()};
   /* Until the child has reset its handlers: they write to a socket that it shares with the event loop. */
   sigset_t all, old;
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, &old);
-  sb->pid = fork();
-  if (sb->pid == 0) apply_and_exec(p, &fds, engine);
+  sb->pid = in != NULL ? spawn_fork(in, launch_child, &job) : fork();
+  if (sb->pid == 0) launch_child(&job);
   int saved = errno;
   sigprocmask(SIG_SETMASK, &old, NULL);
   plan_free(p);
