@@ -14,7 +14,7 @@ CORE_NODE ?= $(firstword $(wildcard node_modules/.bin/node) node)
 
 CORE_WARN := -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow -Wvla -Wcast-align -Wstrict-prototypes \
   -Wmissing-prototypes -Wswitch-enum -Wimplicit-fallthrough -Wundef -Wformat=2 -Wframe-larger-than=1024 -Werror
-CORE_CJSON := -Dmalloc=csn_cjson_malloc -Drealloc=csn_cjson_realloc -Dfree=csn_cjson_free
+CORE_CJSON := -Dmalloc=csn_cjson_malloc -Drealloc=csn_cjson_realloc -Dfree=csn_cjson_free -Dstrtod=csn_cjson_strtod
 CORE_INC := -Iwasm/include -Iwasm/data -isystem $(BUILD)/deps/cjson -isystem $(BUILD)/deps/bearssl/inc -I$(BUILD)
 CORE_NAMES := $(basename $(notdir $(wildcard wasm/src/*.c)))
 CORE_HEADERS := $(wildcard wasm/include/csn/*.h wasm/data/*.h wasm/src/*.h)
@@ -51,7 +51,7 @@ $(1)_OBJ := $$(CORE_NAMES:%=$(BUILD)/$(1)/%.o) $(BUILD)/$(1)/cJSON.o $$(addprefi
 $(BUILD)/$(1)/%.o: wasm/src/%.c $$(CORE_HEADERS) $$(CORE_DEPS) wasm/wasm.mk
 	@mkdir -p $$(@D)
 	$(2) -std=c11 $$(CORE_WARN) $(3) $$(OPT_$(1)_$$*) $$(CORE_INC) -c -o $$@ $$<
-$(BUILD)/$(1)/cJSON.o: $$(CORE_DEPS)
+$(BUILD)/$(1)/cJSON.o: $$(CORE_DEPS) wasm/wasm.mk
 	@mkdir -p $$(@D)
 	$(2) -std=c11 $(3) -w $$(CORE_CJSON) -c -o $$@ $(BUILD)/deps/cjson/cJSON.c
 $$(addprefix $(BUILD)/$(1)/,$$(addsuffix .o,$$(notdir $$(CORE_BEARSSL)))): $$(CORE_DEPS)
@@ -73,8 +73,8 @@ $(eval $(call core_objects,san-memory,$(CLANG),-O1 -g -Wno-frame-larger-than -fs
 $(eval $(call core_objects,fuzz,$(CLANG),-O1 -g -Wno-frame-larger-than -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all))
 $(eval $(call core_objects,wasm,$(CLANG),$(WASM_FLAGS) $$(WASM_SIZE)))
 # Only the bytes of an agent's output and of an answer are many: everything else is built for size.
-WASM_FAST := json json_fast json_follow json_scan utf16 base sha2small redact redact_set
-$(filter-out $(WASM_FAST:%=$(BUILD)/wasm/%.o),$(wasm_OBJ)): WASM_SIZE := -Os
+WASM_FAST := json_follow json_scan utf16 base sha2small redact redact_set
+$(filter-out $(WASM_FAST:%=$(BUILD)/wasm/%.o),$(wasm_OBJ)): WASM_SIZE := -Oz
 
 # --- core.wasm and caisson-events ---------------------------------------------------------------------------------
 

@@ -74,6 +74,39 @@ static void utf16(const char *in, uint32_t len, int32_t want) {
   ok(got == want, "UTF-16 of %u bytes: %d", len, got);
 }
 
+double csn_cjson_strtod(const char *text, char **end); /* wasm/src/doc.c, by the name that cJSON has for it */
+
+static void decimal(const char *text) {
+  char *end, *want_end;
+  double got = csn_cjson_strtod(text, &end), want = strtod(text, &want_end);
+  ok(got == want && end == want_end, "number %s: %.17g", text, got);
+}
+
+/* Numbers of up to 15 digits, with and without a point and an exponent. */
+static void decimals(void) {
+  uint32_t wrong = 0, state = 1;
+  for (uint32_t i = 0; i < 300000; i++) {
+    char text[64];
+    uint64_t r = 0;
+    for (int k = 0; k < 3; k++) {
+      state = state * 1664525u + 1013904223u;
+      r = r << 21 ^ state >> 8;
+    }
+    uint64_t whole_part = r % 1000000, part = r / 1000000 % 1000000000;
+    int e = (int)(r % 23) - 11;
+    if (i % 3 == 0)
+      snprintf(text, sizeof text, "%llu", (unsigned long long)(r % 1000000000000000u));
+    else if (i % 3 == 1)
+      snprintf(text, sizeof text, "-%llu.%09llu", (unsigned long long)whole_part, (unsigned long long)part);
+    else
+      snprintf(text, sizeof text, "%llu.%03llue%+d", (unsigned long long)whole_part,
+               (unsigned long long)(part % 1000), e);
+    char *end, *want_end;
+    if (csn_cjson_strtod(text, &end) != strtod(text, &want_end) || end != want_end) wrong++;
+  }
+  ok(wrong == 0, "decimal numbers: %u of 300000 wrong", wrong);
+}
+
 static void overfill(void) {
   csn_fx fx = {box, 64, 0};
   uint32_t at = csn_fx_open(&fx, CSN_FX_EVENT, 0, 0, 0, 0);
@@ -97,6 +130,18 @@ int main(void) {
   nano(1000000000, "1");
   nano(1500000000, "1.5");
   nano(UINT64_MAX, "18446744073.709551615");
+  decimals();
+  decimal("0");
+  decimal("-0");
+  decimal("1e22");
+  decimal("1E-9");
+  decimal("0.000001");
+  decimal("1e999");
+  decimal("-1e99999999999");
+  decimal("1e-999");
+  decimal("0e999");
+  decimal("9007199254740993");
+  decimal("100000000000000000000000000000000000000000");
   utf16_all();
   utf16("", 0, 0);
   utf16("ascii of more bytes than one block", 34, 0);
