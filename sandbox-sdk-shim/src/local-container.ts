@@ -311,7 +311,9 @@ export class LocalContainer {
     const cached = this.#ports.get(port);
     if (cached !== undefined) return cached;
     const response = await this.#engine("GET", `/ports/${port}`, undefined, CONNECT_MS);
-    if (response.status === 404) {
+    // It ended meanwhile: a caller that starts it again is well served, so this is no permanent error.
+    if (response.status === 404 || response.status === 409) {
+      await response.body?.cancel();
       this.#setState(false);
       throw new Error(`${NOT_LISTENING} in the TCP address 10.0.0.1:${port}`);
     }
@@ -329,7 +331,7 @@ export class LocalContainer {
     this.#config.kv.put(STATE_KEY, { generation: this.#generation ?? "", running } satisfies Persisted);
   }
 
-  /** One call of the engine's API about this sandbox. Answers 2xx, 404 and 408; throws for everything else. */
+  /** One call of the engine's API about this sandbox. Answers 2xx, 404 and 408, and 409 about a port; throws for everything else. */
   async #engine(method: string, path: string, body: unknown, timeoutMs: number | null): Promise<Response> {
     const { engineURL, engineToken, name } = this.#config;
     let response: Response;
@@ -344,6 +346,7 @@ export class LocalContainer {
       throw new Error(`the local engine at ${engineURL} does not answer: run \`make dev\` (${PERMANENT})`, { cause });
     }
     if (response.ok || response.status === 404 || response.status === 408) return response;
+    if (response.status === 409 && path.startsWith("/ports/")) return response;
     const detail = (await response.text()).slice(0, 500);
     throw new Error(
       `the local engine answered ${response.status} to ${method} ${path || "/"}: ${detail} (${PERMANENT})`,

@@ -71,6 +71,7 @@ describe("LocalContainer", () => {
       }
       const [put, port, first, second] = seen;
       expect(await put?.json()).toEqual({
+        at_most: null,
         env: { A: "1" },
         entrypoint: [],
         template: null,
@@ -126,6 +127,23 @@ describe("LocalContainer", () => {
       expect(make(kv).running).toBe(false);
     });
   });
+
+  it.each([404, 409])(
+    "takes a sandbox that ends while it is asked for a port for stopped, not for broken: %i",
+    async (status) => {
+      network(engine({ "GET /ports/3000": () => Response.json({ error: { code: "NOT_RUNNING" } }, { status }) }));
+      await withContainer(async (container) => {
+        container.start();
+        const error = await container
+          .getTcpPort(3000)
+          .fetch("http://localhost:3000/")
+          .catch((caught: unknown) => String(caught));
+        expect(error).toContain("not listening");
+        expect(error).not.toContain("no container application assigned");
+        expect(container.running).toBe(false);
+      });
+    },
+  );
 
   it("fails at once and permanently when the engine is away, naming what to do", async () => {
     network(() => Promise.reject(new Error("refused")));
