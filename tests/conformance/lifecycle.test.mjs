@@ -52,7 +52,10 @@ perTransport("lifecycle", (make, transport) => {
   });
 
   it("sleeps when nothing happens, and not while something does", async () => {
-    const sandbox = hooked({ sleepAfter: "2s" });
+    // It starts with time enough: on a busy machine a start may take longer than the two seconds.
+    const id = freshId(transport);
+    await make({ sleepAfter: "10m" }, { namespace: "HOOKED", id }).exec("true");
+    const sandbox = make({ sleepAfter: "2s" }, { namespace: "HOOKED", id });
     assert.equal((await sandbox.exec("sleep 4; echo long")).stdout, "long");
     const stop = await until(async () => (await sandbox.hooks()).find((call) => call.hook === "stop"), "it slept");
     assert.ok([0, 143].includes(stop.detail.exitCode), JSON.stringify(stop));
