@@ -4,6 +4,7 @@ import { spawn, spawnSync } from "node:child_process";
 import {
   chmodSync,
   chownSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -17,7 +18,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { isRoot, sleep, startEngine } from "./harness.mjs";
+import { BUILD, isRoot, sleep, startEngine } from "./harness.mjs";
 import { startWorker, TOKEN } from "./outside.mjs";
 import { makeRoot, oddTar, template, toolFor, versions, which } from "./rootfs.mjs";
 
@@ -300,7 +301,7 @@ t.close()`;
   test("apt-get installs a package, as root of the template", {
     skip: !which("mmdebstrap") && "no mmdebstrap",
   }, async (t) => {
-    const tar = join(tmpdir(), `caisson-minbase-${process.getuid()}.tar`);
+    const tar = join(BUILD, "minbase.tar");
     if (!existsSync(tar)) {
       const mode = isRoot ? "root" : "unshare";
       const sources = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"].find(existsSync);
@@ -310,7 +311,10 @@ t.close()`;
       if (r.status !== 0) return t.skip(`mmdebstrap: ${r.stderr.slice(-300)}`);
       assert.equal(spawnSync("mv", [`${tar}.part`, tar]).status, 0);
     }
-    const made = make("add", "debian", tar);
+    // Where the other user can read it.
+    const readable = join(dir, "minbase.tar");
+    copyFileSync(tar, readable);
+    const made = make("add", "debian", readable);
     assert.equal(made.status, 0, made.text);
     // A package of our own: its script runs as root, its files have another owner.
     const pkg = join(dir, "pkg");
