@@ -18,6 +18,7 @@ await build({
   entryPoints: ["worker/src/core/redact.ts"],
   bundle: true,
   format: "esm",
+  platform: "node",
   outfile: out,
   logLevel: "error",
 });
