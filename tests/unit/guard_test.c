@@ -190,12 +190,29 @@ static void tools(void) {
     strcat(many, ";ls");
   call("Bash", many, CSN_DENY, "tools.command");
   /* A denial holds behind what runs a command for another. */
-  static const char *const removals[] = {
-      "rm x",       "ls; rm x",     "ls\nrm x",           "sudo rm x",      "sudo -n rm x",
-      "FOO=1 rm x", "env A=b rm x", "nohup nice -5 rm x", "timeout 5 rm x", "A=1 B=2 sudo env rm"};
+  static const char *const removals[] = {"rm x",
+                                         "ls; rm x",
+                                         "ls\nrm x",
+                                         "sudo rm x",
+                                         "sudo -n rm x",
+                                         "FOO=1 rm x",
+                                         "env A=b rm x",
+                                         "nohup nice -5 rm x",
+                                         "timeout 5 rm x",
+                                         "A=1 B=2 sudo env rm",
+                                         "/bin/rm x",
+                                         "sudo -u root rm x",
+                                         "sudo -u root -g wheel /bin/rm x",
+                                         "xargs -I {} rm",
+                                         "nice -n 10 rm x",
+                                         "timeout -s KILL 5 rm x",
+                                         "sudo --user=root rm x",
+                                         "A=/b/c ../bin/rm x"};
   for (unsigned i = 0; i < sizeof removals / sizeof *removals; i++)
     call("Bash", removals[i], CSN_DENY, "tools.deny[0]");
   call("Bash", "rmdir x", CSN_DENY, "tools.allow");
+  call("Bash", "sudo --user=root ls rm x", CSN_DENY, "tools.allow");
+  call("Bash", "/bin/ls rm", CSN_DENY, "tools.allow");
   call("Bash", "FOO=1 ls", CSN_DENY, "tools.allow");
   static const struct {
     const char *url;

@@ -137,29 +137,6 @@ static csn_span next_word(csn_span s) {
   return trim(csn_span_of(s.ptr + i, s.len - i));
 }
 
-/* The command behind FOO=bar, env, sudo, nohup, time and their like: a deny rule for rm also holds for `sudo
- * rm`. */
-static csn_span unwrap(csn_span s) {
-  static const char *const wrappers[] = {"sudo",    "env",    "nohup",   "nice",   "time",
-                                         "command", "exec",   "builtin", "xargs",  "stdbuf",
-                                         "timeout", "setsid", "doas",    "ionice", "eval"};
-  for (uint32_t round = 0; round < 16; round++) {
-    uint32_t end = 0, equals = UINT32_MAX;
-    while (!is_word_end(s, end)) {
-      if (s.ptr[end] == '=' && equals == UINT32_MAX) equals = end;
-      end++;
-    }
-    bool wrapper = equals != UINT32_MAX && equals > 0;
-    for (uint32_t i = 0; !wrapper && i < sizeof wrappers / sizeof *wrappers; i++)
-      wrapper = csn_span_is(csn_span_of(s.ptr, end), wrappers[i]);
-    if (!wrapper) return s;
-    s = next_word(s);
-    while (s.len > 0 && (s.ptr[0] == '-' || (s.ptr[0] >= '0' && s.ptr[0] <= '9')))
-      s = next_word(s);
-  }
-  return s;
-}
-
 /* `git diff:*` is the command `git diff`, alone or followed by a space; a pattern with `*` matches as a wild
  * card; else the text is the whole command. */
 static bool command_fits(csn_span spec, csn_span command) {
@@ -174,6 +151,44 @@ static bool command_fits(csn_span spec, csn_span command) {
          same(csn_span_of(spec.ptr, spec.len - 2), command);
 }
 
+/* Whether the word runs what follows it: FOO=bar, sudo, env, nohup and their like. */
+static bool is_wrapper(csn_span word) {
+  static const char *const names[] = {"sudo",    "env",    "nohup",   "nice",   "time",
+                                      "command", "exec",   "builtin", "xargs",  "stdbuf",
+                                      "timeout", "setsid", "doas",    "ionice", "eval"};
+  for (uint32_t i = 1; i < word.len; i++)
+    if (word.ptr[i] == '=') return true;
+  for (uint32_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (csn_span_is(word, names[i])) return true;
+  return false;
+}
+
+/* Whether a deny rule for `rm` holds for this command: rm, /bin/rm, or either behind wrappers. A word after a
+ * wrapper's option may be the option's value or the command: `sudo -u root rm` must not pass as `root`. */
+static bool denied_command(csn_span spec, csn_span s) {
+  for (bool first = true, option = false; s.len > 0; first = false, s = next_word(s)) {
+    uint32_t end = 0, name = 0;
+    for (; !is_word_end(s, end); end++)
+      if (s.ptr[end] == '/') name = end + 1;
+    csn_span bare = csn_span_of(s.ptr + name, s.len - name);
+    if (command_fits(spec, s) || command_fits(spec, bare)) return true;
+    if (!first && s.ptr[0] == '-') {
+      option = true;
+      for (uint32_t i = 0; i < end; i++)
+        if (s.ptr[i] == '=') option = false;
+    } else if (is_wrapper(csn_span_of(bare.ptr, end - name)) || is_wrapper(csn_span_of(s.ptr, end))) {
+      option = false;
+    } else if (!first && s.ptr[0] >= '0' && s.ptr[0] <= '9') {
+      option = false; /* seconds, a priority: never the command */
+    } else if (option) {
+      option = false;
+    } else {
+      return false;
+    }
+  }
+  return false;
+}
+
 /* Every part of a shell line must be allowed; one denied part denies it. */
 __attribute__((noinline)) static bool command_rule(csn_span spec, csn_span line, bool allow) {
   command_parts parts;
@@ -186,7 +201,7 @@ __attribute__((noinline)) static bool command_rule(csn_span spec, csn_span line,
   }
   if (command_fits(spec, trim(line))) return true;
   for (uint32_t i = 0; i < parts.count; i++)
-    if (command_fits(spec, part_of(&parts, i)) || command_fits(spec, unwrap(part_of(&parts, i)))) return true;
+    if (denied_command(spec, part_of(&parts, i))) return true;
   return false;
 }
 
