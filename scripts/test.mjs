@@ -38,7 +38,7 @@ const SUITES = {
     command: [
       "node",
       "--test",
-      "--test-timeout=300000",
+      "--test-timeout=900000",
       "--test-concurrency=1",
       "--test-reporter=spec",
       "tests/e2e/*.test.mjs",
