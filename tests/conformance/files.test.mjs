@@ -208,7 +208,7 @@ perTransport("files", (make, transport) => {
     await rejects(sandbox.renameFile(`${at}/no`, `${at}/x`), { code: "FILE_NOT_FOUND" });
     await rejects(sandbox.moveFile(`${at}/no`, `${at}/x`), { code: "FILE_NOT_FOUND" });
     await rejects(sandbox.writeFile("/proc/version", "x"), {});
-    await rejects(sandbox.writeFile("/sys/x", "x"), {});
+    await rejects(sandbox.writeFile("/proc/x", "x"), {});
     await rejects(sandbox.writeFile(`${at}/${"n".repeat(300)}`, "x"), { code: "NAME_TOO_LONG" });
     for (const path of ["", "x".repeat(5000)]) {
       await rejects(sandbox.readFile(path), { code: "VALIDATION_FAILED" });
