@@ -18,7 +18,7 @@ const ROUNDS = 12;
 export default async function redact(put) {
   const outfile = build("bench/redact.mjs");
   const entry = join(ROOT, "worker/src/core/redact.ts");
-  await bundle({ entryPoints: [entry], bundle: true, format: "esm", outfile, logLevel: "error" });
+  await bundle({ entryPoints: [entry], bundle: true, format: "esm", platform: "node", outfile, logLevel: "error" });
   const { Redactor } = await import(pathToFileURL(outfile));
   const wasm = readFileSync(build("redact.wasm"));
   const redactor = new Redactor(new WebAssembly.Module(wasm));
