@@ -174,6 +174,10 @@ export async function startWorker({ dir, cwd = ROOT, port, vars, config, prepare
       PATH: `${join(ROOT, "node_modules/.bin")}:${process.env.PATH}`,
       WRANGLER_SEND_METRICS: "false",
       WRANGLER_LOG_PATH: join(dir, "wrangler-logs"),
+      // Its traces keep each URL whole, the queries of what sandboxes ask for included, and its explorer shows storage to
+      // whoever reaches the port; the traces also cost more than what they trace: a synced transaction for each request.
+      X_LOCAL_OBSERVABILITY: "false",
+      X_LOCAL_EXPLORER: "false",
       NO_COLOR: "1",
     };
     for (const name of ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"]) delete env[name];

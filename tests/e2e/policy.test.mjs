@@ -26,6 +26,16 @@ async function inside(session, command) {
 async function out(session, command) {
   return (await inside(session, command)).stdout.trim();
 }
+/** The files under the stack's directory that hold one of the texts. */
+function stored(...texts) {
+  const found = [];
+  for (const entry of readdirSync(stack.dir, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    const bytes = readFileSync(join(entry.parentPath, entry.name));
+    if (texts.some((text) => bytes.includes(text))) found.push(join(entry.parentPath, entry.name));
+  }
+  return found;
+}
 const status = "curl -s -m 10 -o /dev/null -w '%{http_code}'";
 
 describe("the policy, from inside a sandbox", () => {
@@ -51,7 +61,8 @@ describe("the policy, from inside a sandbox", () => {
   });
 
   test("a denial says which rule it was and how to ask for access", async () => {
-    const { stdout } = await inside(session, "curl -s -i http://other.example/a?token=hidden");
+    // The whole query stands nowhere but in the URL.
+    const { stdout } = await inside(session, `curl -s -i "http://other.example/a?token=$(printf hidden-%s 5b1e0c)"`);
     assert.match(stdout, /^HTTP\/1\.1 403/);
     assert.match(stdout, /x-caisson-denied: network\.default/i);
     assert.match(stdout, /network\.allow of the session's policy/);
@@ -164,6 +175,10 @@ s.sendto(q, ("8.8.8.8", 53)); print(s.recv(512)[-4:].hex())`),
   });
 });
 
+test("the query of a request from inside is in nothing that is stored", () => {
+  assert.deepEqual(stored("hidden-5b1e0c"), []);
+});
+
 describe("limits of the policy", () => {
   test("reach the sandbox, and a change of them the run that is under way", async () => {
     // The disk is in memory at this size, and counts.
@@ -242,12 +257,6 @@ describe("secrets", () => {
     const forms = [SECRET, Buffer.from(SECRET).toString("base64").slice(0, 32), Buffer.from(SECRET).toString("hex")];
     for (const text of [log, view]) for (const form of forms) assert.ok(!text.includes(form));
     // Every byte under the stack's directory: SQLite of the objects, R2, D1, logs, the sandbox's disk. The Worker's variables are the operator's own.
-    const found = [];
-    for (const entry of readdirSync(stack.dir, { recursive: true, withFileTypes: true })) {
-      if (!entry.isFile()) continue;
-      const bytes = readFileSync(join(entry.parentPath, entry.name));
-      if (forms.some((form) => bytes.includes(form))) found.push(join(entry.parentPath, entry.name));
-    }
-    assert.deepEqual(found, []);
+    assert.deepEqual(stored(...forms), []);
   });
 });
