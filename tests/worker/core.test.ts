@@ -185,6 +185,12 @@ describe("the text of an event", () => {
   ])("arrives as it was: %s", (line) => {
     expect(echo(line)).toBe(`${line}\n`);
   });
+
+  it("arrives as it was wherever in it something is not ASCII, ASCII before it and behind it", () => {
+    const lines = Array.from({ length: 80 }, (_, n) => `${"x".repeat(n)}é${"y".repeat(79 - n)}`);
+    const text = lines.flatMap((line) => [line, "plain"]).join("\n");
+    expect(echo(text)).toBe(`${text}\n`);
+  });
 });
 
 describe("Core over a module that misbehaves", () => {

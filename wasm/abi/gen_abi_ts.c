@@ -94,6 +94,9 @@ static void print_all(void) {
   open_table("Bounds.", "BOUND");
   CSN_BOUND_TABLE(ROW)
   close_table();
+  open_table("Flags of an effect's record.", "REC_FLAG");
+  CSN_REC_FLAG_TABLE(ROW)
+  close_table();
   open_table("Flags of an event's line.", "LINE");
   CSN_LINE_FLAG_TABLE(ROW)
   close_table();

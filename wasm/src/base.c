@@ -305,17 +305,11 @@ void csn_put_nano(csn_fx *fx, uint64_t nano) {
 }
 
 const char *csn_type_text(csn_type type) {
-#define CASE(name, value, text, host)                                                                        \
-  case CSN_T_##name:                                                                                         \
-    return text;
-  switch (type) {
-    CSN_TYPE_TABLE(CASE)
-  case CSN_T_END:
-    break;
-  }
-#undef CASE
-  CSN_INVARIANT(false);
-  return "";
+#define ROW(name, value, text, host) [value] = text,
+  static const char *const texts[CSN_T_END] = {CSN_TYPE_TABLE(ROW)};
+#undef ROW
+  CSN_INVARIANT(type < CSN_T_END && texts[type] != NULL);
+  return texts[type];
 }
 
 csn_type csn_type_by_text(csn_span text) {
@@ -334,28 +328,50 @@ bool csn_type_is_host(int32_t type) {
   return false;
 }
 
-uint32_t csn_event_open(csn_emit *e, csn_type type) {
-  *e->seq += 1;
-  uint32_t at = csn_fx_open(e->fx, CSN_FX_EVENT, e->run, 0, 0, e->time_ms);
-  csn_fx_event head = {*e->seq, e->line_off, e->line_len, (uint32_t)type, e->run, e->line_flags};
-  csn_fx_put(e->fx, &head, sizeof head);
-  csn_put_str(e->fx, "{\"seq\":");
-  csn_put_u64(e->fx, *e->seq);
-  csn_put_str(e->fx, ",\"time_ms\":");
-  csn_put_u64(e->fx, e->time_ms);
+static void make_middle(csn_emit *e) {
+  csn_fx out = {e->middle, sizeof e->middle, 0};
+  csn_put_str(&out, ",\"time_ms\":");
+  csn_put_u64(&out, e->time_ms);
   if (e->run != 0) {
-    csn_put_str(e->fx, ",\"run\":\"run_");
-    csn_put_u64(e->fx, e->run);
-    csn_put_str(e->fx, "\"");
+    csn_put_str(&out, ",\"run\":\"run_");
+    csn_put_u64(&out, e->run);
+    csn_put_str(&out, "\"");
   }
-  csn_put_str(e->fx, ",\"type\":\"");
-  csn_put_str(e->fx, csn_type_text(type));
-  csn_put_str(e->fx, "\"");
+  csn_put_str(&out, ",\"type\":\"");
+  e->middle_len = out.len;
+}
+
+uint32_t csn_event_open(csn_emit *e, csn_type type) {
+  csn_fx *fx = e->fx;
+  if (e->middle_len == 0) make_middle(e);
+  *e->seq += 1;
+  uint32_t at = csn_fx_open(fx, CSN_FX_EVENT, e->run, 0, 0, e->time_ms);
+  csn_fx_event head = {*e->seq, e->line_off, e->line_len, (uint32_t)type, e->run, e->line_flags};
+  memcpy(grow(fx, sizeof head), &head, sizeof head);
+  csn_put_str(fx, "{\"seq\":");
+  csn_put_u64(fx, *e->seq);
+  csn_fx_put(fx, e->middle, e->middle_len);
+  csn_put_str(fx, csn_type_text(type));
+  csn_put_str(fx, "\"");
   return at;
 }
 
+/* len >= CSN_V */
+static bool is_ascii(const uint8_t *p, uint32_t len) {
+  csn_v all = csn_v_load(p + len - CSN_V);
+  for (uint32_t i = 0; i + CSN_V < len; i += CSN_V)
+    all = csn_v_or(all, csn_v_load(p + i));
+  return csn_v_mask(all) == 0;
+}
+
 void csn_event_close(csn_emit *e, uint32_t at) {
-  csn_put_str(e->fx, "}");
-  csn_fx_close(e->fx, at);
+  csn_fx *fx = e->fx;
+  uint32_t text = at + (uint32_t)(sizeof(csn_rec) + sizeof(csn_fx_event));
+  csn_put_str(fx, "}");
+  if (is_ascii(fx->base + text, fx->len - text)) {
+    uint16_t flags = CSN_REC_ASCII;
+    memcpy(fx->base + at + offsetof(csn_rec, flags), &flags, sizeof flags);
+  }
+  csn_fx_close(fx, at);
   e->line_flags &= ~(uint32_t)CSN_LINE_FIRST;
 }

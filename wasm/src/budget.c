@@ -142,7 +142,16 @@ void csn_put_spent(csn_fx *fx, const csn_budget *b, csn_limit limit) {
           is_unknown(&c, limit));
 }
 
+bool csn_budget_limited(const csn_budget *b) {
+  uint64_t any = b->over;
+  for (uint32_t s = 0; s < CSN_SCOPE_COUNT; s++)
+    for (uint32_t i = 1; i < CSN_LIMIT_END; i++)
+      any |= b->limits[s].max[i];
+  return any != 0;
+}
+
 void csn_budget_check(csn_budget *b, csn_emit *e) {
+  if (!csn_budget_limited(b)) return;
   for (uint32_t s = CSN_SCOPE_COUNT; s-- > 0;) {
     csn_counters c = counters_of(b, (csn_scope)s);
     const csn_limits *l = &b->limits[s];

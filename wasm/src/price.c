@@ -49,6 +49,14 @@ static bool same(csn_span s, const uint8_t *name, uint32_t len) {
   return s.len == len && memcmp(s.ptr, name, len) == 0;
 }
 
+/* csn_span_is, which would count the bytes of every name first. */
+static bool is_name(csn_span s, const char *name) {
+  uint32_t i = 0;
+  while (i < s.len && s.ptr[i] == (uint8_t)name[i] && name[i] != 0)
+    i++;
+  return i == s.len && name[i] == 0;
+}
+
 /* A row of the operator's: the name as it is or bare, or what it begins with. */
 static bool row_matches(const csn_price_row *row, csn_span model, csn_span bare) {
   if (same(model, row->name, row->name_len) || same(bare, row->name, row->name_len)) return true;
@@ -80,8 +88,7 @@ const csn_rate *csn_price_find(const csn_prices *own, csn_span model, uint64_t p
     by = row;
   }
   for (uint32_t i = 0; by == NULL && i < sizeof table / sizeof table[0]; i++)
-    if (csn_span_is(bare, table[i].name) && better(found, &table[i].rate, prompt_tokens))
-      found = &table[i].rate;
+    if (is_name(bare, table[i].name) && better(found, &table[i].rate, prompt_tokens)) found = &table[i].rate;
   return found;
 }
 

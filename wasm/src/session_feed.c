@@ -58,6 +58,8 @@ static void keep_head(csn_session *s, csn_span piece) {
 
 static uint32_t feed_events(csn_session *s, csn_span in, csn_fx *fx) {
   uint32_t used = 0;
+  csn_emit e = csn_session_emitter(s, fx, s->run);
+  bool limited = csn_budget_limited(&s->budget);
   while (used < in.len) {
     bool ended;
     const uint8_t *p = in.ptr + used;
@@ -76,7 +78,6 @@ static uint32_t feed_events(csn_session *s, csn_span in, csn_fx *fx) {
       keep_head(s, csn_span_of(p, n));
       head = csn_span_of(s->head, s->head_len);
     }
-    csn_emit e = csn_session_emitter(s, fx, s->run);
     /* A newline inside a value ends the line all the same: JSONL has none. */
     if (verdict == CSN_JSON_PARTIAL) verdict = CSN_JSON_INVALID;
     end_line(s, &e, verdict, head, true);
@@ -84,7 +85,7 @@ static uint32_t feed_events(csn_session *s, csn_span in, csn_fx *fx) {
     s->cursor[OUT] = s->fed[OUT];
     used += 1;
     csn_session_violations(s, fx, false);
-    csn_session_count(s, fx, true);
+    if (limited) csn_session_count(s, fx, true); /* else once, by csn_session_feed */
   }
   return used;
 }

@@ -276,7 +276,7 @@ enum csn_bound { CSN_BOUND_TABLE(CSN_X_BOUND) CSN_BOUND_END_ };
 typedef struct csn_rec {
   uint32_t size;        /* bytes of the whole record, header and padding included; a multiple of 8 */
   uint16_t kind;        /* CSN_EV_* or CSN_FX_* */
-  uint16_t flags;       /* 0 */
+  uint16_t flags;       /* CSN_REC_* of an effect; 0 on the way in */
   uint32_t id;          /* ties an effect to its answer; run number for run events */
   int32_t code;         /* small number whose meaning the kind gives */
   uint32_t payload_len; /* bytes, padding excluded */
@@ -295,6 +295,11 @@ typedef struct csn_fx_event {
   uint32_t line_flags; /* CSN_LINE_* */
 } csn_fx_event;
 _Static_assert(sizeof(csn_fx_event) == 32, "wire layout");
+
+#define CSN_REC_FLAG_TABLE(X)       X(ASCII, 1, "the text of the event is ASCII: each byte is a character")
+#define CSN_X_RF(name, value, text) CSN_REC_##name = value,
+enum csn_rec_flag { CSN_REC_FLAG_TABLE(CSN_X_RF) CSN_REC_FLAG_END_ };
+#undef CSN_X_RF
 
 #define CSN_LINE_FLAG_TABLE(X)                                                                               \
   X(FIRST, 1, "first event of its line: the one that carries the raw line")                                  \

@@ -148,11 +148,13 @@ int32_t csn_utf16(csn_span text, uint8_t *out);
 typedef struct csn_emit {
   csn_fx *fx;
   uint64_t *seq;       /* number of the last event; incremented by csn_event_open */
-  uint64_t time_ms;    /* Unix time in milliseconds */
+  uint64_t time_ms;    /* Unix time in milliseconds; it and the run do not change after the first event */
   uint32_t run;        /* run number, 0 for session events */
   uint64_t line_off;   /* bytes from the start of the stream */
   uint32_t line_len;   /* bytes without the newline; 0 when the event comes from no line */
   uint32_t line_flags; /* CSN_LINE_*; FIRST is cleared by csn_event_close */
+  uint32_t middle_len; /* bytes; 0 before the first event */
+  uint8_t middle[80];  /* what stands in the text of every event between its seq and its type */
 } csn_emit;
 /* Room that csn_event_open + csn_event_close take besides the fields: CSN_EVENT_HEAD_MAX. */
 uint32_t csn_event_open(csn_emit *e, csn_type type);

@@ -55,6 +55,9 @@ void csn_budget_count(csn_budget *b, const csn_usage *live, bool more, uint64_t 
                       uint64_t wall_ms);
 /* Adds what one request was seen to use on the wire. */
 void csn_budget_wire(csn_budget *b, const csn_usage *request);
+/* Whether there is a limit that csn_budget_check could find warning-worthy or over, or one that is over
+ * already. */
+bool csn_budget_limited(const csn_budget *b);
 /* Tells the warnings that are due and notes the first limit that is over. At most CSN_BUDGET_WARNINGS_MAX
  * bytes. A limit is over when it is used up; turns and tool calls may be used up, and are over with the next
  * one. A cost that is not known is over any limit on cost: it could be anything. */

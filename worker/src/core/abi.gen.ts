@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 1687199274,
+  digest: 705751356,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -434,6 +434,12 @@ export const BOUND = {
   REDACT_VALUES_MAX: 256,
   /** items: streams under way in one redactor */
   REDACT_STREAMS: 8,
+} as const;
+
+/** Flags of an effect's record. */
+export const REC_FLAG = {
+  /** the text of the event is ASCII: each byte is a character */
+  ASCII: 1,
 } as const;
 
 /** Flags of an event's line. */

@@ -4,7 +4,7 @@
  */
 
 import type { ErrName, EvName } from "./abi.gen.js";
-import { ABI, BOUND, ERR, ERR_TEXT, EV, FX, FXE, LINE, TYPE_TEXT } from "./abi.gen.js";
+import { ABI, BOUND, ERR, ERR_TEXT, EV, FX, FXE, LINE, REC_FLAG, TYPE_TEXT } from "./abi.gen.js";
 import { CoreTrap, Instance } from "./instance.js";
 
 export { CoreTrap };
@@ -115,8 +115,8 @@ export class Core {
     if (!this.#instance.fits(payload.byteLength)) throw new CoreError("TOO_LONG");
     const len = this.#instance.write(EV[event.kind], event.id ?? 0, event.code ?? 0, 0, nowMs, payload);
     const rc = this.#instance.call((exports) => exports.csn_event(len));
-    const [effects, badField] = this.#decode();
-    this.#check(rc, badField);
+    const effects: Effect[] = [];
+    this.#check(rc, this.#decode(effects));
     return effects;
   }
 
@@ -129,8 +129,7 @@ export class Core {
       let off = 0;
       while (off < piece.byteLength) {
         const used = this.#instance.call((exports) => exports.csn_feed(off, piece.byteLength - off));
-        const [some, badField] = this.#decode();
-        effects.push(...some);
+        const badField = this.#decode(effects);
         if (used <= 0) this.#check(used === 0 ? ERR.AGAIN : used, badField);
         off += used;
       }
@@ -163,21 +162,32 @@ export class Core {
     throw new CoreError(name, badField[0]);
   }
 
-  /** Decodes the out-box: effects in order, and the pointers of BAD_FIELD records. */
-  #decode(): [effects: Effect[], badField: string[]] {
-    const effects: Effect[] = [];
+  /** Decodes the out-box: appends its effects in order, and returns the pointers of its BAD_FIELD records. */
+  #decode(effects: Effect[]): string[] {
     const badField: string[] = [];
-    this.#instance.records((kind, id, code, stream, timeMs, at, len) => {
-      if (kind === FX.BAD_FIELD) badField.push(this.#instance.text(at, len));
-      else effects.push(this.#effect(kind as SessionFx, id, code, stream, timeMs, at, len));
+    const box = this.#instance;
+    // All texts at once, of which events cut theirs: a string made for each would cost more than the event.
+    let text = "";
+    box.records((kind, id, code, stream, timeMs, at, len, flags) => {
+      if (kind === FX.EVENT) {
+        const from = at + ABI.fxEventSize;
+        if ((flags & REC_FLAG.ASCII) === 0) {
+          effects.push(this.#logEvent(timeMs, at, this.#json(from, at + len - from)));
+          return;
+        }
+        if (text === "") text = box.latin1();
+        effects.push(this.#logEvent(timeMs, at, text.slice(from, at + len)));
+      } else if (kind === FX.BAD_FIELD) {
+        badField.push(box.text(at, len));
+      } else {
+        effects.push(this.#effect(kind as SessionFx, id, code, stream, timeMs, at, len));
+      }
     });
-    return [effects, badField];
+    return badField;
   }
 
   #effect(kind: SessionFx, id: number, code: number, stream: number, timeMs: number, at: number, len: number): Effect {
     switch (kind) {
-      case FX.EVENT:
-        return this.#logEvent(timeMs, at, len);
       case FX.SANDBOX_START:
         return { kind: "sandboxStart", template: this.#instance.text(at, len) };
       case FX.SANDBOX_DESTROY:
@@ -206,16 +216,15 @@ export class Core {
   }
 
   /**
-   * A text of an event. Engines read UTF-8 that is not all ASCII a byte at a time, at a tenth of the speed at which they
+   * A text of an event that is not all ASCII. Engines read such UTF-8 a byte at a time, at a tenth of the speed at which they
    * copy UTF-16, so that the core writes it as that.
    */
   #json(at: number, len: number): string {
     const bytes = this.#instance.call((exports) => exports.csn_utf16(at, len, UTF16_OFF));
-    if (bytes === 0) return this.#instance.ascii(at, len);
-    return bytes < 0 ? this.#instance.text(at, len) : this.#instance.utf16(UTF16_OFF, bytes);
+    return bytes <= 0 ? this.#instance.text(at, len) : this.#instance.utf16(UTF16_OFF, bytes);
   }
 
-  #logEvent(timeMs: number, at: number, len: number): LogEvent {
+  #logEvent(timeMs: number, at: number, json: string): LogEvent {
     const v = this.#instance.outView;
     const flags = v.getUint32(at + FXE.lineFlags, true);
     const lineLen = v.getUint32(at + FXE.lineLen, true);
@@ -229,7 +238,7 @@ export class Core {
       type,
       run: v.getUint32(at + FXE.run, true),
       timeMs,
-      json: this.#json(at + ABI.fxEventSize, len - ABI.fxEventSize),
+      json,
       line:
         lineLen === 0
           ? null
@@ -244,8 +253,8 @@ export class Core {
   }
 }
 
-/** Effects of a session; the others are errors, of the guard, or of a transcript. */
+/** Effects of a session but its events; the others are errors, of the guard, or of a transcript. */
 type SessionFx = Exclude<
   (typeof FX)[keyof typeof FX],
-  typeof FX.BAD_FIELD | typeof FX.ANSWER | typeof FX.TRANSCRIPT_TEXT | typeof FX.TRANSCRIPT_WANT
+  typeof FX.EVENT | typeof FX.BAD_FIELD | typeof FX.ANSWER | typeof FX.TRANSCRIPT_TEXT | typeof FX.TRANSCRIPT_WANT
 >;

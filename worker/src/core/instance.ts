@@ -28,6 +28,7 @@ export type TakeRecord = (
   timeMs: number,
   at: number,
   len: number,
+  flags: number,
 ) => void;
 
 const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -123,6 +124,7 @@ export class Instance<E extends object> {
         this.u64(at + REC.timeMs),
         at + ABI.recSize,
         len,
+        v.getUint16(at + REC.flags, true),
       );
       at += size;
     }
@@ -137,9 +139,9 @@ export class Instance<E extends object> {
     return text.decode(this.out.subarray(at, at + len));
   }
 
-  /** A text of the out-box that is known to be ASCII. */
-  ascii(at: number, len: number): string {
-    return this.#outBuffer.toString("latin1", at, at + len);
+  /** The records of the out-box, a character for each byte. */
+  latin1(): string {
+    return this.#outBuffer.toString("latin1", 0, this.#desc[7] ?? 0);
   }
 
   /** A text of UTF-16 in the in-box; `len` in bytes. */
