@@ -7,8 +7,8 @@ export const lookup = (_host, options, done) =>
   options.all ? done(null, [{ address: "127.0.0.1", family: 4 }]) : done(null, "127.0.0.1", 4);
 
 /** Opens `url` (http: or ws:). Rejects with {status, text} where the server does not upgrade. */
-export async function connectSocket(url, { headers } = {}) {
-  const ws = new WebSocket(url.replace(/^http/, "ws"), {
+export async function connectSocket(url, { headers, protocols = [] } = {}) {
+  const ws = new WebSocket(url.replace(/^http/, "ws"), protocols, {
     headers,
     lookup,
     perMessageDeflate: false,

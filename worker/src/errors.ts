@@ -66,6 +66,8 @@ export const PROBLEMS = {
   file_exists: { status: 412, title: "The file exists" },
   body_too_large: { status: 413, title: "The body is too large" },
   file_too_large: { status: 413, title: "The file is too large" },
+  upgrade_required: { status: 426, title: "This address speaks WebSocket" },
+  too_many_terminals: { status: 409, title: "The session has too many terminal connections" },
   unsupported_media_type: { status: 415, title: "The content type is not supported" },
   internal: { status: 500, title: "Something went wrong on our side" },
   bad_prices: { status: 500, title: "The operator's prices cannot be read" },

@@ -65,4 +65,17 @@ export const LIMITS = {
   SECRETS_COUNT_MAX: 32,
   /** items: one page of the egress log. routes/policy.ts */
   EGRESS_PAGE_MAX: 1_000,
+  /** items: terminal connections of a session at once; below REDACT_STREAMS, of which each takes one. session/terminals.ts */
+  TERMINALS_MAX: 6,
+  /** seconds in which nothing is typed or printed, after which a terminal connection is closed. routes/terminal.ts */
+  TERMINAL_IDLE_S_DEFAULT: 1_800,
+  TERMINAL_IDLE_S_MAX: 86_400,
+  /** bytes: one frame of typed text; the platform's own bound of a message. session/terminals.ts */
+  TERMINAL_MESSAGE_MAX: MIB,
+  /** UTF-16 units: one control message. session/terminals.ts */
+  TERMINAL_CONTROL_MAX: 4_096,
+  /** bytes that one end of a terminal may be ahead of the other; times TERMINALS_MAX below an object's 128 MB. session/terminals.ts */
+  TERMINAL_AHEAD_MAX: 16 * MIB,
+  /** bytes that a client may be behind before output is skipped. session/terminals.ts */
+  TERMINAL_SKIP_AT: 2 * MIB,
 } as const;

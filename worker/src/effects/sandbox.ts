@@ -20,6 +20,8 @@ export type SandboxStub = Pick<
   | "setOwner"
   | "setTemplate"
   | "setLimits"
+  | "createSession"
+  | "fetch"
 >;
 
 /** A file of the session request, decoded. */

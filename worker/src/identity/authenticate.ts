@@ -12,7 +12,7 @@ import type { Guard } from "../core/guard.js";
 import { Problem, problem } from "../errors.js";
 import { type Caller, NOBODY, OPERATOR } from "./caller.js";
 import { keyring } from "./keyring.js";
-import { refuseOrigin } from "./origin.js";
+import { refuseOrigin, socketToken } from "./origin.js";
 
 /** Addresses that say nothing about anybody's sessions. */
 const PUBLIC_PATHS: ReadonlySet<string> = new Set(["/", "/health", "/openapi.json"]);
@@ -41,10 +41,12 @@ export async function authenticate(request: Request, env: IdentityEnv): Promise<
   return { caller: callerOf(guard, given), guard };
 }
 
-/** The token of the header, or of a share link, which is read only and so works where no header can be set. */
+/** The token of the header, of a WebSocket's subprotocols, or of a share link, which is read only and so works where no header can be set. */
 function bearer(request: Request, url: URL): string | undefined {
   const given = /^Bearer +(\S+)\s*$/i.exec(request.headers.get("authorization") ?? "")?.[1];
   if (given !== undefined || request.headers.has("authorization")) return given;
+  const offered = socketToken(request);
+  if (offered !== undefined) return offered;
   return request.method === "GET" ? (url.searchParams.get("share") ?? undefined) : undefined;
 }
 
@@ -53,8 +55,15 @@ function callerOf(guard: Guard, token: string): Caller {
     const claims = /^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)
       ? guard.verifyToken(token, Date.now())
       : guard.checkAPIKey(token);
-    const { tenant = "", sub = "", quota = "", scope = "", jti = "" } = claims;
-    return { tenant, subject: sub, scopes: scope, quota, tokenId: jti };
+    const { tenant = "", sub = "", quota = "", scope = "", jti = "", exp } = claims;
+    return {
+      tenant,
+      subject: sub,
+      scopes: scope,
+      quota,
+      tokenId: jti,
+      expires: Number.isSafeInteger(exp) ? exp : null,
+    };
   } catch (error) {
     if (!(error instanceof CoreError)) throw error;
     // Which of the two it was not is of use to nobody who has a right one.

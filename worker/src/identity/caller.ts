@@ -13,14 +13,23 @@ export interface Caller {
   readonly quota: string;
   /** Token id; a share link's begins with `shr_`. */
   readonly tokenId: string;
+  /** Unix seconds: when the token ends; null for a key, which does not. */
+  readonly expires: number | null;
 }
 
 /** What an endpoint asks of its caller. `sessions:write` includes `sessions:read`, `admin` everything. */
 export type Scope = "admin" | "execute" | "sessions:read" | "sessions:write" | "preview" | "terminal" | "approve";
 
 /** Whoever may call when no key is configured, and the holder of CAISSON_API_KEY. */
-export const OPERATOR: Caller = { tenant: "", subject: "operator", scopes: "admin", quota: "", tokenId: "" };
-export const NOBODY: Caller = { tenant: "", subject: "", scopes: "", quota: "", tokenId: "" };
+export const OPERATOR: Caller = {
+  tenant: "",
+  subject: "operator",
+  scopes: "admin",
+  quota: "",
+  tokenId: "",
+  expires: null,
+};
+export const NOBODY: Caller = { tenant: "", subject: "", scopes: "", quota: "", tokenId: "", expires: null };
 
 export const SHARE_PREFIX = "shr_";
 

@@ -50,3 +50,28 @@ export function allowOrigin(request: Request, headers: Headers, list: string | u
   headers.set("access-control-allow-origin", origin);
   headers.set("access-control-expose-headers", EXPOSED);
 }
+
+/** The subprotocol that is answered; a browser refuses a connection of whose subprotocols none is taken. */
+const SUBPROTOCOL = "caisson";
+const TOKEN_PROTOCOL = "caisson.bearer.";
+
+function subprotocols(request: Request): string[] {
+  if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") return [];
+  return (request.headers.get("sec-websocket-protocol") ?? "").split(",").map((name) => name.trim());
+}
+
+/**
+ * The token that a page sends with a WebSocket, for which it can set no header: `new WebSocket(url, ["caisson",
+ * "caisson.bearer.<token in base64url>"])`. Unlike a URL, subprotocols are not written into logs and histories.
+ */
+export function socketToken(request: Request): string | undefined {
+  const offered = subprotocols(request).find((name) => name.startsWith(TOKEN_PROTOCOL));
+  return offered === undefined ? undefined : Buffer.from(offered.slice(TOKEN_PROTOCOL.length), "base64url").toString();
+}
+
+/** A handshake's answer, with the subprotocol when it was offered. */
+export function acceptSubprotocol(response: Response, request: Request | undefined): Response {
+  if (request === undefined || !subprotocols(request).includes(SUBPROTOCOL)) return response;
+  const headers = { "sec-websocket-protocol": SUBPROTOCOL };
+  return new Response(null, { status: 101, webSocket: response.webSocket, headers });
+}

@@ -4,7 +4,7 @@ import { EngineUnavailable } from "../effects/engine.js";
 import type { Env } from "../env.js";
 import { Problem, problem, problemResponse } from "../errors.js";
 import { authenticate } from "../identity/authenticate.js";
-import { allowOrigin, preflight } from "../identity/origin.js";
+import { acceptSubprotocol, allowOrigin, preflight } from "../identity/origin.js";
 import { registerApprovals } from "./approvals.js";
 import { registerArtifacts } from "./artifacts.js";
 import { type App, type AppEnv, allowedMethods } from "./endpoint.js";
@@ -16,6 +16,7 @@ import { registerMeta } from "./meta.js";
 import { registerPolicy } from "./policy.js";
 import { registerRuns } from "./runs.js";
 import { registerSessions } from "./sessions.js";
+import { registerTerminal } from "./terminal.js";
 
 export function createApp(): App {
   const app: App = new OpenAPIHono<AppEnv>();
@@ -34,6 +35,7 @@ export function createApp(): App {
   registerSessions(app);
   registerRuns(app);
   registerExec(app);
+  registerTerminal(app);
   registerFiles(app);
   registerArtifacts(app);
   registerExecute(app);
@@ -69,7 +71,7 @@ export function createApp(): App {
 /** Adds what every answer of the API carries. */
 export function finish(response: Response, requestId: string, request?: Request, env?: Env): Response {
   // A WebSocket handshake must be passed on as the object it is.
-  if (response.status === 101) return response;
+  if (response.status === 101) return acceptSubprotocol(response, request);
   const answer = new Response(response.body, response);
   answer.headers.set("x-request-id", requestId);
   answer.headers.set("x-content-type-options", "nosniff");

@@ -224,6 +224,7 @@ const PROBLEM_TEXT: Record<number, string> = {
   412: "The precondition does not hold",
   413: "The body is too large",
   415: "The content type is not supported",
+  426: "The address speaks WebSocket",
   429: "Too much at once",
   500: "Something went wrong on our side",
   502: "The sandbox did not answer as it should",

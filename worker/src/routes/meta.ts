@@ -105,7 +105,7 @@ const DESCRIPTION =
   "Errors are problem documents (RFC 9457, `application/problem+json`) with a stable `code`. Unknown fields and parameters are " +
   "refused with a 400 that names them. Times are RFC 3339; durations carry their unit in the name. Every answer has " +
   "`x-request-id`. When CAISSON_API_KEY or CAISSON_KEYS is set every call but `/`, `/health` and `/openapi.json` sends that key, a " +
-  "static key or a token as `Authorization: Bearer`; when neither is, only requests from the machine itself are served. A token " +
+  "static key or a token as `Authorization: Bearer`, or with a WebSocket as the subprotocol `caisson.bearer.<it in base64url>` beside `caisson`; when neither is, only requests from the machine itself are served. A token " +
   "allows its scopes, for the sessions of its tenant; another tenant's id is not there (404).";
 
 function openapiDocument(app: App, origin: string): object {

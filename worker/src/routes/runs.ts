@@ -1,14 +1,14 @@
 /** Runs of a session, and its event log. */
 import { z } from "@hono/zod-openapi";
 import type { Env } from "../env.js";
-import { failureProblem, problem } from "../errors.js";
+import { problem } from "../errors.js";
 import { LIMITS } from "../limits.js";
-import type { Failure, RunState, RunView } from "../session/api.js";
+import type { RunState, RunView } from "../session/api.js";
 import { type App, boolParam, endpoint, intParam } from "./endpoint.js";
 import { idempotencyKey } from "./idempotency.js";
 import { json, wantsSSE } from "./json.js";
 import { CreateRunBodySchema, RunSchema, SessionTranscriptSchema, TranscriptSchema } from "./schemas.js";
-import { type SessionRef, sessionObject, unwrap } from "./session-object.js";
+import { live, type SessionRef, sessionObject, unwrap } from "./session-object.js";
 
 const RUN_ID = /^run_[1-9][0-9]{0,8}$/;
 
@@ -196,13 +196,6 @@ export function registerRuns(app: App): void {
       );
     },
   });
-}
-
-/** The object's answer, its refusal as a problem. */
-async function live(response: Response): Promise<Response> {
-  if (response.status < 400) return response;
-  const failure = (await response.json()) as Failure;
-  throw failureProblem(failure);
 }
 
 /** The request without the caller's key, which the object has no use for. */

@@ -1,7 +1,7 @@
 /** Calls to the Session object of one session. */
 import type { Env } from "../env.js";
 import { failureProblem } from "../errors.js";
-import type { Result, SessionRpc } from "../session/api.js";
+import type { Failure, Result, SessionRpc } from "../session/api.js";
 
 declare const owned: unique symbol;
 
@@ -29,4 +29,10 @@ export function sessionObject(env: Env, { id, tenant }: SessionRef): SessionRpc 
 export function unwrap<T>(result: Result<T>): T {
   if (result.ok) return result.value;
   throw failureProblem(result);
+}
+
+/** The object's answer to a request, its refusal as a problem. */
+export async function live(response: Response): Promise<Response> {
+  if (response.status < 400) return response;
+  throw failureProblem((await response.json()) as Failure);
 }

@@ -291,6 +291,8 @@ export interface SessionRpc {
    * (one event a text frame, the same parameters). Both end after `session.ended`.
    *
    * GET of `…/runs/{run}/transcript` answers the run's transcript, of `…/transcript` those of all runs, as Markdown when `Accept` asks for text/markdown.
+   *
+   * `/terminal` (terminals.ts `askTerminal`) answers the WebSocket of a terminal in the sandbox.
    */
   fetch(request: Request): Promise<Response>;
   policy(): Promise<Result<{ policy: object; compiled: object }>>;

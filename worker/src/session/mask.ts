@@ -16,6 +16,8 @@ export class Mask {
   #redactor: Redactor | null = null;
   /** Stands in for it in texts when the secrets cannot be opened. */
   #operators: Redactor | null = null;
+  /** Terminals have one of their own: its streams must not be all in use when a run starts. */
+  #terminals: Redactor | null = null;
 
   /** `secrets` opens what is stored; it is asked once, when something is to be masked. */
   constructor(env: Env, secrets: () => readonly string[]) {
@@ -44,14 +46,24 @@ export class Mask {
   /** Other secrets hold from now on. */
   forget(): void {
     this.#redactor = null;
+    this.#terminals = null;
   }
 
   /** Throws when a stored secret cannot be opened: then no output passes. */
   #ready(): Redactor {
-    if (this.#redactor !== null) return this.#redactor;
+    this.#redactor ??= this.#made();
+    return this.#redactor;
+  }
+
+  /** Throws as `open` does. At most REDACT_STREAMS - 1 streams of it may stay open, one is for its texts. */
+  forTerminals(): Redactor {
+    this.#terminals ??= this.#made();
+    return this.#terminals;
+  }
+
+  #made(): Redactor {
     const redactor = operatorRedactor(module, this.#env);
     for (const value of this.#secrets()) register(redactor, value);
-    this.#redactor = redactor;
     return redactor;
   }
 

@@ -71,13 +71,17 @@ export class OwnSandbox {
     if (state === "ended" || state === "ending") return fail(409, "session_ended", "the session has ended");
     const sandbox = await this.alive(async (stub) => stub);
     if (sandbox !== null) {
-      // An idle session that somebody uses without a run is not idle.
-      if (this.#store.text("budget")?.includes('"idle_s":')) this.#machine.step({ kind: "TOUCH" });
+      this.touch();
       return { ok: true, value: sandbox };
     }
     await checkEngine(this.#env);
     this.gone("the sandbox has stopped");
     return fail(409, "sandbox_gone", "the session's sandbox has stopped; the session ends");
+  }
+
+  /** An idle session that somebody uses without a run is not idle. */
+  touch(): void {
+    if (this.#store.text("budget")?.includes('"idle_s":')) this.#machine.step({ kind: "TOUCH" });
   }
 
   /** See SessionRpc.diff. */

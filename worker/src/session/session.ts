@@ -13,6 +13,7 @@ import { checkEngine, EngineUnavailable } from "../effects/engine.js";
 import { templateRefusal } from "../effects/template.js";
 import type { Env } from "../env.js";
 import { auditHead } from "../identity/audit.js";
+import { tenantObject } from "../identity/quotas.js";
 import type { CreateRunBody, CreateSessionBody, Limits, PatchSessionBody } from "../routes/schemas.js";
 import { readOptions } from "../transport/log.js";
 import { serveSSE } from "../transport/sse.js";
@@ -52,6 +53,7 @@ import { Pushes } from "./pushes.js";
 import { BadPrices, coreRequest, workspaceFiles } from "./request.js";
 import { SHARES_MAX, Shares } from "./shares.js";
 import { type RunRow, Store } from "./store.js";
+import { Terminals, terminalRequest } from "./terminals.js";
 import { sessionTranscript, summarize, transcript } from "./transcript.js";
 import { runNumber, runView, sandboxName, sessionView } from "./views.js";
 
@@ -69,6 +71,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   readonly #gate: Gate;
   readonly #pushes: Pushes;
   readonly #archive: EgressArchive;
+  readonly #terminals: Terminals;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -76,7 +79,11 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     this.#gate = new Gate(ctx.storage.sql, env, this.#store, () => new Guard(guardModule));
     this.#machine = new Machine(ctx, this.#store, this.#gate.mask, {
       committed: () => this.#effects.drain(),
-      changed: () => ctx.waitUntil(this.#index.write()),
+      changed: () => {
+        const state = this.#store.text("state");
+        if (state === "ending" || state === "ended") this.#terminals.closeAll("the session has ended");
+        ctx.waitUntil(this.#index.write());
+      },
     });
     this.#archive = new EgressArchive(ctx, env, this.#store, this.#gate);
     const { mask } = this.#gate;
@@ -90,6 +97,9 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     this.#index = new IndexRow(ctx, env, this.#store);
     this.#shares = new Shares(ctx.storage.sql);
     this.#pushes = new Pushes(ctx, env, this.#store, this.#machine, this.#sandbox, mask);
+    this.#terminals = new Terminals(this.#sandbox, mask, (fields) =>
+      tenantObject(env, this.#store.text("tenant") ?? "").act({ ...fields, session: this.#store.text("id") }),
+    );
     ctx.setWebSocketAutoResponse(new WebSocketRequestResponsePair("ping", "pong"));
     void ctx.blockConcurrencyWhile(async () => {
       if (!this.#store.exists) return;
@@ -429,6 +439,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
 
   override async fetch(request: Request): Promise<Response> {
     if (!this.#store.exists) return Response.json(NOT_FOUND, { status: NOT_FOUND.status });
+    if (new URL(request.url).pathname.endsWith("/terminal")) return await this.#terminal(request);
     const wanted = /(?:\/runs\/([^/]+))?\/transcript$/.exec(new URL(request.url).pathname);
     if (wanted !== null) return this.#transcript(wanted[1] ?? null, request);
     const options = readOptions(request);
@@ -440,6 +451,18 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       return response;
     }
     return serveSSE(this.#machine.log, options);
+  }
+
+  async #terminal(request: Request): Promise<Response> {
+    let refused: Failure;
+    try {
+      const answer = await this.#terminals.attach(terminalRequest(request));
+      if (answer instanceof Response) return answer;
+      refused = answer;
+    } catch (error) {
+      refused = failed(error);
+    }
+    return Response.json(refused, { status: refused.status });
   }
 
   /** Nothing is expected of a client but the automatic ping. */
