@@ -1,15 +1,9 @@
 /** The module as the host meets it: exports, imports, memory, descriptor, bad calls at the boundary. Prints TAP. */
 import { readFileSync, statSync } from "node:fs";
 import { Core } from "../diff/core.mjs";
+import { done, ok } from "../tap.mjs";
 
 const [wasm = "build/core.wasm"] = process.argv.slice(2);
-let count = 0;
-let failed = 0;
-function ok(cond, name) {
-  count++;
-  if (!cond) failed++;
-  console.log(`${cond ? "ok" : "not ok"} ${count} - ${name}`);
-}
 const lines = (path) =>
   readFileSync(path, "utf8")
     .split("\n")
@@ -88,5 +82,4 @@ ok(
 ok(core.x.csn_init(len) === -2 || core.x.csn_init(0) === 0, "init");
 core.write(0, {});
 ok(core.x.csn_init(32) === 0 && core.x.csn_init(16) === -2, "an empty config record");
-console.log(`1..${count}`);
-process.exit(failed > 0 ? 1 : 0);
+done();

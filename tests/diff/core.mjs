@@ -1,50 +1,25 @@
 /** The smallest host of core.wasm: writes records, calls exports, decodes the out-box. Used by the tests only. */
 import { readFileSync } from "node:fs";
+import { EV, FX, TRANSCRIPT } from "../../worker/src/core/abi.gen.ts";
 
-const EV = {
-  CREATE: 1,
-  SANDBOX_READY: 2,
-  SANDBOX_FAILED: 3,
-  SANDBOX_GONE: 4,
-  RUN: 5,
-  RUN_LOADED: 6,
-  RUN_STARTED: 7,
-  RUN_START_FAILED: 8,
-  OUTPUT: 9,
-  RUN_EXIT: 10,
-  COLLECTED: 11,
-  NOTE: 12,
-  CANCEL: 13,
-  TIMER: 14,
-  SET_TIMEOUT: 15,
-  DELETE: 16,
-  DIGEST_BEGIN: 17,
-  DIGEST_END: 18,
-  USAGE: 19,
-  SET_LIMITS: 20,
-  TOUCH: 21,
-  SET_TOOLS: 22,
-};
-const FX = { EVENT: 1, CURSOR: 9, DIGEST: 10 };
-const FX_NAME = [
-  "",
-  "event",
-  "sandbox_start",
-  "sandbox_destroy",
-  "run_load",
-  "run_start",
-  "run_kill",
-  "collect",
-  "wake_at",
-  "cursor",
-  "digest",
-  "bad_field",
-  "answer",
-  "budget",
-  "transcript_text",
-  "transcript_want",
-];
-const TRANSCRIPT = { OPEN: 1, EVENT: 2, NEXT: 3 };
+const FX_NAME = Object.fromEntries(Object.entries(FX).map(([name, kind]) => [kind, name.toLowerCase()]));
+
+/** exit.json of a program that ended with this status, or by the signal of its negative. */
+export function exitRecord(exit) {
+  const signalled = exit < 0;
+  return JSON.stringify({
+    reason: signalled ? "signalled" : "exited",
+    exit_code: signalled ? null : exit,
+    signal: signalled ? -exit : null,
+  });
+}
+
+/** A run's events as `caisson-events --offsets` prints them; those of the session and of the run's beginning are left out. */
+export function linesOf(fx) {
+  return fx
+    .filter((f) => f.kind === "event" && !/^(session|run\.(queued|started))/.test(f.event.type))
+    .map((f) => `@${f.line.off}+${f.line.len}:${f.line.flags} ${f.json}`);
+}
 
 export class Core {
   constructor(path) {
@@ -115,16 +90,45 @@ export class Core {
     return { rc, ...this.drain() };
   }
 
-  feed(stream, id, bytes, time = 0) {
-    const fx = [];
+  /** The event, which must be accepted. */
+  sure(kind, fields) {
+    const answer = this.event(kind, fields);
+    if (answer.rc !== 0) throw new Error(`${kind}: ${answer.rc}`);
+    return answer;
+  }
+
+  /** A session of this agent whose first run has started; the answers on the way. */
+  begin(agent) {
+    const run = agent === "shell" ? '{"command":"true"}' : '{"prompt":"-"}';
+    return [
+      this.sure("CREATE", { payload: `{"agent":"${agent}"}` }),
+      this.sure("SANDBOX_READY"),
+      this.sure("RUN", { payload: run }),
+      this.sure("RUN_LOADED", { id: 1, payload: run }),
+      this.sure("RUN_STARTED", { id: 1 }),
+    ];
+  }
+
+  /** The end of the first run; the answers on the way. */
+  finish(exit = 0) {
+    return [this.sure("RUN_EXIT", { id: 1, payload: exitRecord(exit) }), this.sure("COLLECTED", { id: 1 })];
+  }
+
+  /** What the agent printed, in one piece of at most the in-box; an answer for every part of it that was taken. */
+  feedParts(stream, id, bytes, time = 0) {
+    const parts = [];
     this.write(EV.OUTPUT, { id, stream, time, payload: bytes });
     for (let off = 0; off < bytes.length; ) {
       const used = this.x.csn_feed(off, bytes.length - off);
       if (used <= 0) throw new Error(`csn_feed answered ${used}`);
-      fx.push(...this.drain().fx);
+      parts.push(this.drain());
       off += used;
     }
-    return fx;
+    return parts;
+  }
+
+  feed(stream, id, bytes, time = 0) {
+    return this.feedParts(stream, id, bytes, time).flatMap(({ fx }) => fx);
   }
 
   /** One record of a transcript. */

@@ -11,6 +11,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { build } from "esbuild";
+import { done, ok } from "../tap.mjs";
 
 const [tool = "build/caisson-redact", wasm = "build/redact.wasm", out = "build/redact-host.mjs"] =
   process.argv.slice(2);
@@ -26,13 +27,6 @@ const { Redactor } = await import(pathToFileURL(out));
 const module = new WebAssembly.Module(readFileSync(wasm));
 const dir = mkdtempSync(join(tmpdir(), "redact-"));
 
-let count = 0;
-let failed = 0;
-function ok(cond, name) {
-  count++;
-  if (!cond) failed++;
-  console.log(`${cond ? "ok" : "not ok"} ${count} - ${name}`);
-}
 let seed = 20260801;
 /** 0 … n-1, the same in every run. */
 function random(n) {
@@ -342,5 +336,4 @@ const lines = readdirSync(TRANSCRIPTS)
   );
 }
 rmSync(dir, { recursive: true });
-console.log(`1..${count}`);
-process.exit(failed > 0 ? 1 : 0);
+done();

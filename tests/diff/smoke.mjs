@@ -2,17 +2,11 @@
 
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
+import { done, ok } from "../tap.mjs";
 import { Core } from "./core.mjs";
 
 const [wasm = "build/core.wasm", fixture = "tests/fixtures/transcripts/claude-code/basic-stream.jsonl"] =
   process.argv.slice(2);
-let count = 0;
-let failed = 0;
-function ok(cond, name) {
-  count++;
-  if (!cond) failed++;
-  console.log(`${cond ? "ok" : "not ok"} ${count} - ${name}`);
-}
 const kinds = (fx) => fx.map((f) => (f.kind === "event" ? f.event.type : f.kind)).join(" ");
 
 const core = new Core(wasm);
@@ -109,5 +103,4 @@ r = core.event("RUN", { time: 1014, payload: '{"prompt":"x"}' });
 ok(r.rc === -204, "after the end everything is SESSION_OVER");
 const deep = new Core(wasm).event("CREATE", { payload: `{"agent":"shell","x":${"[".repeat(127)}${"]".repeat(127)}}` });
 ok(deep.rc === -301 && deep.fx[0].payload.toString() === "/x", `the deepest request there can be: ${deep.rc}`);
-console.log(`1..${count}`);
-process.exit(failed > 0 ? 1 : 0);
+done();

@@ -13,23 +13,16 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join as joinPath } from "node:path";
-import { Core } from "../diff/core.mjs";
+import { Core, exitRecord, linesOf } from "../diff/core.mjs";
+import { done, ok } from "../tap.mjs";
 
 const args = process.argv.slice(2).filter((a) => !a.startsWith("--"));
 const update = process.argv.includes("--update");
 const [tool = "build/caisson-events", wasm = "build/core.wasm", replayer = ""] = args;
 const scratch = mkdtempSync(joinPath(tmpdir(), "golden-"));
 process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
-let count = 0;
-let failed = 0;
-function ok(cond, name, detail = "") {
-  count++;
-  if (!cond) failed++;
-  console.log(`${cond ? "ok" : "not ok"} ${count} - ${name}`);
-  if (!cond && detail) console.log(detail.replace(/^/gm, "  # "));
-}
 
-function unescape(coded) {
+function decoded(coded) {
   const text = coded.replace(/\\\*(\d+)\(([^)]*)\)/g, (_, n, what) => what.repeat(Number(n)));
   const parts = text.split(/\\x([0-9a-f]{2})/);
   return Buffer.concat(parts.map((part, i) => (i % 2 === 0 ? Buffer.from(part) : Buffer.from(part, "hex"))));
@@ -42,7 +35,7 @@ function parse(file) {
   const block = text.match(/^```jsonl\n([\s\S]*?)^```$/m)?.[1] ?? "";
   const half = field("newline") === "none";
   const stderrFile = field("stderr");
-  const stderr = stderrFile ? readFileSync(stderrFile) : unescape(text.match(/^```stderr\n([\s\S]*?)^```$/m)?.[1] ?? "");
+  const stderr = stderrFile ? readFileSync(stderrFile) : decoded(text.match(/^```stderr\n([\s\S]*?)^```$/m)?.[1] ?? "");
   return {
     file,
     text,
@@ -50,7 +43,7 @@ function parse(file) {
     exit: Number(field("exit") ?? 0),
     joined: field("text") === "joined",
     tools: field("tools"),
-    input: fixture ? readFileSync(fixture) : unescape(half ? block.slice(0, -1) : block),
+    input: fixture ? readFileSync(fixture) : decoded(half ? block.slice(0, -1) : block),
     stderr,
     errors: joinPath(scratch, "stderr"),
     output: joinPath(scratch, "stdout"),
@@ -61,7 +54,21 @@ function parse(file) {
 function native(golden, chunk) {
   const stderr = golden.stderr.length > 0 ? ["--stderr", golden.errors] : [];
   const tools = golden.tools === undefined ? [] : ["--tools", golden.tools];
-  const out = execFileSync(tool, [...tools, "--agent", golden.agent, "--exit-code", String(golden.exit), "--offsets", "--chunk", String(chunk), ...stderr], { input: golden.input, maxBuffer: 1 << 28 });
+  const out = execFileSync(
+    tool,
+    [
+      ...tools,
+      "--agent",
+      golden.agent,
+      "--exit-code",
+      String(golden.exit),
+      "--offsets",
+      "--chunk",
+      String(chunk),
+      ...stderr,
+    ],
+    { input: golden.input, maxBuffer: 1 << 28 },
+  );
   return out.toString();
 }
 
@@ -69,41 +76,21 @@ function native(golden, chunk) {
 function wrongSizes(golden) {
   const stderr = golden.stderr.length > 0 || golden.tools !== undefined ? [golden.errors] : [];
   if (golden.tools !== undefined) stderr.push(golden.tools);
-  return execFileSync(replayer, [golden.agent, exitRecord(golden), "64", golden.output, ...stderr]).toString();
-}
-
-function exitRecord({ exit }) {
-  return exit < 0 ? `{"reason":"signalled","exit_code":null,"signal":${-exit}}` : `{"reason":"exited","exit_code":${exit},"signal":null}`;
+  return execFileSync(replayer, [golden.agent, exitRecord(golden.exit), "64", golden.output, ...stderr]).toString();
 }
 
 function inWasm(golden, chunk) {
   const core = new Core(wasm);
-  const lines = [];
-  const keep = (fx) => {
-    for (const f of fx) {
-      if (f.kind !== "event") continue;
-      const type = f.event.type;
-      if (/^(session|run\.(queued|started))/.test(type)) continue;
-      lines.push(`@${f.line.off}+${f.line.len}:${f.line.flags} ${f.json}\n`);
-    }
-  };
-  const event = (kind, id, payload) => {
-    const r = core.event(kind, { id, payload });
-    if (r.rc !== 0) throw new Error(`${kind}: ${r.rc}`);
-    keep(r.fx);
-  };
-  const run = golden.agent === "shell" ? '{"command":"true"}' : '{"prompt":"-"}';
-  event("CREATE", 0, `{"agent":"${golden.agent}"}`);
-  event("SANDBOX_READY", 0, "");
-  event("RUN", 0, run);
-  event("RUN_LOADED", 1, run);
-  event("RUN_STARTED", 1, "");
-  if (golden.tools !== undefined) event("SET_TOOLS", 0, `{"tools":${golden.tools}}`);
-  for (let at = 0; at < golden.input.length; at += chunk) keep(core.feed(1, 1, golden.input.subarray(at, at + chunk)));
-  for (let at = 0; at < golden.stderr.length; at += chunk) keep(core.feed(2, 1, golden.stderr.subarray(at, at + chunk)));
-  event("RUN_EXIT", 1, exitRecord(golden));
-  event("COLLECTED", 1, "");
-  return lines.join("");
+  const fx = core.begin(golden.agent).flatMap((answer) => answer.fx);
+  if (golden.tools !== undefined) fx.push(...core.sure("SET_TOOLS", { payload: `{"tools":${golden.tools}}` }).fx);
+  for (let at = 0; at < golden.input.length; at += chunk)
+    fx.push(...core.feed(1, 1, golden.input.subarray(at, at + chunk)));
+  for (let at = 0; at < golden.stderr.length; at += chunk)
+    fx.push(...core.feed(2, 1, golden.stderr.subarray(at, at + chunk)));
+  fx.push(...core.finish(golden.exit).flatMap((answer) => answer.fx));
+  return linesOf(fx)
+    .map((line) => `${line}\n`)
+    .join("");
 }
 
 /** Writes a character that comes 200 times or more in a row as `\*N(c)`. */
@@ -123,7 +110,9 @@ function join(out) {
 }
 
 const CHUNKS = [65536, ...Array.from({ length: 64 }, (_, i) => i + 1)];
-const names = readdirSync("tests/golden", { recursive: true }).filter((name) => name.endsWith(".md") && !name.endsWith("-outcomes.md") && !name.startsWith("transcripts/"));
+const names = readdirSync("tests/golden", { recursive: true }).filter(
+  (name) => name.endsWith(".md") && !name.endsWith("-outcomes.md") && !name.startsWith("transcripts/"),
+);
 for (const name of names.sort()) {
   const golden = parse(`tests/golden/${name}`);
   writeFileSync(golden.errors, golden.stderr);
@@ -131,17 +120,23 @@ for (const name of names.sort()) {
   const shape = (out) => runs(golden.joined ? join(out) : out);
   if (update) {
     const block = `\`\`\`events\n${shape(native(golden, 65536))}\`\`\``;
-    writeFileSync(golden.file, golden.text.replace(/^```events\n[\s\S]*?^```$/m, () => block));
+    writeFileSync(
+      golden.file,
+      golden.text.replace(/^```events\n[\s\S]*?^```$/m, () => block),
+    );
     continue;
   }
   const check = (where, replay, chunks) => {
     const wrong = chunks.filter((chunk) => shape(replay(golden, chunk)) !== golden.expect);
-    ok(wrong.length === 0, `${name} ${where}, chunks of 1..64 bytes and whole`, wrong.length > 0 ? `wrong at chunk sizes ${wrong.slice(0, 8).join(" ")}\n${shape(replay(golden, wrong[0]))}` : "");
+    ok(
+      wrong.length === 0,
+      `${name} ${where}, chunks of 1..64 bytes and whole`,
+      wrong.length > 0 ? `wrong at chunk sizes ${wrong.slice(0, 8).join(" ")}\n${shape(replay(golden, wrong[0]))}` : "",
+    );
   };
   const inOne = replayer !== "" && !golden.joined;
   check("native", native, inOne ? [65536] : CHUNKS);
   if (inOne) ok(wrongSizes(golden) === "", `${name} native, the chunk size does not matter`, wrongSizes(golden));
   check("wasm", inWasm, CHUNKS);
 }
-if (!update) console.log(`1..${count}`);
-process.exit(failed > 0 ? 1 : 0);
+if (!update) done();

@@ -4,16 +4,10 @@ import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { done, ok } from "../tap.mjs";
 
 const [token, audit] = process.argv.slice(2);
 const dir = mkdtempSync(join(tmpdir(), "identity-"));
-let count = 0;
-let failed = 0;
-function ok(good, what) {
-  count += 1;
-  if (!good) failed += 1;
-  console.log(`${good ? "ok" : "not ok"} ${count} - ${what}`);
-}
 function run(program, args, input = "") {
   const r = spawnSync(program, args, { input });
   return { status: r.status, out: r.stdout.toString(), err: r.stderr.toString() };
@@ -22,11 +16,29 @@ const keys = join(dir, "keys.json");
 const other = join(dir, "other.json");
 writeFileSync(keys, run(token, ["keygen", "one"]).out);
 writeFileSync(other, run(token, ["keygen", "one"]).out);
-const minted = run(token, ["mint", "--keys", keys, "--scope", "execute", "--scope", "sessions:read:s1", "--tenant", "acme", "--sub", 'a "b"']);
+const minted = run(token, [
+  "mint",
+  "--keys",
+  keys,
+  "--scope",
+  "execute",
+  "--scope",
+  "sessions:read:s1",
+  "--tenant",
+  "acme",
+  "--sub",
+  'a "b"',
+]);
 ok(minted.status === 0 && minted.out.split(".").length === 3, "a token is minted");
 const seen = run(token, ["verify", "--keys", keys], minted.out);
 const claims = seen.status === 0 ? JSON.parse(seen.out) : {};
-ok(claims.tenant === "acme" && claims.sub === 'a "b"' && claims.scope === "execute sessions:read:s1" && claims.kid === "one", "and verified");
+ok(
+  claims.tenant === "acme" &&
+    claims.sub === 'a "b"' &&
+    claims.scope === "execute sessions:read:s1" &&
+    claims.kid === "one",
+  "and verified",
+);
 ok(Math.abs(claims.expires_s - Date.now() / 1000 - 3600) < 60, "for an hour");
 ok(run(token, ["verify", "--keys", other], minted.out).status === 1, "not by another key of that name");
 ok(run(token, ["verify", "--keys", keys], `${minted.out.trim()}x`).status === 1, "not changed");
@@ -64,5 +76,4 @@ ok(verify(log(lines[0], mark(1)), "--head", marks[2]).status === 1, "a whole end
 ok(verify("{}\n").status === 65 && verify("").status === 1, "not a log at all");
 ok(run(audit, ["verify"]).status === 64 && run(audit, ["--help"]).status === 0, "--help");
 rmSync(dir, { recursive: true, force: true });
-console.log(`1..${count}`);
-process.exit(failed ? 1 : 0);
+done();

@@ -5,21 +5,14 @@
  * usage: long-lines.mjs [caisson-events] [core.wasm]
  */
 import { execFileSync } from "node:child_process";
-import { Core } from "../diff/core.mjs";
+import { Core, linesOf } from "../diff/core.mjs";
+import { done, ok } from "../tap.mjs";
 
 const [tool = "build/caisson-events", wasm = "build/core.wasm"] = process.argv.slice(2);
 /** bytes; three and six, the lengths of what is repeated, divide it. */
 const LONG = 100_000_002;
 /** A prime: pieces end at ever other places of the line and of the SIMD blocks. */
 const PIECE = 65_521;
-let count = 0;
-let failed = 0;
-function ok(cond, name, detail = "") {
-  count++;
-  if (!cond) failed++;
-  console.log(`${cond ? "ok" : "not ok"} ${count} - ${name}`);
-  if (!cond) console.log(String(detail).slice(0, 2000).replace(/^/gm, "  # "));
-}
 
 /** What a dialect's text and tool call stand in; @ is where the 100 MB go. */
 const AGENTS = {
@@ -50,31 +43,19 @@ const AGENTS = {
 };
 
 function native(agent, input, chunk) {
-  const out = execFileSync(tool, ["--agent", agent, "--offsets", "--chunk", String(chunk)], { input, maxBuffer: 1 << 30 });
+  const out = execFileSync(tool, ["--agent", agent, "--offsets", "--chunk", String(chunk)], {
+    input,
+    maxBuffer: 1 << 30,
+  });
   return out.toString().trimEnd().split("\n");
 }
 
 function inWasm(agent, input, chunk) {
   const core = new Core(wasm);
-  const lines = [];
-  const keep = (fx) => {
-    for (const f of fx) {
-      if (f.kind !== "event" || /^(session|run\.(queued|started))/.test(f.event.type)) continue;
-      lines.push(`@${f.line.off}+${f.line.len}:${f.line.flags} ${f.json}`);
-    }
-  };
-  const run = agent === "shell" ? '{"command":"true"}' : '{"prompt":"-"}';
-  for (const [kind, id, payload] of [
-    ["CREATE", 0, `{"agent":"${agent}"}`],
-    ["SANDBOX_READY", 0, ""],
-    ["RUN", 0, run],
-    ["RUN_LOADED", 1, run],
-    ["RUN_STARTED", 1, ""],
-  ])
-    keep(core.event(kind, { id, payload }).fx);
-  for (let at = 0; at < input.length; at += chunk) keep(core.feed(1, 1, input.subarray(at, at + chunk)));
-  keep(core.event("RUN_EXIT", { id: 1, payload: '{"reason":"exited","exit_code":0,"signal":null}' }).fx);
-  keep(core.event("COLLECTED", { id: 1 }).fx);
+  const lines = core.begin(agent).flatMap(({ fx }) => linesOf(fx));
+  for (let at = 0; at < input.length; at += chunk)
+    lines.push(...linesOf(core.feed(1, 1, input.subarray(at, at + chunk))));
+  lines.push(...core.finish().flatMap(({ fx }) => linesOf(fx)));
   return lines;
 }
 
@@ -94,9 +75,21 @@ function cases(agent) {
   return {
     text: [fill(text, xs), texts, (e) => e.text_len === LONG && e.text.length === 32_768],
     // Escapes count as they stand.
-    "text of escapes": [fill(text, Buffer.alloc(LONG, "\\u00e9")), texts, (e) => e.text_len === LONG && e.text.length <= 32_768 / 6],
-    call: [fill(call, xs), "agent.tool_call", (e) => e.input === undefined && e.input_len > LONG && e.input_head.length > 1000],
-    "new event": [fill('{"type":"hologram","x":"@"}', xs), "raw", (e) => e.reason === "unmapped" && e.agent_type === "hologram"],
+    "text of escapes": [
+      fill(text, Buffer.alloc(LONG, "\\u00e9")),
+      texts,
+      (e) => e.text_len === LONG && e.text.length <= 32_768 / 6,
+    ],
+    call: [
+      fill(call, xs),
+      "agent.tool_call",
+      (e) => e.input === undefined && e.input_len > LONG && e.input_head.length > 1000,
+    ],
+    "new event": [
+      fill('{"type":"hologram","x":"@"}', xs),
+      "raw",
+      (e) => e.reason === "unmapped" && e.agent_type === "hologram",
+    ],
     "plain text": [xs, "raw", (e) => e.reason === "not_json" && e.text.length === 2048 && e.text_len === LONG],
     "open brackets": [Buffer.alloc(LONG, "["), "raw", (e) => e.reason === "too_deep" && e.text_len === LONG],
     "a list of lists": [fill("[@[]]", Buffer.alloc(LONG, "[],")), "raw", (e) => e.reason === "unmapped"],
@@ -110,16 +103,36 @@ for (const agent of Object.keys(AGENTS)) {
     const lines = native(agent, input, 65_536);
     const all = lines.map(parse);
     const told = all.find((one) => one.event.type === type);
-    ok(told !== undefined && told.off === 0 && told.len === line.length && says(told.event), `${agent}: ${name} of 100 MB is ${type}, with its length and place`, told && JSON.stringify({ ...told, event: { ...told.event, text: told.event.text?.length } }));
-    ok(all.at(-1).event.type === "run.succeeded" && all.at(-1).event.usage.output_bytes === input.length, `${agent}: ${name}: what comes behind it is read`, lines.at(-1));
-    ok(inWasm(agent, input, PIECE).join("\n") === lines.join("\n"), `${agent}: ${name}: wasm says the same, in other pieces`);
+    ok(
+      told !== undefined && told.off === 0 && told.len === line.length && says(told.event),
+      `${agent}: ${name} of 100 MB is ${type}, with its length and place`,
+      told && JSON.stringify({ ...told, event: { ...told.event, text: told.event.text?.length } }),
+    );
+    ok(
+      all.at(-1).event.type === "run.succeeded" && all.at(-1).event.usage.output_bytes === input.length,
+      `${agent}: ${name}: what comes behind it is read`,
+      lines.at(-1),
+    );
+    ok(
+      inWasm(agent, input, PIECE).join("\n") === lines.join("\n"),
+      `${agent}: ${name}: wasm says the same, in other pieces`,
+    );
     if (name !== "text") continue;
-    const half = parse(native(agent, line.subarray(0, LONG), 65_536).find((one) => one.includes('"raw"')) ?? "@0+0: {}");
-    ok(half.event.reason === "half_line" && half.len === LONG && half.event.text_len === LONG, `${agent}: ${name} that ends nowhere is a half line`, JSON.stringify(half));
+    const half = parse(
+      native(agent, line.subarray(0, LONG), 65_536).find((one) => one.includes('"raw"')) ?? "@0+0: {}",
+    );
+    ok(
+      half.event.reason === "half_line" && half.len === LONG && half.event.text_len === LONG,
+      `${agent}: ${name} that ends nowhere is a half line`,
+      JSON.stringify(half),
+    );
   }
 }
 const text = Buffer.alloc(LONG, "x");
 const pieces = native("shell", text, 65_536).map(parse);
-ok(pieces.slice(0, -1).every((one) => one.event.type === "output.stdout") && pieces.slice(0, -1).reduce((n, one) => n + one.event.text.length, 0) === LONG, "shell: a line of 100 MB comes whole, in pieces");
-console.log(`1..${count}`);
-process.exit(failed > 0 ? 1 : 0);
+ok(
+  pieces.slice(0, -1).every((one) => one.event.type === "output.stdout") &&
+    pieces.slice(0, -1).reduce((n, one) => n + one.event.text.length, 0) === LONG,
+  "shell: a line of 100 MB comes whole, in pieces",
+);
+done();

@@ -4,32 +4,48 @@
  * `--update` writes what the tool says into the rows that are there; read the diff before you commit it.
  */
 import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { done, ok } from "../tap.mjs";
 
 const [tool = "build/caisson-events"] = process.argv.slice(2).filter((a) => !a.startsWith("--"));
 const update = process.argv.includes("--update");
 const ROW = /^\| [\w.-]+\.(jsonl?|txt) \|/;
-const cells = (line) => line.split("|").slice(1, -1).map((cell) => cell.trim());
-let count = 0;
-let failed = 0;
-function ok(cond, name) {
-  count++;
-  if (!cond) failed++;
-  console.log(`${cond ? "ok" : "not ok"} ${count} - ${name}`);
-}
+const cells = (line) =>
+  line
+    .split("|")
+    .slice(1, -1)
+    .map((cell) => cell.trim());
 
 /** The events of a transcript, its stderr included. */
 function replay(agent, path, exit) {
   const errors = path.replace(/\.\w+$/, ".stderr.txt");
   const args = ["--agent", agent, "--exit-code", exit, ...(existsSync(errors) ? ["--stderr", errors] : [])];
   const out = execFileSync(tool, args, { input: readFileSync(path), maxBuffer: 1 << 28 });
-  return out.toString().trimEnd().split("\n").map((line) => JSON.parse(line));
+  return out
+    .toString()
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line));
 }
 
 function rowOf(name, exit, end) {
   const u = end.usage;
   const status = end.error?.status ?? "-";
-  return [name, exit, end.type.replace("run.", ""), end.reason, status, end.agent_session_id ?? "-", u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens, u.cost_usd, u.turns, u.tool_calls].map(String);
+  return [
+    name,
+    exit,
+    end.type.replace("run.", ""),
+    end.reason,
+    status,
+    end.agent_session_id ?? "-",
+    u.input_tokens,
+    u.output_tokens,
+    u.cache_read_tokens,
+    u.cache_write_tokens,
+    u.cost_usd,
+    u.turns,
+    u.tool_calls,
+  ].map(String);
 }
 
 for (const file of readdirSync("tests/golden").filter((name) => name.endsWith("-outcomes.md"))) {
@@ -46,12 +62,16 @@ for (const file of readdirSync("tests/golden").filter((name) => name.endsWith("-
     const got = rowOf(want[0], String(end.signal === null ? end.exit_code : -end.signal), end);
     if (update) return `| ${got.join(" | ")} |`;
     ok(got.join("|") === want.join("|"), `${agent}: ${got.join(" | ")}`);
-    ok(events.every((event, i) => i === 0 || event.seq === events[i - 1].seq + 1), `${agent}/${want[0]}: seq has no gap`);
+    ok(
+      events.every((event, i) => i === 0 || event.seq === events[i - 1].seq + 1),
+      `${agent}/${want[0]}: seq has no gap`,
+    );
     return line;
   });
-  const missing = readdirSync(dir).filter((name) => /\.(jsonl?|txt)$/.test(name) && !/\.std(err|in)\.txt$/.test(name) && !named.has(name));
+  const missing = readdirSync(dir).filter(
+    (name) => /\.(jsonl?|txt)$/.test(name) && !/\.std(err|in)\.txt$/.test(name) && !named.has(name),
+  );
   ok(missing.length === 0, `${agent}: every transcript has a row ${missing.join(" ")}`);
   if (update) writeFileSync(`tests/golden/${file}`, lines.join("\n"));
 }
-console.log(`1..${count}`);
-process.exit(failed > 0 ? 1 : 0);
+done();

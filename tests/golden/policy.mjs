@@ -4,18 +4,14 @@
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { done, ok } from "../tap.mjs";
 
 const tool = process.argv[2];
 const text = readFileSync(new URL("../../docs/POLICY.md", import.meta.url), "utf8");
-let count = 0;
-let failed = 0;
-function ok(good, what) {
-  count += 1;
-  if (!good) failed += 1;
-  console.log(`${good ? "ok" : "not ok"} ${count} - ${what}`);
-}
 function run(command, policy, questions = []) {
-  const r = spawnSync(tool, [command, ...(command === "check" ? ["--json"] : []), "-", ...questions], { input: policy });
+  const r = spawnSync(tool, [command, ...(command === "check" ? ["--json"] : []), "-", ...questions], {
+    input: policy,
+  });
   return { status: r.status, out: r.stdout.toString(), err: r.stderr.toString() };
 }
 
@@ -24,8 +20,15 @@ ok(blocks.length >= 10, `docs/POLICY.md has ${blocks.length} examples`);
 for (const [, policy, rest] of blocks) {
   const rows = [...rest.matchAll(/^\| (`+)(.+?)\1 \| (allow|deny|ask) \| (\S+) \|$/gm)].map((m) => m.slice(2));
   ok(rows.length > 0, "the example has a table");
-  const { out, err } = run("check", policy, rows.map((r) => r[0]));
-  const answers = out.trim().split("\n").map((line) => (line === "" ? {} : JSON.parse(line)));
+  const { out, err } = run(
+    "check",
+    policy,
+    rows.map((r) => r[0]),
+  );
+  const answers = out
+    .trim()
+    .split("\n")
+    .map((line) => (line === "" ? {} : JSON.parse(line)));
   rows.forEach(([question, verdict, rule], i) => {
     const a = answers[i] ?? {};
     ok(
@@ -78,13 +81,19 @@ const BAD = [
 ];
 for (const [doc, where] of BAD) {
   const { status, err } = run("explain", doc);
-  ok(status === 65 && (!where.startsWith("/") || err.includes(`"${where}"`)), `refused at ${where}: ${doc} ${status !== 65 ? err : ""}`);
+  ok(
+    status === 65 && (!where.startsWith("/") || err.includes(`"${where}"`)),
+    `refused at ${where}: ${doc} ${status !== 65 ? err : ""}`,
+  );
 }
 
-const report = JSON.parse(run("explain", '{"sandbox":{"enabled":true,"network":{"allowUnixSockets":["/x"]}},"model":"m"}').out);
+const report = JSON.parse(
+  run("explain", '{"sandbox":{"enabled":true,"network":{"allowUnixSockets":["/x"]}},"model":"m"}').out,
+);
 ok(
-  report.dialect === "claude-code" && JSON.stringify(report.unmapped.map((u) => u.pointer)) === '["/sandbox/enabled","/sandbox/network/allowUnixSockets","/model"]',
+  report.dialect === "claude-code" &&
+    JSON.stringify(report.unmapped.map((u) => u.pointer)) ===
+      '["/sandbox/enabled","/sandbox/network/allowUnixSockets","/model"]',
   "what has no equal is listed with its pointer",
 );
-console.log(`1..${count}`);
-process.exit(failed ? 1 : 0);
+done();

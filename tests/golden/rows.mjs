@@ -6,17 +6,11 @@
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, extname } from "node:path";
+import { done, ok } from "../tap.mjs";
 
 const SECTIONS = { "Claude Code": "claude-code", "Codex CLI": "codex", "Gemini CLI": "gemini", OpenCode: "opencode" };
 /** Rows that name no transcript but a log. */
 const ALIAS = { "logs/orphans.txt": "kill-group" };
-let count = 0;
-let failed = 0;
-function ok(cond, name) {
-  count++;
-  if (!cond) failed++;
-  console.log(`${cond ? "ok" : "not ok"} ${count} - ${name}`);
-}
 
 /** agent → names that its goldens stand for */
 const goldens = new Map(Object.values(SECTIONS).map((agent) => [agent, new Set()]));
@@ -43,7 +37,8 @@ for (const file of readdirSync("tests/golden", { recursive: true }).filter((name
   goldens.get(agent).add(basename(file, ".md"));
   const fixture = /^fixture: *(.*)$/m.exec(text)?.[1];
   if (fixture !== undefined) goldens.get(agent).add(basename(fixture, extname(fixture)));
-  const input = fixture !== undefined ? readFileSync(fixture, "utf8") : (/^```jsonl\n([\s\S]*?)^```$/m.exec(text)?.[1] ?? "");
+  const input =
+    fixture !== undefined ? readFileSync(fixture, "utf8") : (/^```jsonl\n([\s\S]*?)^```$/m.exec(text)?.[1] ?? "");
   for (const type of input.split("\n").flatMap(typesOf)) types.get(agent).add(type);
 }
 
@@ -79,15 +74,19 @@ for (const line of readFileSync("docs/reference/AGENT-EVENTS.md", "utf8").split(
     continue;
   }
   if (!inTable || line.startsWith("| ---") || line.startsWith("|---")) continue;
-  const cells = line.split("|").slice(1, -1).map((cell) => cell.trim());
+  const cells = line
+    .split("|")
+    .slice(1, -1)
+    .map((cell) => cell.trim());
   rows.set(agent, rows.get(agent) + 1);
   for (const name of namesOf(cells.at(-1))) {
-    const has = [...goldens.get(agent)].some((one) => (name.endsWith("*") ? one.startsWith(name.slice(0, -1)) : one === name));
+    const has = [...goldens.get(agent)].some((one) =>
+      name.endsWith("*") ? one.startsWith(name.slice(0, -1)) : one === name,
+    );
     ok(has, `${agent}: ${cells[0]}: ${name}`);
   }
 }
 ok(events > 50, `${events} types of events were read`);
 for (const [name, n] of rows) ok(n >= 6, `${name}: ${n} rows were read`);
 for (const [name, has] of goldens) ok(has.has("broken"), `${name}: broken input`);
-console.log(`1..${count}`);
-process.exit(failed > 0 ? 1 : 0);
+done();

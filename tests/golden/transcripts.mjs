@@ -5,6 +5,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { Core } from "../diff/core.mjs";
+import { done, ok } from "../tap.mjs";
 
 const FORMS = { json: 1, md: 2, summary: 3 };
 /** agent/transcript → exit status of the recorded process. */
@@ -28,13 +29,6 @@ const VIEWS = {
 const args = process.argv.slice(2).filter((a) => !a.startsWith("--"));
 const update = process.argv.includes("--update");
 const [tool = "build/caisson-events", wasm = "build/core.wasm"] = args;
-let count = 0;
-let failed = 0;
-function ok(cond, name) {
-  count++;
-  if (!cond) failed++;
-  console.log(`${cond ? "ok" : "not ok"} ${count} - ${name}`);
-}
 
 function native(agent, input, exit, form) {
   const args = ["--agent", agent, "--exit-code", String(exit), "--view", form];
@@ -44,24 +38,10 @@ function native(agent, input, exit, form) {
 /** The run's events as the core tells them, fed in pieces of an odd size. */
 function eventsOf(agent, input, exit) {
   const core = new Core(wasm);
-  const events = new Map();
-  const keep = (fx) => {
-    for (const f of fx) if (f.kind === "event" && f.event.run) events.set(f.event.seq, f.json);
-  };
-  const run = agent === "shell" ? '{"command":"true"}' : '{"prompt":"-"}';
-  for (const [kind, id, payload] of [
-    ["CREATE", 0, `{"agent":"${agent}"}`],
-    ["SANDBOX_READY", 0, ""],
-    ["RUN", 0, run],
-    ["RUN_LOADED", 1, run],
-    ["RUN_STARTED", 1, ""],
-  ])
-    keep(core.event(kind, { id, payload }).fx);
-  for (let at = 0; at < input.length; at += 4099) keep(core.feed(1, 1, input.subarray(at, at + 4099)));
-  const record = { reason: exit < 0 ? "signalled" : "exited", exit_code: exit < 0 ? null : exit, signal: exit < 0 ? -exit : null };
-  keep(core.event("RUN_EXIT", { id: 1, payload: JSON.stringify(record) }).fx);
-  keep(core.event("COLLECTED", { id: 1 }).fx);
-  return events;
+  const fx = core.begin(agent).flatMap((answer) => answer.fx);
+  for (let at = 0; at < input.length; at += 4099) fx.push(...core.feed(1, 1, input.subarray(at, at + 4099)));
+  fx.push(...core.finish(exit).flatMap((answer) => answer.fx));
+  return new Map(fx.filter((f) => f.kind === "event" && f.event.run).map((f) => [f.event.seq, f.json]));
 }
 
 function inWasm(events, form) {
@@ -89,7 +69,10 @@ for (const [path, exit] of Object.entries(VIEWS)) {
   for (const form of Object.keys(FORMS)) {
     const out = native(agent, input, exit, form);
     const same = inWasm(events, form);
-    ok((form === "summary" ? `${same}\n` : String(same)) === String(out), `${path}: transcript.wasm writes the same ${form}`);
+    ok(
+      (form === "summary" ? `${same}\n` : String(same)) === String(out),
+      `${path}: transcript.wasm writes the same ${form}`,
+    );
     if (form === "summary") continue;
     const file = `tests/golden/transcripts/${agent}-${name}.${form}`;
     const text = form === "json" ? `${JSON.stringify(JSON.parse(out), null, 1)}\n` : String(out);
@@ -97,5 +80,4 @@ for (const [path, exit] of Object.entries(VIEWS)) {
     ok(existsSync(file) && readFileSync(file, "utf8") === text, `${path}: ${file}`);
   }
 }
-console.log(`1..${count}`);
-process.exit(failed > 0 ? 1 : 0);
+done();

@@ -2,14 +2,11 @@
  * Many sandboxes: ten started at once, through the SDK, beside ten of the floor (floor.mjs tells what that is); as many alive
  * at once as the issue asks for, over the engine's own API, and what each takes; and what a thousand that came and went leave.
  */
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { freemem } from "node:os";
 import { join } from "node:path";
 import { endGroup, ROOT, startEngine } from "../../../scripts/local.mjs";
-import { sdk } from "../../conformance/sdk.mjs";
-import { openStack } from "../../conformance/stack.mjs";
+import { withFloor } from "../floor-stack.mjs";
 import { quantile } from "../measure.mjs";
 
 const ROUNDS = 7;
@@ -22,14 +19,7 @@ const TOKEN = "density-benchmark-token";
 const field = (path, name) => Number(readFileSync(path, "utf8").match(new RegExp(`^${name}:\\s+(\\d+)`, "m"))[1]);
 
 async function tenAtOnce(put) {
-  const server = spawn(process.execPath, [join(import.meta.dirname, "../floor-server.mjs")], {
-    stdio: ["pipe", "pipe", "inherit"],
-  });
-  let stack;
-  try {
-    const { port } = JSON.parse((await once(server.stdout, "data"))[0].toString());
-    stack = await openStack({ vars: { FLOOR_URL: `http://127.0.0.1:${port}` } });
-    const client = sdk(stack.worker.url);
+  await withFloor(async (client) => {
     const ten = async (namespace, round) => {
       const all = Array.from({ length: 10 }, (_, i) => client.sandbox(`ten-${round}-${i}`, undefined, namespace));
       const begun = performance.now();
@@ -51,10 +41,7 @@ async function tenAtOnce(put) {
     put("ten_at_once_floor_ms", bare);
     put("ten_at_once_all_ms", ours);
     put("ten_at_once_ms", ours - bare);
-  } finally {
-    await stack?.close();
-    server.kill();
-  }
+  });
 }
 
 /** An engine alone, and its API. */

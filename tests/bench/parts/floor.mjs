@@ -2,11 +2,7 @@
  * What the engine and the guest add to a request of the SDK. The floor is the same Worker and the same Sandbox class over a
  * `ctx.container` that answers at once (tests/conformance/floor.ts); each sample of ours stands beside one of the floor's.
  */
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { join } from "node:path";
-import { sdk } from "../../conformance/sdk.mjs";
-import { openStack } from "../../conformance/stack.mjs";
+import { withFloor } from "../floor-stack.mjs";
 import { quantile } from "../measure.mjs";
 
 const COLD = 60;
@@ -37,14 +33,7 @@ async function took(work) {
 }
 
 export default async function floor(put) {
-  const server = spawn(process.execPath, [join(import.meta.dirname, "../floor-server.mjs")], {
-    stdio: ["pipe", "pipe", "inherit"],
-  });
-  let stack;
-  try {
-    const { port } = JSON.parse((await once(server.stdout, "data"))[0].toString());
-    stack = await openStack({ vars: { FLOOR_URL: `http://127.0.0.1:${port}` } });
-    const client = sdk(stack.worker.url);
+  await withFloor(async (client) => {
     const cold = (namespace) => async (i) => {
       const sandbox = client.sandbox(`cold-${i}`, undefined, namespace);
       const ms = await took(() => sandbox.exec("echo hi"));
@@ -82,8 +71,5 @@ export default async function floor(put) {
         );
       }
     }
-  } finally {
-    await stack?.close();
-    server.kill();
-  }
+  });
 }
