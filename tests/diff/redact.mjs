@@ -11,6 +11,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { build } from "esbuild";
+import { insideBase64 } from "../secret-forms.ts";
 import { done, ok } from "../tap.mjs";
 
 const [tool = "build/caisson-redact", wasm = "build/redact.wasm", out = "build/redact-host.mjs"] =
@@ -47,11 +48,6 @@ function value(kind, length) {
   return text.trim().padEnd(8, "x");
 }
 const ascii = (json) => json.replace(/[^\x20-\x7e]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
-const inner = (text, before) => {
-  const bytes = Buffer.concat([Buffer.alloc(before, 0x5a), Buffer.from(text)]);
-  const first = before === 0 ? 0 : before + 1;
-  return bytes.toString("base64").slice(first, Math.floor((bytes.length * 8) / 6));
-};
 /** Every form that is promised. */
 function formsOf(text) {
   const json = JSON.stringify(text).slice(1, -1);
@@ -81,8 +77,8 @@ function formsOf(text) {
     Buffer.from(text).toString("hex").toUpperCase(),
   ];
   for (const before of [0, 1, 2]) {
-    forms.push(inner(text, before));
-    forms.push(inner(text, before).replaceAll("+", "-").replaceAll("/", "_"));
+    forms.push(insideBase64(text, before));
+    forms.push(insideBase64(text, before).replaceAll("+", "-").replaceAll("/", "_"));
   }
   return [...new Set(forms)];
 }
@@ -175,7 +171,7 @@ const lines = readdirSync(TRANSCRIPTS)
       if (!line.startsWith("{") || random(2) === 0) return line;
       // Inside of a JSON string: what an agent prints of a tool's output.
       const v = pick(values);
-      const form = pick([v, JSON.stringify(v).slice(1, -1), inner(v, random(3)), encodeURIComponent(v)]);
+      const form = pick([v, JSON.stringify(v).slice(1, -1), insideBase64(v, random(3)), encodeURIComponent(v)]);
       planted.push(form);
       return `{"planted":${JSON.stringify(`x ${form}\n`)},${line.slice(1)}`;
     });

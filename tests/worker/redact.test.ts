@@ -8,6 +8,7 @@ import { operatorRedactor, register } from "../../worker/src/effects/redactor.js
 import type { Env } from "../../worker/src/env.js";
 import { Flow } from "../../worker/src/session/flow.js";
 import { RAW_HEAD, RAW_MAX } from "../../worker/src/session/lines.js";
+import { formsOf, SHAPE } from "../secret-forms.js";
 import { env } from "./env.js";
 import {
   created,
@@ -23,22 +24,7 @@ import {
 } from "./session-fixture.js";
 
 const SECRET = 'pa$$/w"ord-\u00e9-0123456789';
-const SHAPE = "ghp_0123456789abcdefghijABCDEFGHIJ012345";
-const inner = (before: number): string => {
-  const text = Buffer.concat([Buffer.alloc(before), Buffer.from(SECRET)]).toString("base64");
-  return text.slice(before === 0 ? 0 : before + 1, Math.floor(((before + Buffer.byteLength(SECRET)) * 8) / 6));
-};
-const FORMS = [
-  SECRET,
-  JSON.stringify(SECRET).slice(1, -1),
-  JSON.stringify(JSON.stringify(SECRET)).slice(3, -3),
-  encodeURIComponent(SECRET),
-  Buffer.from(SECRET).toString("hex"),
-  inner(0),
-  inner(1),
-  inner(2),
-  SHAPE,
-];
+const FORMS = [...formsOf(SECRET), SHAPE];
 const bytesOf = (text: string): Buffer => Buffer.from(text);
 
 /** Every value of every table, as text of one character a byte. */
