@@ -73,8 +73,9 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
   const begun = Date.now();
   const up: Counter = { bytes: 0 };
   let address: string | null = null;
-  const ended = async (status: number, down: number): Promise<void> => {
-    await session.egressEnded(answer.id, status, up.bytes, down, Date.now() - begun, address);
+  const ended = async (status: number, bytes_down: number): Promise<void> => {
+    const duration_ms = Date.now() - begun;
+    await session.egressEnded(answer.id, { status, bytes_up: up.bytes, bytes_down, duration_ms, address });
   };
   try {
     let response: Response;

@@ -57,7 +57,15 @@ describe("the archive of the egress log", () => {
     await ask(session, 1);
     await new Promise((done) => setTimeout(done, 50));
     expect(value(await session.egressArchived())).toBe(PORTION);
-    value(await session.egressEnded(open, 200, 1, 2, 3, "192.0.2.1"));
+    value(
+      await session.egressEnded(open, {
+        status: 200,
+        bytes_up: 1,
+        bytes_down: 2,
+        duration_ms: 3,
+        address: "192.0.2.1",
+      }),
+    );
     await eventually(async () => expect(value(await session.egressArchived())).toBe(2 * PORTION));
 
     await ask(session, 1);

@@ -219,7 +219,7 @@ describe("what leaves", () => {
     const path = `/x/${encodeURIComponent(SECRET)}/${SHAPE}`;
     const asked = { port: 443, method: "GET", path, websocket: false };
     const { id } = value(await session.egress({ host: "a.example", ...asked }));
-    value(await session.egressEnded(id, 200, 1, 2, 3, null));
+    value(await session.egressEnded(id, { status: 200, bytes_up: 1, bytes_down: 2, duration_ms: 3, address: null }));
     value(await session.egress({ host: "b.example", ...asked }));
     const rows = value(await session.egressLog(0, 10));
     expect(rows.map((row) => row.path.length)).toEqual([path.length, path.length]);

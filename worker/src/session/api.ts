@@ -175,23 +175,29 @@ export interface AddressVerdict {
   readonly reason: string;
 }
 
+/** What became of an allowed request. */
+export interface EgressEnd {
+  status: number;
+  /** Of the bodies. */
+  bytes_up: number;
+  bytes_down: number;
+  duration_ms: number;
+  /** Connected to; null where that is not known: in production. */
+  address: string | null;
+}
+
 /** One line of the egress log. What is null is not known yet, or never: the request was denied. */
-export interface EgressEntry {
+export interface EgressEntry extends Nullable<EgressEnd> {
   id: number;
   time: string;
   host: string;
-  /** Connected to; null where that is not known: in production. */
-  address: string | null;
   port: number;
   method: string;
   path: string;
   verdict: string;
   rule: string;
-  status: number | null;
-  bytes_up: number | null;
-  bytes_down: number | null;
-  duration_ms: number | null;
 }
+type Nullable<T> = { [K in keyof T]: T[K] | null };
 
 /** One ref that a git push changes; all zeros for what is not there before or after. */
 export interface PushedRef {
@@ -300,15 +306,7 @@ export interface SessionRpc {
   setPolicy(document: object): Promise<Result<PolicyReport>>;
   /** May the sandbox do this? The question is logged, and reported as an event when it is denied. */
   egress(question: EgressQuestion): Promise<Result<EgressAnswer>>;
-  /** What became of an allowed request: bytes both ways, milliseconds. */
-  egressEnded(
-    id: number,
-    status: number,
-    bytesUp: number,
-    bytesDown: number,
-    durationMs: number,
-    address: string | null,
-  ): Promise<Result<true>>;
+  egressEnded(id: number, end: EgressEnd): Promise<Result<true>>;
   /** May an allowed request go to one of these addresses of its host? If not, its entry becomes a denial. */
   egressAddress(id: number, addresses: readonly string[]): Promise<Result<AddressVerdict>>;
   /** Asks for a push to be approved; `id` is its entry in the egress log. 409 `too_many_approvals`. */

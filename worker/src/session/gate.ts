@@ -6,7 +6,7 @@ import { CoreError } from "../core/core.js";
 import type { Guard, Injection, PolicyReport } from "../core/guard.js";
 import type { Env } from "../env.js";
 import type { CreateSessionBody } from "../routes/schemas.js";
-import type { AddressVerdict, EgressAnswer, EgressEntry, EgressQuestion, Failure, Result } from "./api.js";
+import type { AddressVerdict, EgressAnswer, EgressEnd, EgressEntry, EgressQuestion, Failure, Result } from "./api.js";
 import { fail } from "./failures.js";
 import type { PolicyLimits } from "./limits.js";
 import { Mask } from "./mask.js";
@@ -35,22 +35,7 @@ interface PrintedPolicy {
   readonly git?: { push_approval?: boolean };
 }
 
-interface Row {
-  [column: string]: SqlStorageValue;
-  id: number;
-  time_ms: number;
-  host: string;
-  address: string | null;
-  port: number;
-  method: string;
-  path: string;
-  verdict: string;
-  rule: string;
-  status: number | null;
-  bytes_up: number | null;
-  bytes_down: number | null;
-  duration_ms: number | null;
-}
+type Row = Omit<EgressEntry, "time"> & { time_ms: number };
 
 export class Gate {
   readonly #sql: SqlStorage;
@@ -251,22 +236,15 @@ export class Gate {
   }
 
   /** What became of an allowed request. */
-  ended(
-    id: number,
-    status: number,
-    bytesUp: number,
-    bytesDown: number,
-    durationMs: number,
-    address: string | null,
-  ): EgressEntry | null {
+  ended(id: number, end: EgressEnd): EgressEntry | null {
     this.#tables();
     this.#sql.exec(
       "UPDATE egress SET status = ?, bytes_up = ?, bytes_down = ?, duration_ms = ?, address = ? WHERE id = ?",
-      status,
-      bytesUp,
-      bytesDown,
-      durationMs,
-      address,
+      end.status,
+      end.bytes_up,
+      end.bytes_down,
+      end.duration_ms,
+      end.address,
       id,
     );
     return this.log(id - 1, 1)[0] ?? null;

@@ -24,6 +24,7 @@ import type {
   ApprovalView,
   ArtifactView,
   EgressAnswer,
+  EgressEnd,
   EgressEntry,
   EgressQuestion,
   EventText,
@@ -325,16 +326,9 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     });
   }
 
-  async egressEnded(
-    id: number,
-    status: number,
-    bytesUp: number,
-    bytesDown: number,
-    durationMs: number,
-    address: string | null,
-  ): Promise<Result<true>> {
+  async egressEnded(id: number, end: EgressEnd): Promise<Result<true>> {
     return this.#try(() => {
-      const entry = this.#gate.ended(id, status, bytesUp, bytesDown, durationMs, address);
+      const entry = this.#gate.ended(id, end);
       this.#archive.note();
       if (entry !== null && this.#store.text("state") !== "ended") {
         const { id: _, time: __, verdict: ___, ...fields } = entry;
