@@ -40,9 +40,8 @@ export async function handleEgress(
   if (!pathname.startsWith(EGRESS_PATH)) return null;
   const name = pathname.slice(EGRESS_PATH.length);
   if (env.CAISSON_ENGINE_URL === undefined || env.CAISSON_ENGINE_URL === "" || !/^[0-9a-f]{64}$/.test(name))
-    return new Response("not found\n", { status: 404 });
-  if (!(await egressAllowed(request, env.CAISSON_ENGINE_TOKEN ?? "", name)))
-    return new Response("forbidden\n", { status: 403 });
+    return refused(404, "not found");
+  if (!(await egressAllowed(request, env.CAISSON_ENGINE_TOKEN ?? "", name))) return refused(403, "forbidden");
   for (const namespace of namespaces) {
     let id: DurableObjectId;
     try {
@@ -52,5 +51,12 @@ export async function handleEgress(
     }
     return await namespace.get(id).fetch(request);
   }
-  return new Response("not found\n", { status: 404 });
+  return refused(404, "not found");
+}
+
+function refused(status: number, text: string): Response {
+  return new Response(`${text}\n`, {
+    status,
+    headers: { "x-content-type-options": "nosniff", "cache-control": "no-store" },
+  });
 }

@@ -41,6 +41,7 @@ export const PROBLEMS = {
   approval_not_found: { status: 404, title: "There is no such approval" },
   approval_resolved: { status: 409, title: "The approval is decided already" },
   too_many_approvals: { status: 409, title: "Too many pushes wait for an approval" },
+  link_not_found: { status: 404, title: "There is no such link" },
   share_not_found: { status: 404, title: "There is no such share link" },
   too_many_shares: { status: 409, title: "The session has too many share links" },
   quota_exceeded: { status: 429, title: "A quota is used up" },

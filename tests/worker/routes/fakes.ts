@@ -79,9 +79,14 @@ export class FakeSession {
       ? refusal(404, "session_not_found", "there is no session with this id")
       : { ok: true, value: this.session };
   }
-  async addShare(id: string, expiresMs: number): Promise<Result<ShareView>> {
+  async addShare(id: string, expiresMs: number, wanted?: { path: string; run?: string }): Promise<Result<ShareView>> {
     const now = new Date().toISOString();
-    const share = { id, created_at: now, expires_at: new Date(expiresMs).toISOString(), revoked_at: null };
+    const found = this.artifactList.findLast(
+      (one) => one.path === wanted?.path && one.run_id === (wanted.run ?? one.run_id),
+    );
+    if (wanted !== undefined && found === undefined) return refusal(404, "artifact_not_found", "no such artifact");
+    const artifact = found === undefined ? null : { run_id: found.run_id, path: found.path };
+    const share = { id, artifact, created_at: now, expires_at: new Date(expiresMs).toISOString(), revoked_at: null };
     this.shareList.push(share);
     return { ok: true, value: share };
   }
@@ -99,6 +104,11 @@ export class FakeSession {
   async checkShare(id: string): Promise<Result<true>> {
     const live = this.shareList.some((one) => one.id === id && one.revoked_at === null);
     return live ? { ok: true, value: true } : refusal(401, "share_revoked", "the share link is revoked or has expired");
+  }
+  async sharedArtifact(id: string): Promise<Result<ArtifactView>> {
+    const share = this.shareList.find((one) => one.id === id && one.revoked_at === null)?.artifact;
+    const value = this.artifactList.find((one) => one.path === share?.path && one.run_id === share.run_id);
+    return value === undefined ? refusal(404, "link_not_found", "there is no such link") : { ok: true, value };
   }
   async update(body: PatchSessionBody): Promise<Result<SessionView>> {
     const view = await this.view();

@@ -200,6 +200,7 @@ describe("openapi.json", () => {
     "/v1/sessions/{id}/shares": ["get"],
     "/v1/sessions/{id}/shares/{share}": ["delete"],
     "/v1/sessions/{id}/terminal": ["get"],
+    "/v1/links/{link}": ["get"],
     "/v1/audit": ["get"],
     "/v1/tokens": ["post"],
     "/v1/execute": ["post"],

@@ -10,7 +10,7 @@ import { timingSafeEqual } from "node:crypto";
 import { CoreError } from "../core/core.js";
 import type { Guard } from "../core/guard.js";
 import { Problem, problem } from "../errors.js";
-import { type Caller, NOBODY, OPERATOR } from "./caller.js";
+import { type Caller, callerBy, LINK_PATH, NOBODY, OPERATOR } from "./caller.js";
 import { keyring } from "./keyring.js";
 import { refuseOrigin, socketToken } from "./origin.js";
 
@@ -33,7 +33,8 @@ export async function authenticate(request: Request, env: IdentityEnv): Promise<
     return { caller: OPERATOR, guard };
   }
   refuseOrigin(request, env.CAISSON_CORS_ORIGINS);
-  if (PUBLIC_PATHS.has(url.pathname)) return { caller: NOBODY, guard };
+  // A link's address is its own credential, which the endpoint checks.
+  if (PUBLIC_PATHS.has(url.pathname) || url.pathname.startsWith(LINK_PATH)) return { caller: NOBODY, guard };
   const given = bearer(request, url);
   if (given === undefined) throw unauthorized("Send a key or a token as `Authorization: Bearer <token>`.");
   if (env.CAISSON_API_KEY && (await equalInConstantTime(given, env.CAISSON_API_KEY)))
@@ -55,15 +56,7 @@ function callerOf(guard: Guard, token: string): Caller {
     const claims = /^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)
       ? guard.verifyToken(token, Date.now())
       : guard.checkAPIKey(token);
-    const { tenant = "", sub = "", quota = "", scope = "", jti = "", exp } = claims;
-    return {
-      tenant,
-      subject: sub,
-      scopes: scope,
-      quota,
-      tokenId: jti,
-      expires: Number.isSafeInteger(exp) ? exp : null,
-    };
+    return callerBy(claims);
   } catch (error) {
     if (!(error instanceof CoreError)) throw error;
     // Which of the two it was not is of use to nobody who has a right one.

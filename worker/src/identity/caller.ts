@@ -1,6 +1,6 @@
 /** Who a request comes from, and what that caller may do. */
 
-import type { Guard } from "../core/guard.js";
+import type { Claims, Guard } from "../core/guard.js";
 import { problem } from "../errors.js";
 
 export interface Caller {
@@ -31,7 +31,19 @@ export const OPERATOR: Caller = {
 };
 export const NOBODY: Caller = { tenant: "", subject: "", scopes: "", quota: "", tokenId: "", expires: null };
 
+/** Whom a token that has been verified stands for. */
+export function callerBy({ tenant = "", sub = "", quota = "", scope = "", jti = "", exp }: Claims): Caller {
+  const expires = Number.isSafeInteger(exp) ? exp : null;
+  return { tenant, subject: sub, scopes: scope, quota, tokenId: jti, expires };
+}
+
+/** Of ids of links to a session, and of links to one artifact. */
 export const SHARE_PREFIX = "shr_";
+export const ARTIFACT_LINK_PREFIX = "art_";
+/** The only scope of an artifact link's token: no endpoint asks for it, so that the token opens nothing but its link. */
+export const ARTIFACT_SCOPE = "artifact";
+/** Where artifact links lead; the rest of the address is the token. */
+export const LINK_PATH = "/v1/links/";
 
 /** Throws unless the caller has the scope, for this session or for all. */
 export function requireScope(guard: Guard, caller: Caller, scope: Scope, sessionId: string): void {

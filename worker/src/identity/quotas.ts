@@ -6,7 +6,7 @@ import { z } from "@hono/zod-openapi";
 import type { Env } from "../env.js";
 import { Problem, problem } from "../errors.js";
 import type { Caller } from "./caller.js";
-import type { TenantRpc } from "./tenant.js";
+import type { Refused, TenantRpc } from "./tenant.js";
 
 export const QuotaSchema = z.strictObject({
   /** items: sessions and one-shots alive at once */
@@ -23,7 +23,7 @@ export type Quota = z.infer<typeof QuotaSchema>;
 let held: { readonly text: string; readonly quotas: Record<string, Quota> } | null = null;
 
 /** The caller's limits, null when none hold. Throws a problem for a document that cannot be read. */
-export function quotaOf(env: Env, caller: Caller): Quota | null {
+export function quotaOf(env: Pick<Env, "CAISSON_QUOTAS">, caller: Pick<Caller, "quota">): Quota | null {
   const text = env.CAISSON_QUOTAS ?? "";
   if (text === "") return null;
   if (held?.text !== text) held = { text, quotas: read(text) };
@@ -51,17 +51,28 @@ export function tenantObject(env: Env, tenant: string): TenantRpc {
   return env.TENANT.get(env.TENANT.idFromName(tenant)) as unknown as TenantRpc;
 }
 
-/** Counts a request, and with `startId` the start of a session or a one-shot. Throws a 429 when a limit is reached. */
-export async function admit(env: Env, caller: Caller, startId?: string, aliveMs = 0): Promise<void> {
+/** Counts a request. Throws a 429 when the tenant has made as many as it may. */
+export async function countRequest(env: Env, caller: Caller): Promise<void> {
   const quota = quotaOf(env, caller);
-  if (quota === null) return;
-  if (startId === undefined && quota.requests_per_second === undefined) return;
-  const refused = await tenantObject(env, caller.tenant).admit(quota, startId ?? null, aliveMs);
-  if (refused === null) return;
-  const detail = `The tenant's limit ${refused.limit} (${refused.max}) is reached; try again in ${refused.retryAfterS} s.`;
-  throw new Problem(429, "quota_exceeded", detail, {
-    headers: { "retry-after": String(refused.retryAfterS) },
-    extra: { limit: refused.limit, max: refused.max },
+  if (quota?.requests_per_second === undefined) return;
+  const refused = await tenantObject(env, caller.tenant).request(quota);
+  if (refused !== null) throw exceeded(refused);
+}
+
+/** Counts the start of a session or a one-shot. Throws a 429 when a limit is reached. Whether this call counted it. */
+export async function admit(env: Env, caller: Caller, startId: string, aliveMs: number): Promise<boolean> {
+  const quota = quotaOf(env, caller);
+  if (quota === null) return false;
+  const { refused, counted } = await tenantObject(env, caller.tenant).admit(quota, startId, aliveMs);
+  if (refused !== null) throw exceeded(refused);
+  return counted;
+}
+
+function exceeded({ limit, max, retryAfterS }: Refused): Problem {
+  const detail = `The tenant's limit ${limit} (${max}) is reached; try again in ${retryAfterS} s.`;
+  return new Problem(429, "quota_exceeded", detail, {
+    headers: { "retry-after": String(retryAfterS) },
+    extra: { limit, max },
   });
 }
 

@@ -9,6 +9,7 @@ import type { Env } from "../env.js";
 import { type AuditExport, auditHead } from "./audit.js";
 import type { Quota } from "./quotas.js";
 
+const SECOND_MS = 1_000;
 const MINUTE_MS = 60_000;
 const DAY_MS = 86_400_000;
 
@@ -18,12 +19,25 @@ export interface Refused {
   readonly retryAfterS: number;
 }
 
+/** What became of asking for room: refused, or let in, and whether this call is what counted it. */
+export interface Admission {
+  readonly refused: Refused | null;
+  readonly counted: boolean;
+}
+
 export interface TenantRpc {
-  /** Counts a request and, with an id, a start that is alive for at most `aliveMs`. Null: go on. Nothing is counted when refused. */
-  admit(quota: Quota, startId: string | null, aliveMs: number): Promise<Refused | null>;
+  /** Counts a request. Null: go on. */
+  request(quota: Quota): Promise<Refused | null>;
+  /**
+   * Counts a start that is alive for at most `aliveMs`. Nothing is counted when it is refused, nor when it is known: a creation
+   * that is repeated with its Idempotency-Key is no second session.
+   */
+  admit(quota: Quota, startId: string, aliveMs: number): Promise<Admission>;
+  /** What was started lives until then at the longest. */
+  alive(startId: string, untilMs: number): Promise<void>;
   ended(startId: string): Promise<void>;
-  /** What a session has cost in all so far; told again it counts once. */
-  spent(sessionId: string, microUsd: number): Promise<void>;
+  /** What a session has cost in all so far; told again it counts once. Whether the tenant's day has cost `maxUsd` with it. */
+  spent(sessionId: string, microUsd: number, maxUsd?: number): Promise<boolean>;
   /** Adds an administrative act to the audit log. */
   act(fields: Record<string, unknown>): Promise<void>;
   audit(): Promise<AuditExport>;
@@ -31,8 +45,8 @@ export interface TenantRpc {
 
 export class Tenant extends DurableObject<Env> implements TenantRpc {
   readonly #sql: SqlStorage;
-  /** Requests of the running second; a new instance begins with none. */
-  #second = { start: 0, count: 0 };
+  /** Times of the requests let in within a second, oldest first; a new instance begins with none. */
+  #requests: number[] = [];
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -46,53 +60,70 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
     `);
   }
 
-  async admit(quota: Quota, startId: string | null, aliveMs: number): Promise<Refused | null> {
+  async request(quota: Quota): Promise<Refused | null> {
+    const max = quota.requests_per_second;
+    if (max === undefined) return null;
     const now = Date.now();
-    const second = now - (now % 1_000);
-    if (this.#second.start !== second) this.#second = { start: second, count: 0 };
-    if (quota.requests_per_second !== undefined && this.#second.count >= quota.requests_per_second)
-      return { limit: "requests_per_second", max: quota.requests_per_second, retryAfterS: 1 };
-    const refused = startId === null ? null : this.#refuseStart(quota, startId, now);
-    if (refused !== null) return refused;
-    this.#second.count += 1;
-    if (startId !== null) {
-      this.#sql.exec("INSERT OR REPLACE INTO alive (id, until_ms) VALUES (?, ?)", startId, now + aliveMs);
-      this.#sql.exec("INSERT INTO starts (at_ms) VALUES (?)", now);
+    // Not by the second of the clock: twice as many would pass around its turn.
+    const since = this.#requests.findIndex((time) => time > now - SECOND_MS);
+    this.#requests = since < 0 ? [] : this.#requests.slice(since);
+    if (this.#requests.length >= max) return { limit: "requests_per_second", max, retryAfterS: 1 };
+    this.#requests.push(now);
+    return null;
+  }
+
+  // Between the question and the count nothing is awaited, so no other call comes between them.
+  async admit(quota: Quota, startId: string, aliveMs: number): Promise<Admission> {
+    const now = Date.now();
+    this.#sql.exec("DELETE FROM alive WHERE until_ms <= ?", now);
+    this.#sql.exec("DELETE FROM starts WHERE at_ms <= ?", now - MINUTE_MS);
+    if (this.#number("SELECT count(*) AS n FROM alive WHERE id = ?", startId) > 0)
+      return { refused: null, counted: false };
+    const refused = this.#refuseStart(quota, now);
+    if (refused !== null) return { refused, counted: false };
+    this.#sql.exec("INSERT INTO alive (id, until_ms) VALUES (?, ?)", startId, now + aliveMs);
+    this.#sql.exec("INSERT INTO starts (at_ms) VALUES (?)", now);
+    return { refused: null, counted: true };
+  }
+
+  #number(query: string, ...values: (string | number)[]): number {
+    return [...this.#sql.exec<{ n: number | null }>(query, ...values)][0]?.n ?? 0;
+  }
+
+  #refuseStart(quota: Quota, now: number): Refused | null {
+    if (quota.sessions_alive !== undefined && this.#number("SELECT count(*) AS n FROM alive") >= quota.sessions_alive)
+      return { limit: "sessions_alive", max: quota.sessions_alive, retryAfterS: 30 };
+    if (
+      quota.starts_per_minute !== undefined &&
+      this.#number("SELECT count(*) AS n FROM starts") >= quota.starts_per_minute
+    ) {
+      const oldest = this.#number("SELECT min(at_ms) AS n FROM starts") || now;
+      const retryAfterS = Math.max(1, Math.ceil((oldest + MINUTE_MS - now) / 1_000));
+      return { limit: "starts_per_minute", max: quota.starts_per_minute, retryAfterS };
+    }
+    if (quota.spend_usd_per_day !== undefined && this.#isSpent(quota.spend_usd_per_day, now)) {
+      const retryAfterS = Math.ceil(((Math.floor(now / DAY_MS) + 1) * DAY_MS - now) / 1_000);
+      return { limit: "spend_usd_per_day", max: quota.spend_usd_per_day, retryAfterS };
     }
     return null;
   }
 
-  #refuseStart(quota: Quota, startId: string, now: number): Refused | null {
-    const count = (query: string, ...values: (string | number)[]): number =>
-      [...this.#sql.exec<{ n: number }>(query, ...values)][0]?.n ?? 0;
-    this.#sql.exec("DELETE FROM alive WHERE until_ms <= ?", now);
-    this.#sql.exec("DELETE FROM starts WHERE at_ms <= ?", now - MINUTE_MS);
-    // A creation that is repeated with its Idempotency-Key is no second session.
-    if (count("SELECT count(*) AS n FROM alive WHERE id = ?", startId) > 0) return null;
-    if (quota.sessions_alive !== undefined && count("SELECT count(*) AS n FROM alive") >= quota.sessions_alive)
-      return { limit: "sessions_alive", max: quota.sessions_alive, retryAfterS: 30 };
-    if (quota.starts_per_minute !== undefined && count("SELECT count(*) AS n FROM starts") >= quota.starts_per_minute) {
-      const oldest = count("SELECT min(at_ms) AS n FROM starts") || now;
-      const retryAfterS = Math.max(1, Math.ceil((oldest + MINUTE_MS - now) / 1_000));
-      return { limit: "starts_per_minute", max: quota.starts_per_minute, retryAfterS };
-    }
-    if (quota.spend_usd_per_day !== undefined) {
-      const day = Math.floor(now / DAY_MS);
-      const micro = count("SELECT total(micro - before_micro) AS n FROM spend WHERE day = ?", day);
-      if (micro >= quota.spend_usd_per_day * 1e6) {
-        const retryAfterS = Math.ceil(((day + 1) * DAY_MS - now) / 1_000);
-        return { limit: "spend_usd_per_day", max: quota.spend_usd_per_day, retryAfterS };
-      }
-    }
-    return null;
+  #isSpent(maxUsd: number, now: number): boolean {
+    const query = "SELECT total(micro - before_micro) AS n FROM spend WHERE day = ?";
+    return this.#number(query, Math.floor(now / DAY_MS)) >= maxUsd * 1e6;
+  }
+
+  async alive(startId: string, untilMs: number): Promise<void> {
+    this.#sql.exec("INSERT OR REPLACE INTO alive (id, until_ms) VALUES (?, ?)", startId, untilMs);
   }
 
   async ended(startId: string): Promise<void> {
     this.#sql.exec("DELETE FROM alive WHERE id = ?", startId);
   }
 
-  async spent(sessionId: string, microUsd: number): Promise<void> {
-    const day = Math.floor(Date.now() / DAY_MS);
+  async spent(sessionId: string, microUsd: number, maxUsd?: number): Promise<boolean> {
+    const now = Date.now();
+    const day = Math.floor(now / DAY_MS);
     // A session over midnight counts for each day what it cost on that day.
     this.#sql.exec(
       `INSERT INTO spend (session, day, before_micro, micro) VALUES (?1, ?2, 0, ?3)
@@ -102,6 +133,7 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
       microUsd,
     );
     this.#sql.exec("DELETE FROM spend WHERE day < ?", day - 1);
+    return maxUsd !== undefined && this.#isSpent(maxUsd, now);
   }
 
   async act(fields: Record<string, unknown>): Promise<void> {

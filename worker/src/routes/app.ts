@@ -11,6 +11,7 @@ import { type App, type AppEnv, allowedMethods } from "./endpoint.js";
 import { registerExec } from "./exec.js";
 import { registerExecute } from "./execute.js";
 import { registerFiles } from "./files.js";
+import { setSecurityHeaders } from "./headers.js";
 import { registerIdentity } from "./identity.js";
 import { registerMeta } from "./meta.js";
 import { registerPolicy } from "./policy.js";
@@ -69,16 +70,13 @@ export function createApp(): App {
 }
 
 /** Adds what every answer of the API carries. */
-export function finish(response: Response, requestId: string, request?: Request, env?: Env): Response {
+export function finish(response: Response, requestId: string, request: Request, env: Env): Response {
   // A WebSocket handshake must be passed on as the object it is.
   if (response.status === 101) return acceptSubprotocol(response, request);
   const answer = new Response(response.body, response);
   answer.headers.set("x-request-id", requestId);
-  answer.headers.set("x-content-type-options", "nosniff");
-  if (!answer.headers.has("cache-control")) answer.headers.set("cache-control", "no-store");
-  answer.headers.set("referrer-policy", "no-referrer");
-  answer.headers.set("cross-origin-resource-policy", "same-origin");
-  if (request !== undefined) allowOrigin(request, answer.headers, env?.CAISSON_CORS_ORIGINS);
+  setSecurityHeaders(answer.headers, request.url);
+  allowOrigin(request, answer.headers, env.CAISSON_CORS_ORIGINS);
   return answer;
 }
 

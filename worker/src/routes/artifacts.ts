@@ -1,15 +1,21 @@
 /** What a session leaves behind: its diff and its artifacts. */
 import { z } from "@hono/zod-openapi";
 import { createTarPacker } from "modern-tar";
+import { CoreError } from "../core/core.js";
+import type { Guard } from "../core/guard.js";
 import { DIFF_MAX } from "../effects/artifacts.js";
 import type { Env } from "../env.js";
-import { problem } from "../errors.js";
+import { failureProblem, type Problem, problem } from "../errors.js";
+import { ARTIFACT_LINK_PREFIX, ARTIFACT_SCOPE, type Caller, callerBy, LINK_PATH } from "../identity/caller.js";
+import { countRequest } from "../identity/quotas.js";
 import type { ArtifactView } from "../session/api.js";
 import { type App, endpoint } from "./endpoint.js";
 import { disposition } from "./files.js";
+import { UNTRUSTED_CSP } from "./headers.js";
+import { isSessionId } from "./ids.js";
 import { json } from "./json.js";
 import { ArtifactSchema } from "./schemas.js";
-import { type SessionRef, sessionObject, unwrap } from "./session-object.js";
+import { type SessionRef, sessionObject, sessionRef, unwrap } from "./session-object.js";
 
 const runQuery = z.strictObject({
   run: z
@@ -17,6 +23,15 @@ const runQuery = z.strictObject({
     .optional()
     .openapi({ description: "Only this run; for one path the newest version when absent", example: "run_1" }),
 });
+
+const ARTIFACT_ANSWERS = {
+  200: {
+    description: "Its bytes",
+    content: { "application/octet-stream": null },
+    headers: { ETag: "SHA-256 of the bytes, in hex", "Repr-Digest": "SHA-256 as in RFC 9530" },
+  },
+  304: { description: "Not changed" },
+};
 
 export function registerArtifacts(app: App): void {
   endpoint(app, {
@@ -91,36 +106,71 @@ export function registerArtifacts(app: App): void {
     summary: "One artifact",
     query: runQuery,
     headers: { "If-None-Match": "The ETag already had" },
-    answers: {
-      200: {
-        description: "Its bytes",
-        content: { "application/octet-stream": null },
-        headers: { ETag: "SHA-256 of the bytes, in hex", "Repr-Digest": "SHA-256 as in RFC 9530" },
-      },
-      304: { description: "Not changed" },
-    },
+    answers: ARTIFACT_ANSWERS,
     async handler({ env, session, request, params, query }) {
       const path = params.path.replace(/^\/workspace\//, "");
       const artifact = (await artifactsOf(env, session, query.run)).findLast((one) => one.path === path);
       if (artifact === undefined)
         throw problem("artifact_not_found", `There is no artifact "${path.slice(0, 200)}".`, { field: "path" });
-      const headers = {
-        etag: `"${artifact.sha256}"`,
-        "repr-digest": `sha-256=:${Buffer.from(artifact.sha256, "hex").toString("base64")}:`,
-        "content-type": "application/octet-stream",
-        "content-disposition": disposition(artifact.path),
-        "x-caisson-run": artifact.run_id,
-      };
-      const known = (request.headers.get("if-none-match") ?? "")
-        .split(",")
-        .map((tag) => tag.trim().replace(/^W\//, ""));
-      if (known.includes(headers.etag) || known.includes("*")) return new Response(null, { status: 304, headers });
-      const object = await env.ARTIFACTS.get(artifact.key);
-      if (object === null)
-        throw problem("artifact_not_found", `"${path}" is no longer in the bucket.`, { field: "path" });
-      return new Response(object.body.pipeThrough(new FixedLengthStream(object.size)), { headers });
+      return await download(env, request, artifact);
     },
   });
+
+  endpoint(app, {
+    method: "get",
+    path: `${LINK_PATH}{link}`,
+    tag: "Results",
+    scope: null,
+    summary: "Download the artifact of a link",
+    description:
+      "The address is the credential: `POST /v1/sessions/{id}/share` with `artifact` makes one. One that is wrong, has expired or " +
+      "was revoked is not there.",
+    headers: { "If-None-Match": "The ETag already had" },
+    answers: ARTIFACT_ANSWERS,
+    problems: [429],
+    async handler({ c, env, request, params }) {
+      const { caller, sessionId } = linkOf(c.get("guard"), params.link);
+      await countRequest(env, caller);
+      const shared = await sessionObject(env, sessionRef(caller.tenant, sessionId)).sharedArtifact(caller.tokenId);
+      if (!shared.ok) throw shared.status === 404 ? noLink() : failureProblem(shared);
+      return await download(env, request, shared.value);
+    },
+  });
+}
+
+/** Whoever holds the link, or the 404 that says nothing about why it is refused. */
+function linkOf(guard: Guard, token: string): { caller: Caller; sessionId: string } {
+  try {
+    const caller = callerBy(guard.verifyToken(token, Date.now()));
+    const own = `${ARTIFACT_SCOPE}:`;
+    const sessionId = caller.scopes.startsWith(own) ? caller.scopes.slice(own.length) : "";
+    if (!caller.tokenId.startsWith(ARTIFACT_LINK_PREFIX) || !isSessionId(sessionId)) throw noLink();
+    return { caller, sessionId };
+  } catch (error) {
+    throw error instanceof CoreError ? noLink() : error;
+  }
+}
+
+function noLink(): Problem {
+  return problem("link_not_found", "There is no such link: it is wrong, has expired or was revoked.");
+}
+
+/** Always a download: what an agent made is never a page of this origin, whatever a browser takes it for. */
+async function download(env: Env, request: Request, artifact: ArtifactView): Promise<Response> {
+  const headers = {
+    etag: `"${artifact.sha256}"`,
+    "repr-digest": `sha-256=:${Buffer.from(artifact.sha256, "hex").toString("base64")}:`,
+    "content-type": "application/octet-stream",
+    "content-disposition": disposition(artifact.path),
+    "content-security-policy": UNTRUSTED_CSP,
+    "x-caisson-run": artifact.run_id,
+  };
+  const known = (request.headers.get("if-none-match") ?? "").split(",").map((tag) => tag.trim().replace(/^W\//, ""));
+  if (known.includes(headers.etag) || known.includes("*")) return new Response(null, { status: 304, headers });
+  const object = await env.ARTIFACTS.get(artifact.key);
+  if (object === null)
+    throw problem("artifact_not_found", `"${artifact.path}" is no longer in the bucket.`, { field: "path" });
+  return new Response(object.body.pipeThrough(new FixedLengthStream(object.size)), { headers });
 }
 
 /** Oldest first, so that the last of a path is its newest version. */

@@ -9,8 +9,8 @@ import type { Context } from "hono";
 import type { Guard } from "../core/guard.js";
 import type { Env } from "../env.js";
 import { problem, validationProblem } from "../errors.js";
-import { type Caller, requireScope, type Scope, SHARE_PREFIX } from "../identity/caller.js";
-import { admit } from "../identity/quotas.js";
+import { type Caller, LINK_PATH, requireScope, type Scope, SHARE_PREFIX } from "../identity/caller.js";
+import { countRequest } from "../identity/quotas.js";
 import { LIMITS } from "../limits.js";
 import { readJSON } from "./body.js";
 import { isSessionId } from "./ids.js";
@@ -74,6 +74,7 @@ export interface PathParams {
   readonly id: string;
   readonly run: string;
   readonly share: string;
+  readonly link: string;
   readonly approval: string;
   readonly path: string;
 }
@@ -103,7 +104,7 @@ export function endpoint<Q extends z.ZodType, B extends z.ZodType>(app: App, spe
     const scope = scopeOf(spec);
     if (scope !== null) {
       requireScope(c.get("guard"), caller, scope, id);
-      await admit(c.env, caller);
+      await countRequest(c.env, caller);
     }
     if (caller.tokenId.startsWith(SHARE_PREFIX)) unwrap(await sessionObject(c.env, session).checkShare(caller.tokenId));
     const search = new URL(c.req.url).searchParams;
@@ -157,6 +158,7 @@ function pathParams(path: string, pathname: string): PathParams {
     id: decode("id"),
     run: decode("run"),
     share: decode("share"),
+    link: decode("link"),
     approval: decode("approval"),
     path: decode("path"),
   };
@@ -235,7 +237,7 @@ const PROBLEM_TEXT: Record<number, string> = {
 function document<Q extends z.ZodType, B extends z.ZodType>(app: App, spec: EndpointSpec<Q, B>): void {
   const names = [...spec.path.matchAll(/\{(\w+)\}/g)].map((match) => match[1] ?? "");
   const hasBody = spec.body !== undefined || spec.rawBody !== undefined;
-  const open = ["/", "/health", "/openapi.json"].includes(spec.path);
+  const open = ["/", "/health", "/openapi.json"].includes(spec.path) || spec.path.startsWith(LINK_PATH);
   // 400: unknown parameters are refused everywhere. 403: without an API key nothing is served from afar.
   const problems = new Set<number>([400, 403, 500, ...(spec.problems ?? [])]);
   if (!open) problems.add(401);
@@ -278,6 +280,7 @@ function paramSchema(name: string): z.ZodString {
     id: "Session id",
     run: "Run id, as `run_1`",
     approval: "Approval id",
+    link: "Token of an artifact link",
     path: "The rest of the address, slashes and all. Relative to /workspace; a second slash makes it absolute",
   };
   return z.string().openapi({ description: descriptions[name] ?? name });

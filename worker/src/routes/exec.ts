@@ -4,6 +4,7 @@ import { PROBLEMS, Problem, problem } from "../errors.js";
 import { LIMITS } from "../limits.js";
 import { type CommandEnd, type CommandSpec, type OutputSink, runCommand } from "./command.js";
 import { type App, type AppContext, endpoint } from "./endpoint.js";
+import { STREAM_CACHE_CONTROL } from "./headers.js";
 import { json, wantsSSE } from "./json.js";
 import { normalizePath } from "./paths.js";
 import { type SandboxHandle, sandboxOfSession, shellQuote } from "./sandbox.js";
@@ -129,7 +130,7 @@ export function streamed(
   };
   keep(work());
   return new Response(readable, {
-    headers: { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache, no-transform" },
+    headers: { "content-type": "text/event-stream; charset=utf-8", "cache-control": STREAM_CACHE_CONTROL },
   });
 }
 

@@ -7,6 +7,7 @@ import { LIMITS } from "../limits.js";
 import { readBytes } from "./body.js";
 import { type App, boolParam, endpoint } from "./endpoint.js";
 import { guarded } from "./engine.js";
+import { UNTRUSTED_CSP } from "./headers.js";
 import { json } from "./json.js";
 import { checkWorkspacePath, FILE_ROOTS } from "./paths.js";
 import { type SandboxHandle, sandboxFailure, sandboxOfSession, shellQuote } from "./sandbox.js";
@@ -254,8 +255,7 @@ async function fileResponse(env: Env, path: string, stream: ReadableStream<Uint8
   return new Response(readable, {
     headers: {
       "content-type": type === "" ? "application/octet-stream" : type,
-      "x-content-type-options": "nosniff",
-      "content-security-policy": "sandbox; default-src 'none'",
+      "content-security-policy": UNTRUSTED_CSP,
       ...(ACTIVE_TYPES.test(mimeType) ? { "content-disposition": disposition(path) } : {}),
     },
   });

@@ -4,7 +4,7 @@ import { CoreError } from "../core/core.js";
 import type { Guard } from "../core/guard.js";
 import { problem } from "../errors.js";
 import { auditFirst } from "../identity/audit.js";
-import { SHARE_PREFIX } from "../identity/caller.js";
+import { ARTIFACT_LINK_PREFIX, ARTIFACT_SCOPE, LINK_PATH, SHARE_PREFIX } from "../identity/caller.js";
 import { tenantObject } from "../identity/quotas.js";
 import { LIMITS } from "../limits.js";
 import { type App, type AppContext, endpoint } from "./endpoint.js";
@@ -31,10 +31,22 @@ const MintBodySchema = z
   .openapi("CreateToken");
 const TokenSchema = z.object({ token: z.string(), expires_at: z.string() }).openapi("Token");
 const ShareBodySchema = z
-  .strictObject({ expires_in_s: z.int().min(60).max(LIMITS.SHARE_LIFE_S_MAX).optional() })
+  .strictObject({
+    expires_in_s: z.int().min(60).max(LIMITS.SHARE_LIFE_S_MAX).optional(),
+    artifact: z
+      .strictObject({ path: z.string().min(1).max(LIMITS.PATH_MAX), run: z.string().max(64).optional() })
+      .optional()
+      .openapi({ description: "Only this artifact, and of its versions `run`'s or else the newest one there is now" }),
+  })
   .openapi("CreateShare");
 const ShareSchema = z
-  .object({ id: z.string(), created_at: z.string(), expires_at: z.string(), revoked_at: z.string().nullable() })
+  .object({
+    id: z.string(),
+    artifact: z.object({ run_id: z.string(), path: z.string() }).nullable(),
+    created_at: z.string(),
+    expires_at: z.string(),
+    revoked_at: z.string().nullable(),
+  })
   .openapi("Share");
 
 const TOKEN_LIFE_S = 3_600;
@@ -71,8 +83,10 @@ export function registerIdentity(app: App): void {
     method: "post",
     path: "/v1/sessions/{id}/share",
     tag: "Identity",
-    summary: "Make a link that lets others read the session",
-    description: "Read only, for this session alone: events, runs, diff, artifacts, with `?share=` instead of a token.",
+    summary: "Make a link that lets others read the session or download one artifact",
+    description:
+      "Read only, for this session alone: events, runs, diff, artifacts, with `?share=` instead of a token. With `artifact` the " +
+      "link downloads that artifact and opens nothing else.",
     body: ShareBodySchema,
     answers: {
       201: {
@@ -80,23 +94,37 @@ export function registerIdentity(app: App): void {
         content: { "application/json": ShareSchema.extend({ token: z.string(), url: z.string() }) },
       },
     },
-    problems: [409],
+    problems: [404, 409],
     async handler({ c, env, request, caller, session, body }) {
       const lifeS = body.expires_in_s ?? SHARE_LIFE_S;
-      const id = `${SHARE_PREFIX}${crypto.randomUUID()}`;
+      const artifact =
+        body.artifact === undefined
+          ? undefined
+          : { ...body.artifact, path: body.artifact.path.replace(/^\/workspace\//, "") };
+      const id = `${artifact === undefined ? SHARE_PREFIX : ARTIFACT_LINK_PREFIX}${crypto.randomUUID()}`;
       unwrap(await sessionObject(env, session).view());
-      const tenant = caller.tenant === "" ? {} : { tenant: caller.tenant };
-      const claims = { ...tenant, sub: "share", jti: id, scopes: [`sessions:read:${session.id}`] };
+      const scope = artifact === undefined ? "sessions:read" : ARTIFACT_SCOPE;
+      // Whoever follows the link uses up what its maker may.
+      const owner = {
+        ...(caller.tenant === "" ? {} : { tenant: caller.tenant }),
+        ...(caller.quota === "" ? {} : { quota: caller.quota }),
+      };
+      const claims = { ...owner, sub: "share", jti: id, scopes: [`${scope}:${session.id}`] };
       const { token, expires_at } = mint(c, claims, lifeS);
-      const share = unwrap(await sessionObject(env, session).addShare(id, Date.parse(expires_at)));
+      const share = unwrap(await sessionObject(env, session).addShare(id, Date.parse(expires_at), artifact));
       await tenantObject(env, caller.tenant).act({
         act: "share.created",
         by: caller.subject,
         session: session.id,
         share: id,
+        ...(share.artifact === null ? {} : { artifact: share.artifact }),
         expires_at,
       });
-      const url = `${new URL(request.url).origin}/v1/sessions/${session.id}/events?share=${token}`;
+      const { origin } = new URL(request.url);
+      const url =
+        artifact === undefined
+          ? `${origin}/v1/sessions/${session.id}/events?share=${token}`
+          : `${origin}${LINK_PATH}${token}`;
       return json({ ...share, token, url }, 201);
     },
   });

@@ -1,6 +1,6 @@
 /** Sessions: create, list, look at, extend, end. */
 import { z } from "@hono/zod-openapi";
-import { admit } from "../identity/quotas.js";
+import { admit, released } from "../identity/quotas.js";
 import { LIMITS } from "../limits.js";
 import { type App, endpoint, intParam } from "./endpoint.js";
 import { idempotencyKey } from "./idempotency.js";
@@ -38,9 +38,12 @@ export function registerSessions(app: App): void {
     async handler({ env, request, caller, body }) {
       const key = idempotencyKey(request);
       const id = key === undefined ? newSessionId() : sessionIdForKey(key, caller.tenant);
-      await admit(env, caller, id, LIMITS.SESSION_ALIVE_MS_MAX);
-      const session = unwrap(await sessionObject(env, sessionRef(caller.tenant, id)).create(id, body, caller.tenant));
-      return json(session, 201, { location: `/v1/sessions/${id}` });
+      const counted = await admit(env, caller, id, LIMITS.SESSION_ALIVE_MS_MAX);
+      const object = sessionObject(env, sessionRef(caller.tenant, id));
+      const made = await object.create(id, body, caller.tenant, caller.quota);
+      // What was not created is not alive. With another body under a known key it is.
+      if (!made.ok && counted && !(await object.view()).ok) await released(env, caller, id);
+      return json(unwrap(made), 201, { location: `/v1/sessions/${id}` });
     },
   });
 

@@ -225,9 +225,16 @@ export interface ApprovalView {
   reason: string;
 }
 
-/** A link that lets others read the session. */
+/** The artifact that a link stands for. */
+export interface SharedArtifact {
+  run_id: string;
+  path: string;
+}
+
+/** A link that lets others read the session, or with `artifact` download that artifact alone. */
 export interface ShareView {
   id: string;
+  artifact: SharedArtifact | null;
   created_at: string;
   expires_at: string;
   revoked_at: string | null;
@@ -253,9 +260,10 @@ export interface EventText {
 export interface SessionRpc {
   /**
    * Creates the session; `id` is the object's own name, chosen by the route. Created again with the same body it answers the
-   * session, with another body `idempotency_mismatch`. 503 `engine_unavailable`: nothing was created.
+   * session, with another body `idempotency_mismatch`. 503 `engine_unavailable`: nothing was created. `quota`: the class of the
+   * caller's quotas, whose spend per day holds for the session's model calls.
    */
-  create(id: string, body: CreateSessionBody, tenant?: string): Promise<Result<SessionView>>;
+  create(id: string, body: CreateSessionBody, tenant?: string, quota?: string): Promise<Result<SessionView>>;
   view(): Promise<Result<SessionView>>;
   /** Changes the time-out, the limits, or both; limits hold for the running run too. */
   update(body: PatchSessionBody): Promise<Result<SessionView>>;
@@ -324,12 +332,21 @@ export interface SessionRpc {
   /** Number of the last entry of the egress log that is in R2; see egress-archive.ts. */
   egressArchived(): Promise<Result<number>>;
   egressLog(after: number, limit: number): Promise<Result<EgressEntry[]>>;
-  /** Records a link. 409 `too_many_shares`. */
-  addShare(shareId: string, expiresMs: number): Promise<Result<ShareView>>;
+  /**
+   * Records a link to the session, or with `artifact` to that artifact alone: without `run` to the newest of its path, as it is
+   * now. 409 `too_many_shares`, 404 `artifact_not_found`.
+   */
+  addShare(
+    shareId: string,
+    expiresMs: number,
+    artifact?: { readonly path: string; readonly run?: string | undefined },
+  ): Promise<Result<ShareView>>;
   shares(): Promise<Result<ShareView[]>>;
   revokeShare(shareId: string): Promise<Result<ShareView>>;
   /** 401 `share_revoked` unless the link is live. */
   checkShare(shareId: string): Promise<Result<true>>;
+  /** The artifact of a live artifact link; 404 `link_not_found` for everything else. */
+  sharedArtifact(shareId: string): Promise<Result<ArtifactView>>;
   /** The log as `caisson-audit verify` reads it, from event `after` on: lines in order, then the head they lead to. */
   audit(after: number): Promise<Result<{ lines: string[]; next: number; head: string | null }>>;
 }

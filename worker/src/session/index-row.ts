@@ -1,11 +1,13 @@
 /** The session's row in D1, which follows the session. */
 import { writeIndex } from "../effects/index-d1.js";
 import type { Env } from "../env.js";
-import { tenantObject } from "../identity/quotas.js";
+import { quotaOf, tenantObject } from "../identity/quotas.js";
 import type { SessionView } from "./api.js";
 import type { Store } from "./store.js";
 import { sessionView } from "./views.js";
 
+/** milliseconds: a session may take so long to end once its time is up before its tenant may have another one. */
+const ENDING_MS = 3_600_000;
 /** milliseconds: pause after which a row that D1 refused is written again. */
 const RETRY_MS = 5_000;
 
@@ -46,10 +48,22 @@ export class IndexRow {
   async #tellTenant(tenant: string, view: SessionView): Promise<void> {
     if (!this.#env.CAISSON_QUOTAS) return;
     const object = tenantObject(this.#env, tenant);
-    // A cost that is not known is none that a quota could count; a limit on cost takes it for too much (docs/EVENTS.md).
-    const cost = view.usage.cost_usd ?? 0;
-    if (cost > 0) await object.spent(view.id, Math.round(cost * 1e6));
+    if (microUsd(view) > 0) await object.spent(view.id, microUsd(view));
     if (view.state === "ended") await object.ended(view.id);
+    else if (view.expires_at !== null) await object.alive(view.id, Date.parse(view.expires_at) + ENDING_MS);
+  }
+
+  /** Tells the tenant what the session has cost so far; whether the tenant has spent on this day what it may. */
+  async isSpent(): Promise<boolean> {
+    let maxUsd: number | undefined;
+    try {
+      maxUsd = quotaOf(this.#env, { quota: this.#store.text("quota") ?? "" })?.spend_usd_per_day;
+    } catch {
+      return true; // A class that the operator has taken away since allows nothing.
+    }
+    if (maxUsd === undefined) return false;
+    const view = sessionView(this.#store);
+    return await tenantObject(this.#env, this.#store.text("tenant") ?? "").spent(view.id, microUsd(view), maxUsd);
   }
 
   async #writeNow(): Promise<void> {
@@ -70,4 +84,9 @@ export class IndexRow {
       if (due === null || due > Date.now() + RETRY_MS) await this.#ctx.storage.setAlarm(Date.now() + RETRY_MS);
     }
   }
+}
+
+/** A cost that is not known is none that a quota could count; a limit on cost takes it for too much (docs/EVENTS.md). */
+function microUsd({ usage }: SessionView): number {
+  return Math.round((usage.cost_usd ?? 0) * 1e6);
 }

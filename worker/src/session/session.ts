@@ -111,7 +111,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
 
   /* --- RPC (api.ts) --- */
 
-  async create(id: string, body: CreateSessionBody, tenant = ""): Promise<Result<SessionView>> {
+  async create(id: string, body: CreateSessionBody, tenant = "", quota = ""): Promise<Result<SessionView>> {
     try {
       const gate = this.#gate.prepare(id, body);
       if ("ok" in gate) return gate;
@@ -135,6 +135,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
         this.#store.createTables();
         this.#store.set("id", id);
         this.#store.set("tenant", tenant);
+        this.#store.set("quota", quota);
         gate.save();
         this.#store.set("asked_limits", JSON.stringify(body.limits ?? {}));
         this.#store.set("sandbox_limits", JSON.stringify(sandboxLimits(gate.rules.limits)));
@@ -215,14 +216,19 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   }
 
   async mayCallModel(): Promise<Result<ModelVerdict>> {
-    return this.#try(() => this.#verdict());
+    return this.#try(async () => {
+      const verdict = this.#verdict();
+      if (!verdict.ok || !verdict.value.may_call || !(await this.#index.isSpent())) return verdict;
+      return { ok: true, value: { ...verdict.value, may_call: false, reached: "spend_usd_per_day" } };
+    });
   }
 
   async countUsage(runId: string, usage: ModelUsage): Promise<Result<ModelVerdict>> {
-    return this.#try(() => {
+    return this.#try(async () => {
       const n = runNumber(runId);
       if (this.#store.run(n) === null) return this.#runView(n) as Failure;
       this.#machine.step({ kind: "USAGE", id: n, payload: JSON.stringify(usage) });
+      await this.#index.isSpent();
       return this.#verdict();
     });
   }
@@ -389,9 +395,20 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     return this.#store.number("active_run") ?? 0;
   }
 
-  async addShare(shareId: string, expiresMs: number): Promise<Result<ShareView>> {
+  async addShare(
+    shareId: string,
+    expiresMs: number,
+    wanted?: { readonly path: string; readonly run?: string | undefined },
+  ): Promise<Result<ShareView>> {
     return this.#try(() => {
-      const added = this.#shares.add(shareId, Date.now(), expiresMs);
+      const artifact =
+        wanted === undefined
+          ? null
+          : this.#store
+              .artifacts()
+              .findLast(({ path, run_id }) => path === wanted.path && run_id === (wanted.run ?? run_id));
+      if (artifact === undefined) return fail(404, "artifact_not_found", "there is no such artifact", "/artifact/path");
+      const added = this.#shares.add(shareId, Date.now(), expiresMs, artifact);
       if (!added)
         return fail(409, "too_many_shares", `a session has at most ${SHARES_MAX} links that have not expired`);
       return this.#share(shareId);
@@ -415,6 +432,16 @@ export class Session extends DurableObject<Env> implements SessionRpc {
         ? { ok: true, value: true }
         : fail(401, "share_revoked", "the share link is revoked or has expired"),
     );
+  }
+
+  async sharedArtifact(shareId: string): Promise<Result<ArtifactView>> {
+    return this.#try(() => {
+      const shared = this.#shares.artifact(shareId, Date.now());
+      const value = this.#store
+        .artifacts()
+        .find(({ path, run_id }) => path === shared?.path && run_id === shared.run_id);
+      return value === undefined ? fail(404, "link_not_found", "there is no such link") : { ok: true, value };
+    });
   }
 
   #share(shareId: string): Result<ShareView> {

@@ -17,7 +17,7 @@ export function serveSSE(log: EventLog, options: ReadOptions, heartbeatMs: numbe
   return new Response(readable, {
     headers: {
       "content-type": "text/event-stream; charset=utf-8",
-      "cache-control": "no-cache, no-transform",
+      "cache-control": "no-store, no-transform",
       "x-accel-buffering": "no",
     },
   });
