@@ -82,11 +82,7 @@ WASM_MEMORY := 2097152
 WASM_LINK := --target=wasm32-wasi -mexec-model=reactor -Wl,--no-entry -Wl,--fatal-warnings -Wl,--strip-all \
   -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--initial-memory=$(WASM_MEMORY) -Wl,--max-memory=$(WASM_MEMORY) -Wl,--gc-sections
 
-$(BUILD)/wasm/exports/wasm_exports.o: wasm/abi/wasm_exports.c $(CORE_HEADERS) $(BUILD)/abi_digest.h $(CORE_DEPS)
-	@mkdir -p $(@D)
-	$(CLANG) -std=c11 $(WASM_FLAGS) $(CORE_WARN) -Wno-missing-prototypes $(CORE_INC) -c -o $@ $<
-
-$(BUILD)/wasm/exports/guard_exports.o: wasm/abi/guard_exports.c $(CORE_HEADERS) $(BUILD)/abi_digest.h $(CORE_DEPS)
+$(BUILD)/wasm/exports/%.o: wasm/abi/%.c wasm/abi/boxes.h $(CORE_HEADERS) $(BUILD)/abi_digest.h $(CORE_DEPS)
 	@mkdir -p $(@D)
 	$(CLANG) -std=c11 $(WASM_FLAGS) $(CORE_WARN) -Wno-missing-prototypes $(CORE_INC) -c -o $@ $<
 
@@ -95,16 +91,8 @@ GUARD_MEMORY := 1441792
 $(BUILD)/guard.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/guard_exports.o
 	$(CLANG) $(subst $(WASM_MEMORY),$(GUARD_MEMORY),$(WASM_LINK)) -o $@ $^
 
-$(BUILD)/wasm/exports/transcript_exports.o: wasm/abi/transcript_exports.c $(CORE_HEADERS) $(BUILD)/abi_digest.h $(CORE_DEPS)
-	@mkdir -p $(@D)
-	$(CLANG) -std=c11 $(WASM_FLAGS) $(CORE_WARN) -Wno-missing-prototypes $(CORE_INC) -c -o $@ $<
-
 $(BUILD)/transcript.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/transcript_exports.o
 	$(CLANG) $(WASM_LINK) -o $@ $^
-
-$(BUILD)/wasm/exports/redact_exports.o: wasm/abi/redact_exports.c $(CORE_HEADERS) $(BUILD)/abi_digest.h $(CORE_DEPS)
-	@mkdir -p $(@D)
-	$(CLANG) -std=c11 $(WASM_FLAGS) $(CORE_WARN) -Wno-missing-prototypes $(CORE_INC) -c -o $@ $<
 
 # The automaton's 2.5 MiB, eight streams with what they hold, two boxes.
 REDACT_MEMORY := 3145728

@@ -2,9 +2,7 @@
  * descriptor. It checks every number and length before the filter sees it. */
 #include "csn/redact.h"
 
-#include "abi_digest.h"
-
-#define CSN_EXPORT(name) __attribute__((export_name(name)))
+#include "boxes.h"
 
 static _Alignas(8) uint8_t in_buf[CSN_REDACT_IN_MAX];
 static _Alignas(8) uint8_t out_buf[CSN_REDACT_IN_MAX + CSN_REDACT_HELD_MAX];
@@ -17,14 +15,7 @@ CSN_EXPORT("csn_abi") const csn_abi_desc *export_abi(void) {
   csn_redact_init(&set);
   for (uint32_t i = 0; i < CSN_REDACT_STREAMS; i++)
     csn_redact_begin(&streams[i], false);
-  desc = (csn_abi_desc){CSN_ABI_MAGIC,
-                        CSN_ABI_VERSION,
-                        CSN_ABI_DIGEST,
-                        (uint32_t)(uintptr_t)in_buf,
-                        (uint32_t)sizeof in_buf,
-                        (uint32_t)(uintptr_t)out_buf,
-                        (uint32_t)sizeof out_buf,
-                        0};
+  desc = CSN_ABI_DESC(in_buf, out_buf);
   return &desc;
 }
 

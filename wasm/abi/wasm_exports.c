@@ -2,9 +2,7 @@
  * descriptor. It checks every offset and length before the core sees it. */
 #include "csn/session.h"
 
-#include "abi_digest.h"
-
-#define CSN_EXPORT(name) __attribute__((export_name(name)))
+#include "boxes.h"
 
 static _Alignas(8) uint8_t in_buf[CSN_IN_CAP];
 static _Alignas(8) uint8_t out_buf[CSN_OUT_CAP];
@@ -12,39 +10,28 @@ static csn_session session;
 static csn_abi_desc desc;
 
 CSN_EXPORT("csn_abi") const csn_abi_desc *export_abi(void) {
-  desc = (csn_abi_desc){CSN_ABI_MAGIC,
-                        CSN_ABI_VERSION,
-                        CSN_ABI_DIGEST,
-                        (uint32_t)(uintptr_t)in_buf,
-                        (uint32_t)sizeof in_buf,
-                        (uint32_t)(uintptr_t)out_buf,
-                        (uint32_t)sizeof out_buf,
-                        0};
+  desc = CSN_ABI_DESC(in_buf, out_buf);
   return &desc;
-}
-
-/* The record in the in-box, whose header says how long it is. */
-static bool read_record(uint32_t len, csn_rec *rec) {
-  if (len < sizeof *rec || len > sizeof in_buf) return false;
-  memcpy(rec, in_buf, sizeof *rec);
-  return rec->size == len && rec->payload_len <= len - sizeof *rec;
 }
 
 /* The config record has no fields in this version. */
 CSN_EXPORT("csn_init") int32_t export_init(uint32_t len) {
   csn_rec rec;
+  csn_span payload;
   desc.out_len = 0;
-  if (len != 0 && (!read_record(len, &rec) || rec.payload_len != 0)) return CSN_ERR_BAD_RECORD;
+  if (len != 0 && (!csn_box_record(in_buf, sizeof in_buf, len, &rec, &payload) || payload.len != 0))
+    return CSN_ERR_BAD_RECORD;
   csn_session_init(&session);
   return CSN_ERR_OK;
 }
 
 CSN_EXPORT("csn_event") int32_t export_event(uint32_t len) {
   csn_rec rec;
+  csn_span payload;
   desc.out_len = 0;
-  if (!read_record(len, &rec)) return CSN_ERR_BAD_RECORD;
+  if (!csn_box_record(in_buf, sizeof in_buf, len, &rec, &payload)) return CSN_ERR_BAD_RECORD;
   csn_fx fx = {out_buf, sizeof out_buf, 0};
-  csn_err err = csn_session_event(&session, &rec, csn_span_of(in_buf + sizeof rec, rec.payload_len), &fx);
+  csn_err err = csn_session_event(&session, &rec, payload, &fx);
   desc.out_len = fx.len;
   return err;
 }
