@@ -3,7 +3,9 @@
  * usage: node tests/golden/policy.mjs CAISSON_POLICY
  */
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { done, ok } from "../tap.mjs";
 
 const tool = process.argv[2];
@@ -96,4 +98,108 @@ ok(
       '["/sandbox/enabled","/sandbox/network/allowUnixSockets","/model"]',
   "what has no equal is listed with its pointer",
 );
+/* The operator's presets, all in one file as the Worker has them. */
+const dir = mkdtempSync(join(tmpdir(), "caisson-policy-"));
+const file = (name, value) => {
+  writeFileSync(join(dir, name), typeof value === "string" ? value : JSON.stringify(value));
+  return join(dir, name);
+};
+const presets = file("presets.json", {
+  house: {
+    network: { allow: ["*.house.example", "both.example"] },
+    tools: { deny: ["WebFetch"] },
+    limits: { cost_usd: 5, turns: 9 },
+  },
+  settings: { permissions: { allow: ["Read"], deny: ["Bash(rm:*)"] } },
+  offline: { network: { allow: ["mine.example"] } },
+});
+function over(command, policy, ...rest) {
+  const r = spawnSync(tool, [
+    command,
+    "--presets",
+    presets,
+    ...rest.filter((x) => x.startsWith("--")),
+    file("policy.json", policy),
+    ...rest.filter((x) => !x.startsWith("--")),
+  ]);
+  return { status: r.status, out: r.stdout.toString(), err: r.stderr.toString() };
+}
+const own = { preset: "house", network: { deny: ["both.example"], allow: ["own.example:443"] }, limits: { turns: 3 } };
+const hosts = ["a.house.example:443", "both.example:443", "own.example:443", "own.example:80", "WebFetch(https://a/)"];
+const verdicts = over("check", own, "--json", ...hosts);
+ok(
+  verdicts.status === 1 &&
+    verdicts.out
+      .trim()
+      .split("\n")
+      .map((l) => JSON.parse(l).verdict)
+      .join() === "allow,deny,allow,deny,deny",
+  `a policy lies over the operator's preset that it names: ${verdicts.err.trim()}`,
+);
+const table = JSON.parse(over("explain", own).out).policy;
+ok(table.limits.turns === 3 && table.limits.cost_usd === 5, "lists add up, single values replace");
+const bare = { ...own };
+delete bare.preset;
+const house = file("house.json", JSON.parse(readFileSync(presets, "utf8")).house);
+const below = spawnSync(tool, ["explain", "--below", house, file("bare.json", bare)]).stdout.toString();
+ok(below === over("explain", own).out, "as over that document alone");
+ok(
+  over("check", { preset: "settings" }, "Bash(rm x)").status === 1 &&
+    over("check", { preset: "settings" }, "Read(x)").status === 0,
+  "a preset may be of another dialect",
+);
+ok(
+  over("check", { preset: "offline" }, "mine.example:443").status === 0,
+  "a name of the operator's goes before a built-in one",
+);
+ok(
+  over("check", { preset: "open" }, "any.example:443").status === 0 &&
+    over("check", {}, "any.example:443").status === 1,
+  "a built-in one is there beside them, and none is none",
+);
+const nobody = over("check", { preset: "nobody's" }, "a.example:443");
+ok(
+  nobody.status === 65 && nobody.err.includes('"/preset"'),
+  `one that nobody has defined is refused: ${nobody.err.trim()}`,
+);
+for (const [text, said] of [
+  ["[]", "JSON object"],
+  ["{", "JSON"],
+  ['{"a":{},"a":{}}', "same name"],
+  ['{"good":{},"bad":{"network":{"allow":[1]}}}', '"/bad/network/allow/0"'],
+  ['{"a":{"preset":"b"},"b":{}}', '"/a/preset"'],
+  ['{"a":[]}', '"/a"'],
+]) {
+  const r = spawnSync(tool, ["check", "--presets", file("bad.json", text), file("policy.json", {}), "a.example:443"]);
+  ok(
+    r.status === 65 && r.stderr.toString().includes(said),
+    `presets ${text} are refused: ${r.stderr.toString().trim()}`,
+  );
+}
+const many = Object.fromEntries(
+  Array.from({ length: 300 }, (_, i) => [
+    `p${i}`,
+    { network: { allow: Array.from({ length: 100 }, (_, n) => `h${n}.p${i}.example`) } },
+  ]),
+);
+const large = spawnSync(tool, [
+  "check",
+  "--presets",
+  file("many.json", many),
+  file("policy.json", { preset: "p299" }),
+  "h99.p299.example:443",
+]);
+ok(large.status === 0, `a file of ${JSON.stringify(many).length} bytes is read whole: ${large.stderr}`);
+const both = spawnSync(tool, [
+  "check",
+  "--presets",
+  presets,
+  "--below",
+  house,
+  file("policy.json", {}),
+  "a.example:443",
+]);
+ok(both.status === 64, "not together with --below");
+rmSync(dir, { recursive: true });
+
 done();

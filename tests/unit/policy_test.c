@@ -86,6 +86,174 @@ static void properties(void) {
   ok(ordered, "a printed table answers like the first one");
 }
 
+/* The pattern without its port; `port` gets that, 0 when there is none. */
+static void take_port(const char *pattern, char *bare, uint32_t *port) {
+  const char *colon = strrchr(pattern, ':');
+  bool has_port = colon != NULL && (strchr(pattern, ':') == colon || colon[-1] == ']');
+  *port = has_port ? (uint32_t)atoi(colon + 1) : 0;
+  size_t len = has_port ? (size_t)(colon - pattern) : strlen(pattern);
+  bool bracket = pattern[0] == '[';
+  memcpy(bare, pattern + bracket, len - 2 * bracket);
+  bare[len - 2 * bracket] = 0;
+}
+
+/* How specific the pattern is for this host by docs/POLICY.md, read from its text and compared as text; 0: it
+ * does not match. The port counts last: a name with any port goes before *.name with the right one. */
+static uint32_t rank(const char *pattern, const csn_host *h, const char *host, uint32_t port) {
+  char bare[64];
+  uint32_t own;
+  csn_addr net;
+  uint8_t bits;
+  take_port(pattern, bare, &own);
+  if (own != 0 && own != port) return 0;
+  uint32_t with_port = own != 0 ? 1 : 0;
+  if (strcmp(bare, "*") == 0) return 2 + with_port;
+  if (strncmp(bare, "*.", 2) == 0) {
+    size_t want = strlen(bare) - 1, has = strlen(host);
+    bool under = !h->is_addr && has > want && strcmp(host + has - want, bare + 1) == 0;
+    return under ? 2 * (10 + (uint32_t)want) + with_port : 0;
+  }
+  if (!h->is_addr) return strcmp(bare, host) == 0 ? 2 * 1000 + with_port : 0;
+  if (strchr(bare, '/') == NULL) {
+    csn_host at;
+    bool is = csn_host_parse(csn_span_str(bare), &at) == CSN_ERR_OK && at.is_addr &&
+              memcmp(&at.addr, &h->addr, sizeof at.addr) == 0;
+    return is ? 2 * (1000 + 128) + with_port : 0;
+  }
+  bool within =
+      csn_cidr_parse(csn_span_str(bare), &net, &bits) == CSN_ERR_OK && csn_addr_within(&h->addr, &net, bits);
+  return within ? 2 * (1000 + (uint32_t)bits) + with_port : 0;
+}
+
+/* The verdict that docs/POLICY.md gives, found by looking at every pattern. */
+static csn_action expected(uint32_t allow, uint32_t denied, bool open, bool private, const char *host,
+                           uint16_t port) {
+  csn_host h;
+  uint32_t best = 0, best_at = 0;
+  csn_action action = open ? CSN_ALLOW : CSN_DENY;
+  if (csn_host_parse(csn_span_str(host), &h) != CSN_ERR_OK) abort();
+  for (uint32_t i = 0; i < COUNT(patterns); i++) {
+    bool in_deny = denied & 1u << i;
+    if (!in_deny && !(allow & 1u << i)) continue;
+    uint32_t r = rank(patterns[i], &h, host, port);
+    if (r < best || r == 0) continue;
+    /* Two patterns of one rank for one host are the same one; it may be in both lists. */
+    best = r;
+    best_at = i;
+    action = in_deny ? CSN_DENY : CSN_ALLOW;
+  }
+  if (!h.is_addr) return action;
+  csn_addr_class class = csn_addr_classify(&h.addr);
+  bool lax = private && (class == CSN_ADDR_PRIVATE || class == CSN_ADDR_LOOPBACK || class == CSN_ADDR_ULA);
+  if (class == CSN_ADDR_PUBLIC || lax) return action;
+  /* Of the patterns above every block that has a special address lies in one range, but for link-local's,
+   * which holds the metadata address of another. */
+  bool named =
+      best >= 2 * 1000 && !(class == CSN_ADDR_METADATA && strcmp(patterns[best_at], "169.254.0.0/16") == 0);
+  return named ? action : CSN_DENY;
+}
+
+/* The most specific pattern decides, whatever the order and the number of the others. */
+static void specificity(void) {
+  static char doc[4096];
+  uint32_t asked = 0, allowed = 0, wrong = 0;
+  for (uint32_t round = 0; round < 4000; round++) {
+    uint32_t allow = rnd(1u << 20) & (rnd(2) ? ~0u : rnd(1u << 20));
+    uint32_t denied = rnd(1u << 20) & (rnd(2) ? ~0u : rnd(1u << 20));
+    bool open = rnd(2), private = rnd(2);
+    random_doc(doc, allow | (private ? 1u << 30 : 0), denied, open, UINT32_MAX);
+    if (compile(&policy, doc, false) != CSN_ERR_OK) abort();
+    for (uint32_t i = 0; i < 2 * COUNT(hosts); i++) {
+      const char *host = hosts[i / 2];
+      uint16_t port = i % 2 ? 443 : 80;
+      csn_action want = expected(allow, denied, open, private, host, port), got = ask(&policy, host, port);
+      asked++;
+      allowed += want == CSN_ALLOW;
+      if (want != got && wrong++ == 0) fprintf(stderr, "# %s:%u of %s\n", host, port, doc);
+    }
+  }
+  ok(wrong == 0, "the most specific of the patterns decides: %u of %u answers differ", wrong, asked);
+  ok(allowed > asked / 8 && allowed < asked - asked / 8, "%u of them are allowed", allowed);
+}
+
+static const char *const tool_rules[] = {
+    "Bash",           "Bash(git:*)",   "Bash(git push:*)",        "Bash(rm:*)",  "Bash(ls *)",
+    "Read",           "Read(/src/**)", "Read(~/.ssh/**)",         "Edit(*.md)",  "Edit",
+    "mcp__db__query", "mcp__db__*",    "WebFetch(domain:a.test)", "Task(helper)"};
+static const char *const calls[][2] = {{"Bash", "git status"},
+                                       {"Bash", "git push -f"},
+                                       {"Bash", "ls; rm -rf /"},
+                                       {"Bash", "ls -l"},
+                                       {"Bash", "ls > x"},
+                                       {"Bash", "make"},
+                                       {"Read", "src/a.c"},
+                                       {"Read", "~/.ssh/id"},
+                                       {"Grep", "a/b"},
+                                       {"Edit", "README.md"},
+                                       {"Write", "src/../x.c"},
+                                       {"mcp__db__query", ""},
+                                       {"mcp__db__drop", ""},
+                                       {"WebFetch", "https://a.test/"},
+                                       {"WebFetch", "https://b.test/"},
+                                       {"Task", "helper"},
+                                       {"TodoWrite", ""}};
+
+static void random_tools(char *out, const uint32_t lists[3], bool listed, uint32_t deny) {
+  static const char *const names[] = {"allow", "deny", "ask"};
+  int n = sprintf(out, "{\"tools\":{");
+  const char *between = "";
+  for (uint32_t list = 0; list < 3; list++) {
+    if (list == 0 && !listed) continue;
+    n += sprintf(out + n, "%s\"%s\":[", between, names[list]);
+    const char *comma = "";
+    for (uint32_t i = 0; i < COUNT(tool_rules); i++)
+      if (lists[list] & 1u << i || (list == 1 && i == deny))
+        n += sprintf(out + n, "%s\"%s\"", comma, tool_rules[i]), comma = ",";
+    n += sprintf(out + n, "]");
+    between = ",";
+  }
+  sprintf(out + n, "}}");
+}
+
+static csn_action ask_tool(const csn_policy *p, const char *const call[2]) {
+  csn_arena scratch = {memory, sizeof memory, 0};
+  csn_tool_call c = {csn_span_str(call[0]), csn_span_str(call[1]), csn_span_str("/workspace"),
+                     csn_span_str("/home/user"), false};
+  return (csn_action)csn_policy_tool(p, &c, &scratch).action;
+}
+
+/* The same of tools: one more deny never allows more, and a printed table is the table. */
+static void tool_properties(void) {
+  static char doc[4096], text[65536];
+  uint32_t looser = 0, unstable = 0, differs = 0, stricter = 0;
+  for (uint32_t round = 0; round < 3000; round++) {
+    const uint32_t lists[3] = {rnd(1u << 14), rnd(1u << 14) & rnd(1u << 14) & rnd(1u << 14),
+                               rnd(1u << 14) & rnd(1u << 14) & rnd(1u << 14)};
+    bool listed = rnd(2);
+    random_tools(doc, lists, listed, UINT32_MAX);
+    if (compile(&policy, doc, false) != CSN_ERR_OK) abort();
+    random_tools(doc, lists, listed, rnd(COUNT(tool_rules)));
+    if (compile(&second, doc, false) != CSN_ERR_OK) abort();
+    for (uint32_t i = 0; i < COUNT(calls); i++) {
+      csn_action before = ask_tool(&policy, calls[i]), after = ask_tool(&second, calls[i]);
+      if (after == CSN_ALLOW && before != CSN_ALLOW) looser++;
+      if (after == CSN_DENY && before != CSN_DENY) stricter++;
+    }
+    csn_fx one = {box, sizeof box - 1, 0}, two = {box2, sizeof box2, 0};
+    csn_policy_print(&second, &one);
+    box[one.len] = 0;
+    memcpy(text, box, one.len + 1);
+    if (compile(&policy, text, false) != CSN_ERR_OK) abort();
+    csn_policy_print(&policy, &two);
+    if (two.len != strlen(text) || memcmp(box2, text, two.len) != 0) unstable++;
+    for (uint32_t i = 0; i < COUNT(calls); i++)
+      if (ask_tool(&policy, calls[i]) != ask_tool(&second, calls[i])) differs++;
+  }
+  ok(looser == 0, "adding a deny for a tool never allows more");
+  ok(stricter > 1000, "and denies where it should: %u times", stricter);
+  ok(unstable == 0 && differs == 0, "tool rules compiled, printed and compiled again are the same");
+}
+
 static void bounds(void) {
   static char doc[CSN_POLICY_DOC_MAX + 2];
   for (uint32_t count = CSN_POLICY_NET_MAX - 1; count <= CSN_POLICY_NET_MAX + 1; count++) {
@@ -195,6 +363,8 @@ static void plain(const char *in, const char *want) {
 
 int main(void) {
   properties();
+  specificity();
+  tool_properties();
   bounds();
   layers();
   cut_calls();

@@ -1,6 +1,8 @@
 /* caisson_policy.c - asks a policy document questions and prints it as the core understands it. */
 #include "csn/policy.h"
 
+#include "cJSON.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +27,10 @@ static const char usage_text[] =
     "\n"
     "  --dialect NAME  caisson, claude-code, e2b, docker-sandbox, sandbox-runtime (default: told by the "
     "members)\n"
-    "  --below FILE    a document that POLICY.json is laid over, such as an operator's preset\n"
+    "  --presets FILE  the operator's presets as CAISSON_POLICIES has them, an object of policies by name: "
+    "the one that\n"
+    "                  POLICY.json names is put below it, as the Worker does; each of them is checked\n"
+    "  --below FILE    one document that POLICY.json is laid over\n"
     "  --cwd DIR       working directory of tool calls (default /workspace)\n"
     "  --home DIR      home directory of tool calls (default /home/user)\n"
     "  --json          one JSON object per verdict\n"
@@ -35,8 +40,13 @@ static const char usage_text[] =
     "file\n"
     "cannot be read.\n";
 
+#define PRESETS_MAX        8388608u  /* bytes: a file of presets */
+#define PRESETS_VALUES_MAX 262144u   /* items: values in it */
+#define TREE_CAP           33554432u /* bytes: such a file as cJSON holds it */
+
 static csn_policy policy;
-static csn_arena arena;
+/* What the questions work in; the file of presets and the policy as trees, which are used to the end. */
+static csn_arena arena, presets_tree, policy_tree;
 static uint8_t report_box[65536];
 static _Alignas(8) uint8_t print_box[CSN_POLICY_PRINT_MAX];
 static struct {
@@ -49,12 +59,13 @@ static void fail(int status, const char *what, const char *detail) {
   exit(status);
 }
 
-static char *read_file(const char *name, size_t *len) {
+/* At most max + 1 bytes, so that a longer file is seen to be one. The caller frees it. */
+static char *read_file(const char *name, size_t max, size_t *len) {
   FILE *f = strcmp(name, "-") == 0 ? stdin : fopen(name, "rb");
   if (f == NULL) fail(66, name, strerror(errno));
-  char *text = malloc(CSN_POLICY_DOC_MAX + 1);
+  char *text = malloc(max + 1);
   if (text == NULL) abort();
-  *len = fread(text, 1, CSN_POLICY_DOC_MAX + 1, f);
+  *len = fread(text, 1, max + 1, f);
   if (ferror(f)) fail(66, name, strerror(errno));
   if (f != stdin) fclose(f);
   return text;
@@ -73,19 +84,75 @@ static const char *error_text(csn_err err) {
   return "unknown error";
 }
 
-static void compile(const char *name, csn_policy_dialect dialect, bool add, csn_fx *report,
-                    csn_policy_dialect *found) {
-  size_t len;
+static csn_arena new_arena(size_t cap) {
+  csn_arena a = {malloc(cap), (uint32_t)cap, 0};
+  if (a.base == NULL) abort();
+  return a;
+}
+
+/* `above`: what the text is a member of, for the message; empty for a file of its own. */
+static void compile(const char *name, const char *above, csn_span text, csn_policy_dialect dialect, bool add,
+                    csn_fx *report, csn_policy_dialect *found) {
   csn_pointer bad;
-  char *text = read_file(name, &len);
   *found = dialect;
-  csn_err err =
-      csn_policy_compile(&policy, &arena, csn_span_of(text, (uint32_t)len), found, add, report, &bad);
-  free(text);
+  csn_err err = csn_policy_compile(&policy, &arena, text, found, add, report, &bad);
   if (err == CSN_ERR_OK) return;
-  fprintf(stderr, "caisson-policy: %s: at \"%.*s\": %s\n", name, (int)bad.len, (const char *)bad.bytes,
-          error_text(err));
+  fprintf(stderr, "caisson-policy: %s: at \"%s%s%.*s\": %s\n", name, *above ? "/" : "", above, (int)bad.len,
+          (const char *)bad.bytes, error_text(err));
   exit(65);
+}
+
+/* A value of a tree as text again; it lives until the next call. */
+static csn_span printed(const cJSON *item) {
+  static char *box = NULL;
+  free(box);
+  box = malloc(PRESETS_MAX + 1);
+  if (box == NULL) abort();
+  /* The tree does not change. */
+  if (!cJSON_PrintPreallocated((cJSON *)(uintptr_t)item, box, (int)PRESETS_MAX, false)) abort();
+  return csn_span_str(box);
+}
+
+/* Compiles the operator's presets one by one, each of which must be good by itself, and answers their object.
+ */
+static const cJSON *read_presets(const char *name) {
+  size_t len;
+  const cJSON *root;
+  csn_policy_dialect found;
+  char *text = read_file(name, PRESETS_MAX, &len);
+  if (len > PRESETS_MAX) fail(65, name, "the file is longer than 8 MiB");
+  presets_tree = new_arena(TREE_CAP);
+  csn_err err = csn_doc_parse(&presets_tree, csn_span_of(text, (uint32_t)len), PRESETS_VALUES_MAX, &root);
+  free(text);
+  if (err != CSN_ERR_OK) fail(65, name, error_text(err));
+  if (!cJSON_IsObject(root)) fail(65, name, "presets are a JSON object of policies by name");
+  for (const cJSON *item = root->child; item != NULL; item = item->next) {
+    csn_fx report = {report_box, sizeof report_box, 0};
+    if (csn_doc_seen_before(root, item)) fail(65, name, "two presets have the same name");
+    compile(name, item->string, printed(item), CSN_POLICY_AUTO, false, &report, &found);
+  }
+  return root;
+}
+
+/* Compiles POLICY.json over the preset of the operator's that it names, or as it is when it names none of
+ * them. */
+static void compile_over(const char *name, csn_span text, csn_policy_dialect dialect, const cJSON *presets,
+                         csn_fx *report, csn_policy_dialect *found) {
+  const cJSON *root;
+  policy_tree = new_arena(CSN_ARENA_CAP);
+  csn_err err = text.len > CSN_POLICY_DOC_MAX
+                    ? CSN_ERR_TOO_LONG
+                    : csn_doc_parse(&policy_tree, text, CSN_POLICY_VALUES_MAX, &root);
+  const cJSON *named = err == CSN_ERR_OK ? cJSON_GetObjectItemCaseSensitive(root, "preset") : NULL;
+  const cJSON *preset =
+      cJSON_IsString(named) ? cJSON_GetObjectItemCaseSensitive(presets, named->valuestring) : NULL;
+  if (preset != NULL) {
+    csn_fx unread = {report_box, sizeof report_box, 0};
+    compile("preset", named->valuestring, printed(preset), CSN_POLICY_AUTO, false, &unread, found);
+    cJSON_DetachItemViaPointer((cJSON *)(uintptr_t)root, (cJSON *)(uintptr_t)named);
+    text = printed(root);
+  }
+  compile(name, "", text, dialect, preset != NULL, report, found);
 }
 
 static void print_verdict(csn_verdict v, csn_span what) {
@@ -197,7 +264,7 @@ static csn_policy_dialect dialect_by_name(const char *name) {
 int main(int argc, char **argv) {
   csn_policy_dialect dialect = CSN_POLICY_AUTO, found;
   csn_fx report = {report_box, sizeof report_box, 0};
-  const char *below = NULL;
+  const char *below = NULL, *presets = NULL;
   int at = 2;
   if (argc < 2 || strcmp(argv[1], "--help") == 0) {
     fputs(usage_text, argc < 2 ? stderr : stdout);
@@ -218,6 +285,8 @@ int main(int argc, char **argv) {
       dialect = dialect_by_name(value);
     else if (strcmp(name, "--below") == 0)
       below = value;
+    else if (strcmp(name, "--presets") == 0)
+      presets = value;
     else if (strcmp(name, "--cwd") == 0)
       options.cwd = value;
     else if (strcmp(name, "--home") == 0)
@@ -226,10 +295,23 @@ int main(int argc, char **argv) {
       fail(64, name, "no such option; --help says more");
   }
   if (at >= argc) fail(64, argv[1], "which POLICY.json?");
-  arena = (csn_arena){malloc(CSN_ARENA_CAP), CSN_ARENA_CAP, 0};
-  if (arena.base == NULL) abort();
-  if (below != NULL) compile(below, CSN_POLICY_AUTO, false, &report, &found);
-  compile(argv[at++], dialect, below != NULL, &report, &found);
+  if (below != NULL && presets != NULL) fail(64, "--below", "not together with --presets");
+  arena = new_arena(CSN_ARENA_CAP);
+  size_t len;
+  char *text;
+  if (below != NULL) {
+    text = read_file(below, CSN_POLICY_DOC_MAX, &len);
+    compile(below, "", csn_span_of(text, (uint32_t)len), CSN_POLICY_AUTO, false, &report, &found);
+    free(text);
+  }
+  const cJSON *named = presets != NULL ? read_presets(presets) : NULL;
+  const char *file = argv[at++];
+  text = read_file(file, CSN_POLICY_DOC_MAX, &len);
+  if (named != NULL)
+    compile_over(file, csn_span_of(text, (uint32_t)len), dialect, named, &report, &found);
+  else
+    compile(file, "", csn_span_of(text, (uint32_t)len), dialect, below != NULL, &report, &found);
+  free(text);
   if (!checking) {
     if (at < argc) fail(64, argv[at], "explain takes no question");
     explain(found, &report);
