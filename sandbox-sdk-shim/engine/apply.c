@@ -36,33 +36,36 @@ void launch_die(const char *fmt, ...) {
   _exit(125);
 }
 
-static void write_proc(const char *path, const char *text) {
+static void refused(const char *what) {
+  int err = errno;
+  dprintf(
+      2,
+      "This kernel does not let this user make namespaces. Check: sysctl "
+      "kernel.unprivileged_userns_clone=1 "
+      "(Debian), kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), user.max_user_namespaces > 0; "
+      "inside a chroot the kernel always refuses: use a mount namespace (unshare -m, pivot_root) there.\n");
+  errno = err;
+  launch_die("%s", what);
+}
+
+/* AppArmor lets a user make a namespace and refuses every right in it: these are the first that need one. */
+static void write_map(const char *path, const char *text) {
   int fd = open(path, O_WRONLY | O_CLOEXEC);
-  if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text)) launch_die("write %s", path);
+  if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text)) refused(path);
   close(fd);
 }
 
 static void enter_namespaces(bool root) {
   uid_t uid = geteuid();
   gid_t gid = getegid();
-  if (unshare((root ? 0 : CLONE_NEWUSER) | CLONE_NEWNS | CLONE_NEWNET) != 0) {
-    int err = errno;
-    dprintf(
-        2,
-        "This kernel does not let this user make namespaces. Check: sysctl "
-        "kernel.unprivileged_userns_clone=1 "
-        "(Debian), kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), user.max_user_namespaces > 0; "
-        "inside a chroot the kernel always refuses: use a mount namespace (unshare -m, pivot_root) there.\n");
-    errno = err;
-    launch_die("unshare");
-  }
+  if (unshare((root ? 0 : CLONE_NEWUSER) | CLONE_NEWNS | CLONE_NEWNET) != 0) refused("unshare");
   if (root) return;
   char map[64];
-  write_proc("/proc/self/setgroups", "deny");
+  write_map("/proc/self/setgroups", "deny");
   snprintf(map, sizeof map, "%u %u 1", (unsigned)uid, (unsigned)uid);
-  write_proc("/proc/self/uid_map", map);
+  write_map("/proc/self/uid_map", map);
   snprintf(map, sizeof map, "%u %u 1", (unsigned)gid, (unsigned)gid);
-  write_proc("/proc/self/gid_map", map);
+  write_map("/proc/self/gid_map", map);
 }
 
 static void set_limit(int what, rlim_t value) {

@@ -265,12 +265,13 @@ void cgroups_init(const char *state_dir, const char *name) {
       }
     }
     if (used_count > 0) version = 1;
-    if (by_kind[CG_CPU] != NULL) {
-      /* As much as the rest of the machine would get when all sandboxes are busy. */
-      char text[24];
-      snprintf(text, sizeof text, "%ld", sysconf(_SC_NPROCESSORS_ONLN) * 1024);
-      (void)write_at(by_kind[CG_CPU]->fd, ".", "cpu.shares", text);
-    }
+  }
+  if (by_kind[CG_CPU] != NULL) {
+    /* As much as the rest of the machine would get when all sandboxes are busy. */
+    long weight = sysconf(_SC_NPROCESSORS_ONLN) * (version == 2 ? 100 : 1024);
+    char text[24];
+    snprintf(text, sizeof text, "%ld", version == 2 && weight > 10000 ? 10000 : weight);
+    (void)write_at(by_kind[CG_CPU]->fd, ".", version == 2 ? "cpu.weight" : "cpu.shares", text);
   }
   if (used_count > 0) write_list(state_dir);
   for (int i = 0; i < used_count; i++)

@@ -1,0 +1,157 @@
+#!/usr/bin/env bash
+# Runs commands of this repository on a machine whose control groups are version 2: a virtual machine (QEMU) with the
+# distribution's own kernel and a minimal root, in which this clone lies as it was built here. For machines that have
+# version 1 only, and for the three ways in which an ordinary user meets version 2. Optional: no target of make runs it.
+# usage: scripts/cgroup2-vm.sh [root|user|delegated|systemd|forbidden] [COMMAND…]
+#   root        as root, no systemd (the default)
+#   user        as an ordinary user who may write no control group
+#   delegated   as an ordinary user whose own control group was handed to him, with nothing in it but his session
+#   systemd     as an ordinary user in a scope of his own service manager: systemd-run --user --scope
+#   forbidden   as an ordinary user of a machine that forbids user namespaces (user.max_user_namespaces=0)
+#   COMMAND     default: the engine's tests of limits, leftovers, isolation and escape; each a line for bash, run in the clone
+# environment: ACCEL=kvm where /dev/kvm works (default tcg, which emulates the processor: five to ten times slower),
+#   MEMORY=MiB (3072), CPUS (2), DIR (build/cgroup2-vm: the root, kept for the next run), TIMEOUT=seconds (3600)
+# Ends with the status of the first command that fails. Needs root (the root's files have owners), mmdebstrap, qemu-system-x86.
+# `make build build/native/probe` first.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "scripts/${0##*/}"; }
+who=${1:-root}
+shift || true
+case "$who" in
+  root | user | delegated | systemd | forbidden) ;;
+  -h | --help) usage; exit 0 ;;
+  *) usage >&2; exit 2 ;;
+esac
+default='node --test --test-force-exit --test-concurrency=1 tests/engine/limits.test.mjs tests/engine/leftovers.test.mjs tests/engine/isolation.test.mjs tests/engine/escape.test.mjs'
+[ $# -gt 0 ] && commands=("$@") || commands=("$default")
+[ "$(id -u)" = 0 ] || { echo "cgroup2-vm: run me as root" >&2; exit 1; }
+for tool in mmdebstrap qemu-system-x86_64 mke2fs; do
+  command -v $tool >/dev/null || { echo "cgroup2-vm: please apt-get install mmdebstrap qemu-system-x86 e2fsprogs" >&2; exit 1; }
+done
+[ -x build/caisson-engine ] && [ -x build/native/probe ] || { echo "cgroup2-vm: make build build/native/probe first" >&2; exit 1; }
+
+dir=${DIR:-build/cgroup2-vm}
+suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+# What the programs and the tests need at run time; the compilers of scripts/setup.sh stay outside.
+packages=linux-image-cloud-amd64,bubblewrap,ca-certificates,curl,dbus-user-session,git,iproute2,kmod,libevent-2.1-7,libseccomp2,libpam-systemd,procps,python3,squashfs-tools,systemd,systemd-sysv,dbus,xz-utils
+mkdir -p "$dir"
+if [ ! -e "$dir/root/etc/caisson-$suite" ]; then
+  echo "cgroup2-vm: making $suite in $dir/root"
+  rm -rf --one-file-system "$dir/root"
+  mmdebstrap --quiet --variant=minbase --include="$packages" "$suite" "$dir/root"
+  touch "$dir/root/etc/caisson-$suite"
+fi
+root=$dir/root
+grep -q '^dev:' "$root/etc/passwd" || chroot "$root" useradd --create-home --uid 1000 --shell /bin/bash dev
+mkdir -p "$root/src"
+
+# The clone as it is: sources, what was built, and Node with the packages.
+image=$(mktemp -d -p "$dir" image.XXXXXX)
+trap 'rm -rf --one-file-system "$image"' EXIT
+mkdir -p "$image/src/build/native" "$image/src/node_modules"
+git ls-files -z | tar -c --null -T - --ignore-failed-read | tar -x -C "$image/src"
+find build -maxdepth 1 -type f -exec cp -p {} "$image/src/build/" \;
+cp -p build/native/probe "$image/src/build/native/"
+if [[ "${commands[*]}" == *conformance* || "${commands[*]}" == *make* ]]; then
+  cp -a node_modules "$image/src/"
+else
+  cp -a node_modules/.bin node_modules/node-linux-* "$image/src/node_modules/"
+fi
+printf '%s\n' "${commands[@]}" >"$image/src/.vm-commands"
+echo "$who" >"$image/src/.vm-who"
+
+cat >"$root/caisson-run" <<'RUN'
+#!/bin/bash
+# Runs the commands as who was asked for; leaves their status in /run/caisson-status.
+cd /src || exit 1
+export PATH=/src/node_modules/.bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TERM=dumb CI=true
+# What the tests of limits hold the engine to.
+export CAISSON_LIMITS_BY=cgroup2
+case "$(cat .vm-who)" in user | forbidden) CAISSON_LIMITS_BY=measured ;; esac
+while IFS= read -r command; do
+  echo "cgroup2-vm: as $(id -un), in $(cat /proc/self/cgroup): $command"
+  bash -c "$command" </dev/null || exit
+done <.vm-commands
+RUN
+cat >"$root/caisson-begin" <<'BEGIN'
+#!/bin/bash
+# Chooses who runs the commands, prints the status, ends the machine.
+mount -o noatime /dev/vdb /src
+ip link set lo up
+who=$(cat /src/.vm-who)
+[ "$who" = root ] || chown -R 1000:1000 /src
+uname -sr
+grep cgroup /proc/mounts
+as_user=(setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs env HOME=/home/dev)
+group=/sys/fs/cgroup
+case "$who" in
+  root) HOME=/root /caisson-run ;;
+  user) "${as_user[@]}" /caisson-run ;;
+  forbidden) echo 0 >/proc/sys/user/max_user_namespaces; "${as_user[@]}" /caisson-run ;;
+  delegated)
+    for c in memory pids cpu; do echo +$c >$group/cgroup.subtree_control; done
+    mkdir -p $group/dev/session
+    chown 1000:1000 $group/dev $group/dev/cgroup.{procs,subtree_control,threads} $group/dev/session $group/dev/session/cgroup.*
+    (echo 0 >$group/dev/session/cgroup.procs; exec "${as_user[@]}" /caisson-run) ;;
+  systemd)
+    loginctl enable-linger dev
+    for i in $(seq 60); do [ -S /run/user/1000/bus ] && break; sleep 1; done
+    [ -S /run/user/1000/bus ] || systemctl status --no-pager user@1000.service
+    runuser -u dev -- env HOME=/home/dev XDG_RUNTIME_DIR=/run/user/1000 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \
+      systemd-run --user --scope --quiet /caisson-run ;;
+esac
+echo "cgroup2-vm: status $?"
+sync
+echo o >/proc/sysrq-trigger
+sleep 60
+BEGIN
+cat >"$root/caisson-init" <<'INIT'
+#!/bin/bash
+# The first process where there is no systemd.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+mount -t proc proc /proc
+mountpoint -q /sys || mount -t sysfs sysfs /sys
+mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup
+mountpoint -q /dev || mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mount -t tmpfs -o mode=755 tmpfs /run
+modprobe -a overlay tun squashfs 2>/dev/null
+exec 0</dev/null
+/caisson-begin
+INIT
+cat >"$root/etc/systemd/system/caisson.service" <<'UNIT'
+[Unit]
+After=systemd-user-sessions.service systemd-logind.service
+[Service]
+Type=oneshot
+ExecStart=/caisson-begin
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS0
+UNIT
+chmod 755 "$root"/caisson-{run,begin,init}
+init=/caisson-init
+if [ "$who" = systemd ]; then init="/lib/systemd/systemd systemd.unit=caisson.target systemd.show_status=0"; fi
+cat >"$root/etc/systemd/system/caisson.target" <<'TARGET'
+[Unit]
+Requires=basic.target systemd-logind.service caisson.service
+After=basic.target
+TARGET
+
+size() { echo $(($(du -sm "$1" | cut -f1) * 5 / 4 + $2))M; }
+mke2fs -q -t ext4 -F -m 0 -d "$root" "$image/root.img" "$(size "$root" 6000)" >/dev/null
+mke2fs -q -t ext4 -F -m 0 -d "$image/src" "$image/src.img" "$(size "$image/src" 500)" >/dev/null
+rm -rf "$image/src"
+cpu=max
+if [ "${ACCEL:-tcg}" = kvm ]; then cpu=host; fi
+timeout "${TIMEOUT:-3600}" qemu-system-x86_64 -accel "${ACCEL:-tcg}" -cpu "$cpu" -m "${MEMORY:-3072}" -smp "${CPUS:-2}" \
+  -nodefaults -display none -serial stdio -no-reboot \
+  -drive "file=$image/root.img,format=raw,if=virtio,cache=unsafe" -drive "file=$image/src.img,format=raw,if=virtio,cache=unsafe" \
+  -kernel "$root"/boot/vmlinuz-* -initrd "$root"/boot/initrd.img-* \
+  -append "root=/dev/vda rw console=ttyS0 quiet loglevel=1 panic=-1 init=$init" </dev/null 2>&1 |
+  sed -u "s/\\r\$//; /TCG doesn.t support requested feature/d" | tee "$dir/log" || true
+status=$(sed -n 's/^cgroup2-vm: status \([0-9]*\)$/\1/p' "$dir/log" | tail -n 1)
+exit "${status:-1}"
