@@ -7,8 +7,9 @@
 #   user        as an ordinary user who may write no control group
 #   delegated   as an ordinary user whose own control group was handed to him, with nothing in it but his session
 #   systemd     as an ordinary user in a scope of his own service manager: systemd-run --user --scope
-#   forbidden   as an ordinary user of a machine that forbids user namespaces (user.max_user_namespaces=0)
-#   COMMAND     default: the engine's tests of limits, leftovers, isolation and escape; each a line for bash, run in the clone
+#   forbidden   as an ordinary user of a machine that forbids user namespaces, by each of the kernel's two settings
+#   COMMAND     each a line for bash, run in the clone. Default: the engine's tests of limits, leftovers, isolation and
+#               escape; for `forbidden` that the engine says what to enable
 # environment: ACCEL=kvm where /dev/kvm works (default tcg, which emulates the processor: five to ten times slower),
 #   MEMORY=MiB (3072), CPUS (2), DIR (build/cgroup2-vm: the root, kept for the next run), TIMEOUT=seconds (3600)
 # Ends with the status of the first command that fails. Needs root (the root's files have owners), mmdebstrap, qemu-system-x86.
@@ -24,12 +25,15 @@ case "$who" in
   *) usage >&2; exit 2 ;;
 esac
 default='node --test --test-force-exit --test-concurrency=1 tests/engine/limits.test.mjs tests/engine/leftovers.test.mjs tests/engine/isolation.test.mjs tests/engine/escape.test.mjs'
+[ "$who" != forbidden ] || default="node --test --test-force-exit --test-name-pattern='what to enable' tests/engine/isolation.test.mjs"
 [ $# -gt 0 ] && commands=("$@") || commands=("$default")
 [ "$(id -u)" = 0 ] || { echo "cgroup2-vm: run me as root" >&2; exit 1; }
 for tool in mmdebstrap qemu-system-x86_64 mke2fs; do
   command -v $tool >/dev/null || { echo "cgroup2-vm: please apt-get install mmdebstrap qemu-system-x86 e2fsprogs" >&2; exit 1; }
 done
-[ -x build/caisson-engine ] && [ -x build/native/probe ] || { echo "cgroup2-vm: make build build/native/probe first" >&2; exit 1; }
+for built in build/caisson-engine build/native/probe; do
+  [ -x $built ] || { echo "cgroup2-vm: make build build/native/probe first" >&2; exit 1; }
+done
 
 dir=${DIR:-build/cgroup2-vm}
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
@@ -50,7 +54,7 @@ mkdir -p "$root/src"
 image=$(mktemp -d -p "$dir" image.XXXXXX)
 trap 'rm -rf --one-file-system "$image"' EXIT
 mkdir -p "$image/src/build/native" "$image/src/node_modules"
-git ls-files -z | tar -c --null -T - --ignore-failed-read | tar -x -C "$image/src"
+git ls-files -z --cached --others --exclude-standard | tar -c --null -T - --ignore-failed-read | tar -x -C "$image/src"
 find build -maxdepth 1 -type f -exec cp -p {} "$image/src/build/" \;
 cp -p build/native/probe "$image/src/build/native/"
 if [[ "${commands[*]}" == *conformance* || "${commands[*]}" == *make* ]]; then
@@ -88,7 +92,17 @@ group=/sys/fs/cgroup
 case "$who" in
   root) HOME=/root /caisson-run ;;
   user) "${as_user[@]}" /caisson-run ;;
-  forbidden) echo 0 >/proc/sys/user/max_user_namespaces; "${as_user[@]}" /caisson-run ;;
+  forbidden)
+    status=0
+    for name in kernel/unprivileged_userns_clone user/max_user_namespaces; do
+      [ -e /proc/sys/$name ] || continue
+      had=$(cat /proc/sys/$name)
+      echo 0 >/proc/sys/$name
+      echo "cgroup2-vm: $name is 0"
+      "${as_user[@]}" /caisson-run || status=$?
+      echo "$had" >/proc/sys/$name
+    done
+    (exit $status) ;;
   delegated)
     for c in memory pids cpu; do echo +$c >$group/cgroup.subtree_control; done
     mkdir -p $group/dev/session

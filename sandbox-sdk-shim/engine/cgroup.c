@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define PATH_ROOM  4200
@@ -119,7 +120,9 @@ static bool find_mount(const char *controller, char top[PATH_ROOM], char own[PAT
   return true;
 }
 
-/* Makes controllers available to the children of `dir`. Those that could not be are left out. */
+/* Makes controllers available to the children of `dir`, memory first: where that is refused because processes
+ * stand in `dir`, the others would not be, and would make it a root of threads, in which nobody can make an
+ * ordinary group any more. */
 static void enable(int dir) {
   char have[512], on[512];
   read_at(dir, ".", "cgroup.controllers", have, sizeof have);
@@ -127,8 +130,9 @@ static void enable(int dir) {
   for (int k = 0; k < CG_CPUACCT; k++) {
     char text[16];
     snprintf(text, sizeof text, "+%s", kind_names[k]);
-    if (has_word(have, kind_names[k]) && !has_word(on, kind_names[k]))
-      (void)write_at(dir, ".", "cgroup.subtree_control", text);
+    if (has_word(on, kind_names[k])) continue;
+    bool good = has_word(have, kind_names[k]) && write_at(dir, ".", "cgroup.subtree_control", text) == 0;
+    if (!good && k == CG_MEMORY) return;
   }
 }
 
@@ -174,6 +178,17 @@ static void clear_path(const char *path) {
   log_line(LOG_WARN, "%s: cannot be removed: %s", path, strerror(errno));
 }
 
+/* Version 2 asks for more than the right to write: no border of a delegated tree may lie between. */
+static bool can_enter(int dir) {
+  if (mkdirat(dir, "try", 0755) != 0) return false;
+  pid_t pid = fork();
+  if (pid == 0) _exit(write_at(dir, "try", "cgroup.procs", "0") == 0 ? 0 : 1);
+  int status = 1;
+  while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+    ;
+  return unlinkat(dir, "try", AT_REMOVEDIR) == 0 && pid > 0 && status == 0;
+}
+
 /* Makes our directory in `parent`. For version 2 it must be able to hand on memory and pids. */
 static bool settle_in(const char *parent, const char *name, bool v2) {
   struct hierarchy *h = &used[used_count];
@@ -189,9 +204,9 @@ static bool settle_in(const char *parent, const char *name, bool v2) {
   close(dir);
   if (h->fd < 0) return false;
   if (v2) enable(h->fd);
-  /* A place where a process cannot be put is of no use: the test costs nothing and moves nobody. */
+  /* A place where a process cannot be put is of no use. */
   bool good = faccessat(h->fd, "cgroup.procs", W_OK, AT_EACCESS) == 0 &&
-              (!v2 || (controls(h->fd, "memory") && controls(h->fd, "pids")));
+              (!v2 || (controls(h->fd, "memory") && controls(h->fd, "pids") && can_enter(h->fd)));
   if (!good) {
     close(h->fd);
     rmdir(h->path);
@@ -201,17 +216,56 @@ static bool settle_in(const char *parent, const char *name, bool v2) {
   return true;
 }
 
+/* A group that holds processes hands no controllers on. Where this process has one for itself, as a
+ * container's or a service's main program has, it moves into a group below; step_back moves it back. */
+static char stepped_from[PATH_ROOM];
+#define STEP "caisson-engine"
+
+static void step_back(void) {
+  int dir = stepped_from[0] == '\0' ? -1 : open(stepped_from, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (dir < 0) return;
+  for (int k = 0; k < CG_CPUACCT; k++) {
+    char text[16];
+    snprintf(text, sizeof text, "-%s", kind_names[k]);
+    (void)write_at(dir, ".", "cgroup.subtree_control", text);
+  }
+  /* Refused while another process stands below: it is the one that removes the group, or its manager does. */
+  if (write_at(dir, ".", "cgroup.procs", "0") == 0) (void)unlinkat(dir, STEP, AT_REMOVEDIR);
+  close(dir);
+  stepped_from[0] = '\0';
+}
+
+static bool step_down(const char *own) {
+  char have[512], procs[64], alone[24];
+  int dir = open(own, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (dir < 0) return false;
+  snprintf(alone, sizeof alone, "%ld\n", (long)getpid());
+  bool good = has_word(read_at(dir, ".", "cgroup.controllers", have, sizeof have), "memory") &&
+              strcmp(read_at(dir, ".", "cgroup.procs", procs, sizeof procs), alone) == 0 &&
+              (mkdirat(dir, STEP, 0755) == 0 || errno == EEXIST) &&
+              write_at(dir, STEP, "cgroup.procs", "0") == 0;
+  if (good) snprintf(stepped_from, sizeof stepped_from, "%s", own);
+  if (!good) (void)unlinkat(dir, STEP, AT_REMOVEDIR);
+  close(dir);
+  return good;
+}
+
 /* The top first, where root finds the controllers on; then the calling process's own place and upwards,
- * where a delegated tree begins. */
+ * where a delegated tree begins; then its own place with nobody in it. */
 static bool settle(const char *controller, const char *name) {
-  char top[PATH_ROOM], own[PATH_ROOM];
+  char top[PATH_ROOM], own[PATH_ROOM], first[PATH_ROOM];
   if (!find_mount(controller, top, own)) return false;
+  snprintf(first, sizeof first, "%s", own);
   bool v2 = controller == NULL;
   if (settle_in(top, name, v2)) return true;
   size_t least = strlen(top);
   while (strlen(own) > least) {
     if (settle_in(own, name, v2)) return true;
     *strrchr(own, '/') = '\0';
+  }
+  if (v2 && step_down(first)) {
+    if (settle_in(first, name, v2)) return true;
+    step_back();
   }
   return false;
 }
@@ -233,6 +287,7 @@ void cgroups_clear(const char *state_dir) {
   }
   if (f != NULL) fclose(f);
   (void)unlink(path);
+  step_back();
 }
 
 static void write_list(const char *state_dir) {
@@ -280,7 +335,8 @@ void cgroups_init(const char *state_dir, const char *name) {
     log_line(
         LOG_WARN,
         "no control groups for %s: memory is measured once a second instead of bounded, and processors are "
-        "shared by priority. As an ordinary user start it with: systemd-run --user --scope COMMAND",
+        "shared by priority. As an ordinary user start it with: systemd-run --user --scope COMMAND. In a "
+        "container or a service give it a control group that it may write (Delegate=yes) for itself alone",
         cgroup_has(CG_PIDS) ? "memory" : "memory and processes");
 }
 

@@ -1,11 +1,58 @@
 /** Limits of a sandbox: each is reached from inside, holds, is reported as such, and the neighbour goes on working. */
 import assert from "node:assert/strict";
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { isRoot, sleep, startEngine } from "./harness.mjs";
 
 for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
   describe(`limits as ${user}`, () => suite(user));
 }
+
+const CGROUP = "/sys/fs/cgroup";
+const version2 = existsSync(`${CGROUP}/cgroup.controllers`) && readFileSync(`${CGROUP}/cgroup.controllers`, "utf8");
+describe("an engine in a container", {
+  skip: !(isRoot && /\bmemory\b/.test(version2)) && "needs root and control groups of version 2",
+}, () => {
+  const group = `${CGROUP}/caisson-test-${process.pid}`;
+  const container = (first) => {
+    const inner = `umount -l ${CGROUP}; mount -t cgroup2 none ${CGROUP}; exec "$0" "$@"`;
+    const outer = `echo $$ >${group}/cgroup.procs; ${first} exec unshare -Cm sh -c '${inner}' "$0" "$@"`;
+    return startEngine({ user: "root", wrap: ["sh", "-c", outer] });
+  };
+  before(() => {
+    for (const c of ["memory", "pids", "cpu"]) writeFileSync(`${CGROUP}/cgroup.subtree_control`, `+${c}`);
+    mkdirSync(group);
+  });
+  after(() => rmdirSync(group)); // so nothing is left in it
+
+  test("that it has for itself bounds its sandboxes below its own control group", async () => {
+    const engine = await container("");
+    try {
+      const b = await engine.sandbox("inner", { limits: { memory_mb: 64 } });
+      const by = (await engine.api("GET", "/v1/sandboxes/inner")).json.limits_by;
+      assert.deepEqual([by.memory, by.processes, by.cpus], ["cgroup2", "cgroup2", "cgroup2"]);
+      assert.equal((await b.exec("python3 -c 'bytearray(200 << 20)'")).exitCode, 137);
+      assert.equal(readFileSync(`${group}/cgroup.procs`, "utf8"), "");
+    } finally {
+      await engine.stop();
+    }
+  });
+  test("that it shares says that there is no control group, and leaves that one as it was", async () => {
+    const engine = await container("sleep 600 >/dev/null 2>&1 &");
+    try {
+      await engine.sandbox("inner");
+      const by = (await engine.api("GET", "/v1/sandboxes/inner")).json.limits_by;
+      assert.equal(by.memory, "measured");
+      assert.match(engine.log(), /no control groups for memory and processes/);
+      assert.equal(readFileSync(`${group}/cgroup.subtree_control`, "utf8").trim(), "");
+      assert.equal(readFileSync(`${group}/cgroup.type`, "utf8"), "domain\n");
+    } finally {
+      await engine.stop();
+      writeFileSync(`${group}/cgroup.kill`, "1");
+      while (/populated 1/.test(readFileSync(`${group}/cgroup.events`, "utf8"))) await sleep(20);
+    }
+  });
+});
 
 function suite(user) {
   let engine;
