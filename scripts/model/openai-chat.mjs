@@ -19,7 +19,8 @@ export function entriesOf(body) {
 
 /** A request without tools is one for a title or the like: it is no part of the conversation. */
 export function aside(body) {
-  return (body.tools ?? []).length === 0 ? { text: "A scripted title" } : undefined;
+  if ((body.tools ?? []).length > 0) return undefined;
+  return { text: "A scripted title", usage: { input_tokens: 50, output_tokens: 5 } };
 }
 
 export function refuse(_status, type, message) {

@@ -1,17 +1,20 @@
 /** The other agents' real CLIs in real sandboxes; only their models are scripted. `make agents` installs them. */
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { hasAgent } from "../../scripts/local.mjs";
 import { openStack } from "./lib.mjs";
 
 /** Input is what the script says without what a cache held; OpenCode and Gemini report each run's own, Codex the thread's. */
 const AGENTS = [
-  { name: "codex", model: "gpt-5.5", tool: "command_execution", calls: 1 },
-  { name: "gemini", model: "gemini-2.5-pro", tool: "write_file", calls: 1 },
-  { name: "opencode", model: "gpt-5.5", tool: "bash", calls: 1 },
+  { name: "codex", model: "gpt-5.5", tool: "command_execution", mcpTool: "mcp__adder__add", forks: true },
+  { name: "gemini", model: "gemini-2.5-pro", tool: "write_file", mcpTool: "mcp_adder_add", forks: false },
+  // Its title costs a request of its own, which it does not report: the wire does.
+  { name: "opencode", model: "gpt-5.5", tool: "bash", mcpTool: "adder_add", forks: true, title: true },
 ];
+const SERVER = readFileSync(new URL("adder.mjs", import.meta.url), "utf8");
 
-for (const { name, model, tool, calls } of AGENTS) {
+for (const { name, model, tool, mcpTool, forks, title = false } of AGENTS) {
   describe(name, { skip: !hasAgent(name) && `${name} is not installed: make agents` }, () => {
     let stack;
     let api;
@@ -28,10 +31,10 @@ for (const { name, model, tool, calls } of AGENTS) {
       const first = await api.run(session.id, { prompt: `[script:${name}-hello] Write hello.txt` });
       assert.equal(first.outcome.type, "run.succeeded", JSON.stringify(first.events.slice(-4)));
       assert.equal(first.outcome.result, "I wrote hello.txt.");
-      assert.equal(first.outcome.usage.tool_calls, calls);
-      assert.equal(first.outcome.usage.input_tokens, 1200);
+      assert.equal(first.outcome.usage.tool_calls, 1);
+      assert.equal(first.outcome.usage.input_tokens, title ? 1250 : 1200);
       assert.equal(first.outcome.usage.cache_read_tokens, 900);
-      assert.equal(first.outcome.usage.output_tokens, 27);
+      assert.equal(first.outcome.usage.output_tokens, title ? 32 : 27);
       const call = first.events.find((e) => e.type === "agent.tool_call");
       assert.equal(call.tool, tool);
       assert.ok(first.events.some((e) => e.type === "agent.tool_result" && !e.is_error));
@@ -48,6 +51,52 @@ for (const { name, model, tool, calls } of AGENTS) {
         stack.modelLog.every((e) => e.key_ok),
         "every request carried the real key",
       );
+      await api.ok("DELETE", `/v1/sessions/${session.id}`);
+    });
+
+    test("a fork goes on with a copy of the conversation", { skip: !forks && "it cannot fork" }, async () => {
+      const session = await open();
+      const first = await api.run(session.id, { prompt: `[script:${name}-hello] Write hello.txt` });
+      const fork = await api.run(session.id, { prompt: `[script:${name}-followup] What does it say?`, fork: true });
+      assert.equal(fork.outcome.type, "run.succeeded", JSON.stringify(fork.events.slice(-4)));
+      assert.notEqual(idOf(fork), idOf(first));
+      assert.equal(fork.outcome.usage.input_tokens, 2500, "its own tokens alone");
+      const old = await api.run(session.id, { prompt: `[script:${name}-followup] And here?`, resume: idOf(first) });
+      assert.equal(old.outcome.type, "run.succeeded", JSON.stringify(old.events.slice(-4)));
+      assert.equal(idOf(old), idOf(first));
+      assert.equal(old.outcome.usage.input_tokens, 2500);
+      await api.ok("DELETE", `/v1/sessions/${session.id}`);
+    });
+
+    test("calls a tool of an MCP server that the session configures", async () => {
+      const session = await open({
+        files: [{ path: "adder.mjs", content: SERVER }],
+        mcp: {
+          adder: { command: "/opt/caisson/bin/node", args: ["/workspace/adder.mjs"], env: { SAYS: 'it\'s "x" ' } },
+        },
+      });
+      const { events, outcome } = await api.run(session.id, { prompt: `[script:${name}-mcp] Add` });
+      assert.equal(outcome.type, "run.succeeded", JSON.stringify(events.slice(-6)));
+      const of = (type) => events.filter((e) => e.type === type);
+      assert.deepEqual(
+        of("agent.tool_call").map((e) => e.tool),
+        [mcpTool],
+      );
+      const [result] = of("agent.tool_result");
+      assert.deepEqual([result.is_error, result.text], [false, 'it\'s "x" 42']);
+      await api.ok("DELETE", `/v1/sessions/${session.id}`);
+    });
+
+    test("refuses itself what the policy's rules deny", async () => {
+      const session = await open({ policy: { preset: "model-only", tools: { deny: ["Bash(touch:*)"] } } });
+      const { events, outcome } = await api.run(session.id, { prompt: `[script:${name}-forbidden] Touch` });
+      assert.equal(outcome.type, "run.succeeded", JSON.stringify(events.slice(-6)));
+      assert.ok(
+        events.some((e) => e.type === "agent.permission_denied"),
+        JSON.stringify(events.slice(-6)),
+      );
+      const status = async (file) => (await api.call("GET", `/v1/sessions/${session.id}/files/${file}`)).status;
+      assert.deepEqual([await status("forbidden"), await status("allowed")], [404, 200]);
       await api.ok("DELETE", `/v1/sessions/${session.id}`);
     });
 

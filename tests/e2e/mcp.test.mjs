@@ -1,25 +1,10 @@
 /** An MCP server that a session configures, asked by the real Claude Code; only the model is scripted. */
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { openStack } from "./lib.mjs";
 
-/** A server of one tool on stdio: JSON-RPC, a message a line. */
-const SERVER = `
-import { createInterface } from "node:readline";
-const answers = {
-  initialize: ({ protocolVersion }) => ({ protocolVersion, capabilities: { tools: {} }, serverInfo: { name: "adder", version: "1" } }),
-  "tools/list": () => ({
-    tools: [{ name: "add", description: "adds", inputSchema: { type: "object", properties: { a: { type: "number" }, b: { type: "number" } } } }],
-  }),
-  "tools/call": ({ arguments: { a, b } }) => ({ content: [{ type: "text", text: process.env.SAYS + (a + b) }] }),
-};
-for await (const line of createInterface({ input: process.stdin })) {
-  const { id, method, params } = JSON.parse(line);
-  if (id === undefined) continue;
-  const answer = method in answers ? { result: answers[method](params) } : { error: { code: -32601, message: "no such method" } };
-  console.log(JSON.stringify({ jsonrpc: "2.0", id, ...answer }));
-}
-`;
+const SERVER = readFileSync(new URL("adder.mjs", import.meta.url), "utf8");
 
 describe("MCP servers of a session", () => {
   let stack;

@@ -345,6 +345,28 @@ static void forms(void) {
        "\\\"deny\\\"\\npriority = 900\\n[[rule]]\\ntoolName = \\\"web_fetch\\\"\\ndecision = \\\"deny\\\"");
   told("gemini", "", "\"allow\":[\"Bash(git diff:*)\",\"Read(/src/**)\"]",
        "\\\"tools\\\":{\\\"core\\\":[\\\"run_shell_command(git diff)\\\",\\\"read_file\\\",");
+#define RULES ",\"files\":{\"/home/user/.codex/rules/caisson.rules\":\""
+#define FORBID(words)                                                                                        \
+  "prefix_rule(pattern=[" words "],decision=\\\"forbidden\\\",justification=" REASON ")\\n"
+#define REASON "\\\"the policy denies it\\\""
+  told("codex", "", "\"allow\":[\"Bash\"]", RULES "\"}");
+  told("codex", "",
+       "\"deny\":[\"Bash(rm:*)\",\"Bash(git push origin:*)\",\"Bash(npm test)\",\"Bash(ls *)\",\"Bash(a  "
+       "b:*)\",\"Bash(a "
+       "'b':*)\",\"Bash( :*)\",\"Read(x)\"],\"ask\":[\"Bash(a.b/c:*)\"]",
+       RULES FORBID("\\\"rm\\\"") FORBID("\\\"git\\\",\\\"push\\\",\\\"origin\\\"")
+           FORBID("\\\"a.b/c\\\"") "\"}");
+  told("codex", "", "\"deny\":[\"Bash\",\"WebSearch\"]",
+       "\"-c\",\"features.shell_tool=false\",\"-c\",\"web_search=\\\"disabled\\\"\",\"-\"]");
+  told("codex",
+       ",\"mcp\":{\"a\":{\"command\":\"x\"},\"a_b\":{\"command\":\"y\"},\"c\":{\"url\":\"http://c/\"}}",
+       "\"deny\":[\"mcp__a__drop\",\"mcp__a__rm\",\"mcp__c\",\"mcp__c__one\"]",
+       "\"-c\",\"mcp_servers.a.disabled_tools=[\\\"drop\\\",\\\"rm\\\"]\",\"-c\",\"mcp_servers.a_b={"
+       "\\\"command\\\"="
+       "\\\"y\\\",\\\"args\\\"=[],\\\"env\\\"={}}\",\"-c\",\"mcp_servers.c={\\\"url\\\"=\\\"http://c/"
+       "\\\",\\\"http_headers\\\"={}}\",\"-c\",\"mcp_servers.c.enabled=false\"");
+  told("codex", ",\"mcp\":{\"c\":{\"command\":\"x\"}}", "\"deny\":[\"mcp__c__*\"]",
+       "\"mcp_servers.c.enabled=false\"");
 }
 
 /* bash -lc '...' and what only looks like it. */

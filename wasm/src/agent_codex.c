@@ -57,6 +57,42 @@ static void put_config(csn_fx *fx, const char *key, csn_span value) {
   csn_put_str(fx, "\\\"\"");
 }
 
+/* A tool of an MCP server as rules name it, mcp__SERVER__TOOL: what stands for TOOL, "*" where the rule is
+ * for all of the server's. Empty when the rule is for something else. */
+static csn_span tool_of(csn_span rule, csn_span server) {
+  csn_span none = csn_span_of(NULL, 0);
+  if (!csn_span_starts(rule, "mcp__") || rule.len - 5 < server.len) return none;
+  if (memcmp(rule.ptr + 5, server.ptr, server.len) != 0) return none;
+  csn_span rest = csn_span_of(rule.ptr + 5 + server.len, rule.len - 5 - server.len);
+  if (rest.len == 0) return csn_span_str("*");
+  if (!csn_span_starts(rest, "__")) return none;
+  return csn_span_of(rest.ptr + 2, rest.len - 2);
+}
+
+/* Takes away what the rules deny of a server: all of it, or some of its tools. */
+static void put_denied_tools(csn_fx *fx, csn_span options, csn_span server) {
+  csn_span rest = options, rule, tool;
+  bool some = false, all = false;
+  while (csn_option_find(&rest, CSN_OPT_DENY, &rule)) {
+    tool = tool_of(rule, server);
+    all = all || csn_span_is(tool, "*");
+    some = some || tool.len > 0;
+  }
+  if (!some) return;
+  csn_put_str(fx, ",\"-c\",\"mcp_servers.");
+  csn_put_escaped(fx, server);
+  csn_put_str(fx, all ? ".enabled=false\"" : ".disabled_tools=[");
+  const char *comma = "";
+  while (!all && csn_option_find(&options, CSN_OPT_DENY, &rule)) {
+    tool = tool_of(rule, server);
+    if (tool.len == 0) continue;
+    csn_put_doc(fx, comma);
+    csn_put_doc_string(fx, tool);
+    comma = ",";
+  }
+  if (!all) csn_put_str(fx, "]\"");
+}
+
 static void put_servers(csn_fx *fx, csn_span options) {
   static const csn_mcp_style style = {.is = "=",
                                       .local = "",
@@ -65,14 +101,81 @@ static void put_servers(csn_fx *fx, csn_span options) {
                                       .env = "env",
                                       .url = "url",
                                       .headers = "http_headers"};
-  csn_span name;
+  csn_span all = options, name;
   while (csn_option_find(&options, CSN_OPT_SERVER, &name)) {
     csn_put_str(fx, ",\"-c\",\"mcp_servers.");
     csn_put_escaped(fx, name); /* letters, digits, - and _: a key as it is */
     csn_put_str(fx, "=");
     csn_put_mcp_server(fx, &options, &style);
     csn_put_str(fx, "\"");
+    put_denied_tools(fx, all, name);
   }
+}
+
+/* --- rules of the policy --- */
+
+#define SHELL   "shell_tool" /* the feature */
+#define SEARCH  "web_search"
+#define COMMAND "prefix_rule"
+/* Rules are read from its home alone. One that the caller moves (HOME, CODEX_HOME) has none: calls are
+ * watched. */
+#define RULES CSN_TOOLS_HOME "/.codex/rules/caisson.rules"
+
+/* Whether the text is words that stand for themselves, one space between them: those of a rule for commands.
+ */
+static bool is_words(csn_span text) {
+  static const char marks[] = "-_./:=+,@%^";
+  bool word = false;
+  for (uint32_t i = 0; i < text.len; i++) {
+    uint8_t c = text.ptr[i];
+    bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                 csn_span_find(csn_span_str(marks), c) < sizeof marks - 1;
+    if (!plain && (c != ' ' || !word)) return false;
+    word = plain;
+  }
+  return word;
+}
+
+/* What it can be told not to do. There is nothing that allows: what no rule forbids, it does. */
+static void rule(csn_rule_out *o, bool deny, csn_span tool, csn_span spec) {
+  csn_span none = csn_span_of(NULL, 0), head;
+  if (!deny) return;
+  if (csn_span_is(tool, "Bash")) {
+    if (spec.len == 0)
+      csn_rule_put(o, deny, csn_span_str(SHELL), none, none, none);
+    else if (csn_rule_prefix(spec, &head) && is_words(head))
+      csn_rule_put(o, deny, csn_span_str(COMMAND), head, none, none);
+  } else if (csn_span_is(tool, "WebSearch") && spec.len == 0) {
+    csn_rule_put(o, deny, csn_span_str(SEARCH), none, none, none);
+  } else if (csn_span_starts(tool, "mcp__")) {
+    csn_rule_put(o, deny, tool, none, none, none);
+  }
+}
+
+static bool denies(csn_span options, const char *what) {
+  csn_span rule;
+  while (csn_option_find(&options, CSN_OPT_DENY, &rule))
+    if (csn_span_is(rule, what)) return true;
+  return false;
+}
+
+/* The file is written for every run: what the run before it was told may hold no more. */
+static void put_rules(csn_fx *fx, csn_span options) {
+  csn_span rule;
+  csn_put_str(fx, ",\"files\":{\"" RULES "\":\"");
+  while (csn_option_find(&options, CSN_OPT_DENY, &rule)) {
+    if (!csn_span_is(csn_rule_tool(rule), COMMAND)) continue;
+    csn_span words = csn_rule_args(rule);
+    csn_put_doc(fx, "prefix_rule(pattern=[\"");
+    for (uint32_t i = 0; i < words.len; i++) {
+      if (words.ptr[i] == ' ')
+        csn_put_doc(fx, "\",\"");
+      else
+        csn_fx_put(fx, words.ptr + i, 1);
+    }
+    csn_put_doc(fx, "\"],decision=\"forbidden\",justification=\"the policy denies it\")\n");
+  }
+  csn_put_str(fx, "\"}");
 }
 
 static void spec(csn_fx *fx, const csn_spec_in *in) {
@@ -95,11 +198,14 @@ static void spec(csn_fx *fx, const csn_spec_in *in) {
     csn_spec_arg(fx, in->model);
   }
   if (in->system_prompt.len > 0) put_config(fx, "developer_instructions", in->system_prompt);
+  if (denies(in->options, SHELL)) csn_put_str(fx, ",\"-c\",\"features." SHELL "=false\"");
+  if (denies(in->options, SEARCH)) csn_put_str(fx, ",\"-c\",\"" SEARCH "=\\\"disabled\\\"\"");
   put_servers(fx, in->options);
   csn_spec_arg_str(fx, "-"); /* the prompt is on standard input */
   csn_put_str(fx, "],\"env\":{\"OPENAI_API_KEY\":\"caisson-placeholder\"");
   csn_spec_env(fx, in->env, fixed, false);
   csn_put_str(fx, "}");
+  put_rules(fx, in->options);
   csn_spec_tail(fx, in, true);
   csn_put_str(fx, "}");
 }
@@ -428,6 +534,7 @@ static void err_line(csn_view *v, csn_span text) {
 }
 
 const csn_dialect csn_codex_dialect = {.can = CSN_CAN_MCP | CSN_CAN_FORK,
+                                       .rule = rule,
                                        .spec = spec,
                                        .table = {nodes, N_END},
                                        .line = line,
