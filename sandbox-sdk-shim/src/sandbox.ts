@@ -4,9 +4,12 @@
  */
 import { ContainerProxy, Sandbox as SDKSandbox } from "@cloudflare/sandbox";
 import type { Env } from "../../worker/src/env.js";
+import { problem, problemResponse } from "../../worker/src/errors.js";
+import type { PortView } from "../../worker/src/session/api.js";
 import { EGRESS_TOKEN_HEADER, egressAllowed } from "./egress.js";
 import { gate } from "./gate.js";
 import { LocalContainer } from "./local-container.js";
+import { PREVIEW_HEADER, Previews, type PreviewVerdict } from "./previews.js";
 
 /** The SDK hands outbound requests to this entrypoint: the Worker's main module must export it. */
 export { ContainerProxy };
@@ -32,6 +35,7 @@ export class Sandbox extends SDKSandbox<Env> {
   override interceptHttps = true;
   readonly #local: LocalContainer | null;
   readonly #env: Env;
+  readonly #previews: Previews;
   /** The SDK's WebSocket to what runs, when its calls go over one. */
   #control: WebSocket | null = null;
 
@@ -45,6 +49,7 @@ export class Sandbox extends SDKSandbox<Env> {
     super(ctx as DurableObjectState<Record<string, never>>, env);
     this.#local = local;
     this.#env = env;
+    this.#previews = new Previews(this, ctx.storage.kv);
   }
 
   /** Whether the sandbox runs and since which start; unlike every other method it never starts one. */
@@ -77,6 +82,23 @@ export class Sandbox extends SDKSandbox<Env> {
    */
   async setLimits(limits: { readonly [name: string]: number }): Promise<void> {
     this.#local?.setLimits(limits);
+  }
+
+  /** See previews.ts. */
+  async openPreview(port: number, hostname: string, name: string | null, expiresMs: number): Promise<PortView | null> {
+    return await this.#previews.open(port, hostname, name, expiresMs);
+  }
+
+  async previews(hostname: string): Promise<PortView[]> {
+    return await this.#previews.list(hostname);
+  }
+
+  async closePreview(port: number): Promise<boolean> {
+    return await this.#previews.close(port);
+  }
+
+  async previewVerdict(port: number, token: string): Promise<PreviewVerdict> {
+    return await this.#previews.verdict(port, token);
   }
 
   override async onStart(): Promise<void> {
@@ -116,11 +138,29 @@ export class Sandbox extends SDKSandbox<Env> {
       return allowed ? await this.#local.egress(request) : new Response("forbidden\n", { status: 403 });
     }
     if (this.#local !== null && request.url === RPC_URL) throw noRPC();
+    if (request.headers.get(PREVIEW_HEADER) === "1") return await this.#preview(request);
     const response = await super.fetch(request);
     if (request.url === CONTROL_URL && response.webSocket !== null) this.#control = response.webSocket;
     return response;
   }
+
+  /** A request of a preview URL; the SDK only says of a failure that there was one. */
+  async #preview(request: Request): Promise<Response> {
+    try {
+      return await super.fetch(request);
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      const detail = NOT_LISTENING.test(why)
+        ? "Nothing in the sandbox listens on this port. Start the program, and let it listen on 0.0.0.0 or localhost."
+        : "The program on this port did not answer.";
+      const code = NOT_LISTENING.test(why) ? "port_not_listening" : "sandbox_error";
+      return problemResponse(problem(code, detail), crypto.randomUUID());
+    }
+  }
 }
+
+/** The words of the platform, and of the local container, for a port that nobody listens on. */
+const NOT_LISTENING = /not listening/i;
 
 /** In the shape that the SDK hands on to the caller as it is; it takes every other failure for one that a retry mends. */
 function noRPC(): Error {

@@ -44,4 +44,6 @@ export interface Env {
   readonly CAISSON_QUOTAS?: string;
   /** Origins whose pages may call, separated by commas; `*` for any. None when absent. */
   readonly CAISSON_CORS_ORIGINS?: string;
+  /** Domain below which previews are served; `localhost` when absent, which serves them on the machine itself. */
+  readonly CAISSON_PREVIEW_HOST?: string;
 }

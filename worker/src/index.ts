@@ -2,6 +2,7 @@
 import { handleEgress } from "../../sandbox-sdk-shim/src/egress.js";
 import type { Env } from "./env.js";
 import { createApp, finish, requestId } from "./routes/app.js";
+import { handlePreview } from "./routes/preview.js";
 
 export { ContainerProxy, Sandbox } from "../../sandbox-sdk-shim/src/sandbox.js";
 export { Tenant } from "./identity/tenant.js";
@@ -14,6 +15,8 @@ export default {
     // Sandboxes come in here with tokens of their own; nothing of the API's rules applies to them.
     const egress = await handleEgress(request, env);
     if (egress !== null) return egress;
+    const preview = await handlePreview(request, env);
+    if (preview !== null) return preview;
     return finish(await app.fetch(request, env, ctx), requestId(request), request, env);
   },
 } satisfies ExportedHandler<Env>;

@@ -65,6 +65,11 @@ export const LIMITS = {
   SECRETS_COUNT_MAX: 32,
   /** items: one page of the egress log. routes/policy.ts */
   EGRESS_PAGE_MAX: 1_000,
+  /** items: ports of a session that have a preview. sandbox-sdk-shim/src/previews.ts */
+  PORTS_MAX: 16,
+  /** seconds: life of a preview URL; the longest is a session's longest. routes/ports.ts */
+  PREVIEW_LIFE_S_DEFAULT: 3_600,
+  PREVIEW_LIFE_S_MAX: 86_400,
   /** items: terminal connections of a session at once; below REDACT_STREAMS, of which each takes one. session/terminals.ts */
   TERMINALS_MAX: 6,
   /** seconds in which nothing is typed or printed, after which a terminal connection is closed. routes/terminal.ts */

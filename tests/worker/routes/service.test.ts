@@ -22,6 +22,7 @@ describe("without an API key", () => {
     ["http://[::1]:8787/v1/sessions", {}],
     ["http://localhost:8787/v1/sessions", { origin: "http://localhost:5173" }],
     ["http://localhost:8787/v1/sessions", { "sec-fetch-site": "same-origin" }],
+    ["http://app.localhost:8787/v1/sessions", { origin: "http://app.localhost:8787" }],
   ];
   it.each(served)("serves %s %j", async (url, headers) => {
     expect(await outcome(await rig().call("GET", url, undefined, { headers }))).toEqual([200, undefined]);
@@ -33,6 +34,8 @@ describe("without an API key", () => {
     ["http://localhost:8787/v1/sessions", { host: "evil.example" }],
     ["http://localhost:8787/v1/sessions", { origin: "https://evil.example" }],
     ["http://localhost:8787/v1/sessions", { origin: "null" }],
+    ["http://localhost:8787/v1/sessions", { origin: "http://8080-ses-aaaaaaaaaaaaaaaaaaaa-token.localhost:8787" }],
+    ["http://localhost:8787/v1/sessions", { origin: "http://8080-anything.localhost" }],
     ["http://localhost:8787/v1/sessions", { "sec-fetch-site": "cross-site" }],
     ["https://caisson.example.workers.dev/health", {}],
   ];
@@ -196,6 +199,8 @@ describe("openapi.json", () => {
     "/v1/sessions/{id}/egress": ["get"],
     "/v1/sessions/{id}/egress/archive": ["get"],
     "/v1/sessions/{id}/policy": ["get", "put"],
+    "/v1/sessions/{id}/ports": ["get", "post"],
+    "/v1/sessions/{id}/ports/{port}": ["delete"],
     "/v1/sessions/{id}/share": ["post"],
     "/v1/sessions/{id}/shares": ["get"],
     "/v1/sessions/{id}/shares/{share}": ["delete"],

@@ -20,6 +20,9 @@ export type SandboxStub = Pick<
   | "setOwner"
   | "setTemplate"
   | "setLimits"
+  | "openPreview"
+  | "previews"
+  | "closePreview"
   | "createSession"
   | "fetch"
 >;

@@ -12,15 +12,15 @@ import type { Guard } from "../core/guard.js";
 import { Problem, problem } from "../errors.js";
 import { type Caller, callerBy, LINK_PATH, NOBODY, OPERATOR } from "./caller.js";
 import { keyring } from "./keyring.js";
-import { refuseOrigin, socketToken } from "./origin.js";
+import { type OriginEnv, refuseOrigin, socketToken } from "./origin.js";
+import { isPreviewHost } from "./preview-host.js";
 
 /** Addresses that say nothing about anybody's sessions. */
 const PUBLIC_PATHS: ReadonlySet<string> = new Set(["/", "/health", "/openapi.json"]);
 
-export interface IdentityEnv {
+export interface IdentityEnv extends OriginEnv {
   readonly CAISSON_API_KEY?: string;
   readonly CAISSON_KEYS?: string;
-  readonly CAISSON_CORS_ORIGINS?: string;
 }
 
 /** The caller and the guard that knows the keys. Throws the problem with which to refuse the request. */
@@ -29,10 +29,10 @@ export async function authenticate(request: Request, env: IdentityEnv): Promise<
   const guard = keyring(env.CAISSON_KEYS);
   if (guard instanceof Problem) throw guard;
   if (!env.CAISSON_API_KEY && !env.CAISSON_KEYS) {
-    refuseRemote(request, url);
+    refuseRemote(request, url, env);
     return { caller: OPERATOR, guard };
   }
-  refuseOrigin(request, env.CAISSON_CORS_ORIGINS);
+  refuseOrigin(request, env);
   // A link's address is its own credential, which the endpoint checks.
   if (PUBLIC_PATHS.has(url.pathname) || url.pathname.startsWith(LINK_PATH)) return { caller: NOBODY, guard };
   const given = bearer(request, url);
@@ -49,6 +49,19 @@ function bearer(request: Request, url: URL): string | undefined {
   const offered = socketToken(request);
   if (offered !== undefined) return offered;
   return request.method === "GET" ? (url.searchParams.get("share") ?? undefined) : undefined;
+}
+
+/** Whether a text is a key or a token that this API takes. */
+export async function isCredential(text: string, env: IdentityEnv): Promise<boolean> {
+  if (env.CAISSON_API_KEY && (await equalInConstantTime(text, env.CAISSON_API_KEY))) return true;
+  const guard = keyring(env.CAISSON_KEYS);
+  if (guard instanceof Problem || !env.CAISSON_KEYS) return false;
+  try {
+    callerOf(guard, text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function callerOf(guard: Guard, token: string): Caller {
@@ -69,13 +82,14 @@ function unauthorized(detail: string): Problem {
   return problem("unauthorized", detail, { headers: { "www-authenticate": 'Bearer realm="caisson"' } });
 }
 
-function refuseRemote(request: Request, url: URL): void {
+function refuseRemote(request: Request, url: URL, env: IdentityEnv): void {
   const host = request.headers.get("host");
   const origin = request.headers.get("origin");
   const fromHere =
     isLoopback(url.hostname) &&
     (host === null || isLoopback(hostnameOf(`http://${host}`))) &&
-    (origin === null || isLoopback(hostnameOf(origin))) &&
+    // A preview's page has a loopback name too, and was written in a sandbox.
+    (origin === null || (isLoopback(hostnameOf(origin)) && !isPreviewHost(hostnameOf(origin), env))) &&
     request.headers.get("sec-fetch-site") !== "cross-site";
   if (fromHere) return;
   const detail =

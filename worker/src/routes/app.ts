@@ -15,6 +15,7 @@ import { setSecurityHeaders } from "./headers.js";
 import { registerIdentity } from "./identity.js";
 import { registerMeta } from "./meta.js";
 import { registerPolicy } from "./policy.js";
+import { registerPorts } from "./ports.js";
 import { registerRuns } from "./runs.js";
 import { registerSessions } from "./sessions.js";
 import { registerTerminal } from "./terminal.js";
@@ -25,7 +26,7 @@ export function createApp(): App {
 
   app.use("*", async (c, next) => {
     c.set("requestId", requestId(c.req.raw));
-    const asked = preflight(c.req.raw, c.env.CAISSON_CORS_ORIGINS);
+    const asked = preflight(c.req.raw, c.env);
     if (asked !== null) return asked;
     const { caller, guard } = await authenticate(c.req.raw, c.env);
     c.set("caller", caller);
@@ -37,6 +38,7 @@ export function createApp(): App {
   registerRuns(app);
   registerExec(app);
   registerTerminal(app);
+  registerPorts(app);
   registerFiles(app);
   registerArtifacts(app);
   registerExecute(app);
@@ -76,7 +78,7 @@ export function finish(response: Response, requestId: string, request: Request, 
   const answer = new Response(response.body, response);
   answer.headers.set("x-request-id", requestId);
   setSecurityHeaders(answer.headers, request.url);
-  allowOrigin(request, answer.headers, env.CAISSON_CORS_ORIGINS);
+  allowOrigin(request, answer.headers, env);
   return answer;
 }
 

@@ -76,6 +76,7 @@ export interface PathParams {
   readonly share: string;
   readonly link: string;
   readonly approval: string;
+  readonly port: string;
   readonly path: string;
 }
 
@@ -160,6 +161,7 @@ function pathParams(path: string, pathname: string): PathParams {
     share: decode("share"),
     link: decode("link"),
     approval: decode("approval"),
+    port: decode("port"),
     path: decode("path"),
   };
 }
@@ -281,6 +283,7 @@ function paramSchema(name: string): z.ZodString {
     run: "Run id, as `run_1`",
     approval: "Approval id",
     link: "Token of an artifact link",
+    port: "Port in the sandbox",
     path: "The rest of the address, slashes and all. Relative to /workspace; a second slash makes it absolute",
   };
   return z.string().openapi({ description: descriptions[name] ?? name });

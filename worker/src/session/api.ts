@@ -240,6 +240,15 @@ export interface ShareView {
   revoked_at: string | null;
 }
 
+/** A port of the sandbox under a preview URL. */
+export interface PortView {
+  port: number;
+  name: string | null;
+  url: string;
+  created_at: string;
+  expires_at: string;
+}
+
 export interface ArtifactView {
   run_id: string;
   path: string;
@@ -341,6 +350,10 @@ export interface SessionRpc {
     expiresMs: number,
     artifact?: { readonly path: string; readonly run?: string | undefined },
   ): Promise<Result<ShareView>>;
+  /** Opens a port under a preview URL below `hostname` (with its port). 409 `too_many_ports`. */
+  openPort(port: number, hostname: string, name: string | null, expiresMs: number): Promise<Result<PortView>>;
+  ports(hostname: string): Promise<Result<PortView[]>>;
+  closePort(port: number): Promise<Result<true>>;
   shares(): Promise<Result<ShareView[]>>;
   revokeShare(shareId: string): Promise<Result<ShareView>>;
   /** 401 `share_revoked` unless the link is live. */

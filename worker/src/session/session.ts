@@ -14,6 +14,7 @@ import { templateRefusal } from "../effects/template.js";
 import type { Env } from "../env.js";
 import { auditHead } from "../identity/audit.js";
 import { tenantObject } from "../identity/quotas.js";
+import { LIMITS } from "../limits.js";
 import type { CreateRunBody, CreateSessionBody, Limits, PatchSessionBody } from "../routes/schemas.js";
 import { readOptions } from "../transport/log.js";
 import { serveSSE } from "../transport/sse.js";
@@ -31,6 +32,7 @@ import type {
   Failure,
   ModelUsage,
   ModelVerdict,
+  PortView,
   PushedRef,
   Result,
   RunSummary,
@@ -393,6 +395,33 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   /** The run that an event from outside belongs to; 0 when none is under way. */
   #activeRun(): number {
     return this.#store.number("active_run") ?? 0;
+  }
+
+  async openPort(port: number, hostname: string, name: string | null, expiresMs: number): Promise<Result<PortView>> {
+    return this.#try(async () => {
+      const sandbox = await this.#sandbox.usable();
+      if (!sandbox.ok) return sandbox;
+      const masked = name === null ? null : this.#gate.mask.text(name);
+      const value = await sandbox.value.openPreview(port, hostname, masked, expiresMs);
+      if (value !== null) return { ok: true, value };
+      return fail(409, "too_many_ports", `a session has at most ${LIMITS.PORTS_MAX} open ports; close one`);
+    });
+  }
+
+  async ports(hostname: string): Promise<Result<PortView[]>> {
+    return this.#try(async () => {
+      const sandbox = await this.#sandbox.usable();
+      return sandbox.ok ? { ok: true, value: await sandbox.value.previews(hostname) } : sandbox;
+    });
+  }
+
+  async closePort(port: number): Promise<Result<true>> {
+    return this.#try(async () => {
+      const sandbox = await this.#sandbox.usable();
+      if (!sandbox.ok) return sandbox;
+      if (await sandbox.value.closePreview(port)) return { ok: true, value: true };
+      return fail(404, "port_not_found", "the port has no preview", "port");
+    });
   }
 
   async addShare(

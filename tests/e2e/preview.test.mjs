@@ -1,0 +1,219 @@
+/** Preview URLs through the API: what a program in a real sandbox serves, under a host name of its own. */
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { get, NODE, SERVER } from "../conformance/port-server.mjs";
+import { connectSocket } from "../conformance/socket.mjs";
+import { assertProblem, openStack } from "./lib.mjs";
+
+const KEYS = JSON.stringify({
+  issuer: "caisson",
+  audience: "caisson",
+  keys: [{ kid: "one", secret: Buffer.alloc(32, 7).toString("base64url") }],
+});
+let stack;
+let session;
+const as = (token) => ({ authorization: `Bearer ${token}` });
+const operator = as("operator-key");
+const mint = async (claims) => (await stack.api.ok("POST", "/v1/tokens", claims, operator)).body.token;
+const ports = (id, suffix = "") => `/v1/sessions/${id}/ports${suffix}`;
+const call = (method, path, body, headers = operator) => stack.api.call(method, path, body, headers);
+const ok = (method, path, body, headers = operator) => stack.api.ok(method, path, body, headers);
+const shell = async (command) => (await ok("POST", `/v1/sessions/${session.id}/exec`, { command, timeout_s: 30 })).body;
+const openPort = async (body) => (await ok("POST", ports(session.id), body)).body;
+const codeOf = ({ status, text }) => [status, JSON.parse(text).code];
+
+/** Starts the server of the conformance tests on a port. */
+async function serve(port) {
+  const { exit_code, stderr } = await shell(
+    `PORT=${port} setsid ${NODE} /workspace/server.cjs >/tmp/server.${port} 2>&1 & ` +
+      `for i in $(seq 200); do grep -q listening /tmp/server.${port} && exit 0; sleep 0.05; done; exit 1`,
+  );
+  assert.equal(exit_code, 0, stderr);
+}
+
+before(async () => {
+  stack = await openStack({
+    vars: { CAISSON_API_KEY: "operator-key", CAISSON_KEYS: KEYS, CAISSON_CORS_ORIGINS: "*" },
+  });
+  session = (await ok("POST", "/v1/sessions", { agent: "shell", files: [{ path: "server.cjs", content: SERVER }] }))
+    .body;
+  await serve(8080);
+});
+after(() => stack?.close());
+
+describe("a preview", () => {
+  let url;
+  before(async () => {
+    const opened = await call("POST", ports(session.id), { port: 8080, name: "web", expires_in_s: 600 });
+    assert.equal(opened.status, 201, opened.bytes.toString());
+    assert.equal(opened.headers.get("location"), ports(session.id, "/8080"));
+    ({ url } = opened.body);
+    const id = session.id.replace("_", "-");
+    assert.match(url, new RegExp(`^http://8080-${id}-[a-z0-9_]{16}\\.localhost:${stack.port}/$`));
+    const left = Date.parse(opened.body.expires_at) - Date.now();
+    assert.ok(left > 590_000 && left <= 600_000, opened.body.expires_at);
+    const { body } = await ok("GET", ports(session.id));
+    assert.deepEqual(body, { ports: [opened.body] });
+  });
+
+  test("passes requests and answers through, as they come", async () => {
+    const answer = await get(`${url}path/x?q=a%20b`, { method: "PUT", body: "y".repeat(100_000) });
+    const seen = JSON.parse(answer.text);
+    assert.deepEqual([seen.method, seen.url, seen.length], ["PUT", "/path/x?q=a%20b", 100_000]);
+    const streamed = await get(`${url}stream`);
+    assert.equal(streamed.text, "one\ntwo\n");
+    assert.ok(streamed.times.at(-1) - streamed.times[0] > 200, "not streamed");
+    assert.equal((await get(`${url}big`)).text.length, 20_000_000);
+    const own = await get(`${url}502`);
+    assert.deepEqual([own.status, own.text], [502, "the program's own 502\n"]);
+    const redirect = await get(`${url}redirect`);
+    assert.deepEqual(
+      [redirect.status, redirect.headers.location, redirect.headers["set-cookie"]],
+      [302, "/elsewhere", ["a=1", "b=2"]],
+    );
+  });
+
+  test("carries WebSockets", async () => {
+    const socket = await connectSocket(`${url}chat?room=1`, { headers: { origin: url.slice(0, -1) } });
+    const hello = JSON.parse(await socket.until(({ messages }) => messages[0], "a hello"));
+    assert.equal(hello.url, "/chat?room=1");
+    socket.send("text é");
+    await socket.until(({ messages }) => messages.includes("text é"), "an echo");
+    const data = Buffer.alloc(300_000, 7);
+    socket.send(data);
+    assert.ok(
+      (await socket.until(({ messages }) => messages.find((m) => typeof m !== "string"), "bytes")).equals(data),
+    );
+    socket.send("close me");
+    const closed = await socket.until(({ closed }) => closed, "the close");
+    assert.deepEqual([closed.code, closed.reason], [4001, "why"]);
+  });
+
+  test("gets no key of the API, and gives no cookie to other hosts", async () => {
+    const reader = await mint({ scopes: ["sessions:read"] });
+    for (const token of ["operator-key", reader]) {
+      const seen = JSON.parse((await get(url, { headers: { ...as(token), "x-caisson-secret": "1" } })).text);
+      assert.ok(!("authorization" in seen.headers) && !("x-caisson-secret" in seen.headers), JSON.stringify(seen));
+    }
+    const own = JSON.parse((await get(url, { headers: as("the-app's-own") })).text);
+    assert.equal(own.headers.authorization, "Bearer the-app's-own");
+    const { headers } = await get(`${url}cookie`);
+    assert.deepEqual(headers["set-cookie"], ["c=3; Path=/; HttpOnly", "d=4"]);
+    assert.equal(headers["referrer-policy"], "same-origin");
+    assert.equal(headers["x-robots-tag"], "noindex");
+    assert.ok(!("access-control-allow-origin" in headers));
+  });
+
+  test("has no page that may act on the API, whatever origins may", async () => {
+    const origin = url.slice(0, -1);
+    const answer = await call("GET", "/v1/sessions", undefined, { ...operator, origin });
+    assert.equal(answer.headers.get("access-control-allow-origin"), null);
+    const listed = await call("GET", "/v1/sessions", undefined, { ...operator, origin: "https://app.example" });
+    assert.equal(listed.headers.get("access-control-allow-origin"), "https://app.example");
+    const socket = await connectSocket(`${stack.url}/v1/sessions/${session.id}/events`, {
+      headers: { ...operator, origin },
+    }).catch((error) => error);
+    assert.deepEqual([socket.status, JSON.parse(socket.text).code], [403, "origin_not_allowed"]);
+    // Nothing of the API is served under the preview's name.
+    assert.equal(JSON.parse((await get(`${url}v1/sessions`, { headers: operator })).text).url, "/v1/sessions");
+  });
+
+  test("is one of nothing with another token, port or session, or once it is closed", async () => {
+    const bad = [
+      url.replace(/-[a-z0-9_]{16}\./, "-0000000000000000."),
+      url.replace("8080-", "8081-"),
+      url.replace("8080-", "3000-"),
+      url.replace("8080-", "80-"),
+      url.replace(/ses-[a-z2-7]{20}/, "ses-aaaaaaaaaaaaaaaaaaaa"),
+      url.replace(/ses-[a-z2-7]{20}/, "one-aaaaaaaaaaaaaaaa"),
+    ];
+    for (const one of bad) assert.deepEqual(codeOf(await get(one)), [404, "preview_not_found"], one);
+    const again = await openPort({ port: 8080, name: "site" });
+    assert.deepEqual([again.url, again.name], [url, "site"]);
+    assert.equal((await call("DELETE", ports(session.id, "/8080"))).status, 204);
+    assert.deepEqual(codeOf(await get(url)), [404, "preview_not_found"]);
+    const socket = await connectSocket(`${url}chat`).catch((error) => error);
+    assert.equal(socket.status, 404);
+    assert.deepEqual((await ok("GET", ports(session.id))).body, { ports: [] });
+    assertProblem(await call("DELETE", ports(session.id, "/8080")), 404, "port_not_found", "port");
+    const other = await openPort({ port: 8080 });
+    assert.notEqual(other.url, url);
+    assert.equal((await get(other.url)).status, 200);
+    assert.deepEqual(codeOf(await get(url)), [404, "preview_not_found"]);
+  });
+
+  test("expires", async () => {
+    const short = await openPort({ port: 8085, expires_in_s: 1 });
+    await stack.api.until(async () => (await get(short.url)).status === 404, "the end", 5_000);
+    assert.ok(!(await ok("GET", ports(session.id))).body.ports.some(({ port }) => port === 8085));
+    assert.notEqual((await openPort({ port: 8085 })).url, short.url);
+  });
+
+  test("says when nothing listens", async () => {
+    const { url: nobody } = await openPort({ port: 8090 });
+    const answer = await get(nobody);
+    assert.deepEqual(codeOf(answer), [502, "port_not_listening"], answer.text);
+    assert.match(JSON.parse(answer.text).detail, /Start the program/);
+    await serve(8090);
+    assert.equal((await get(nobody)).status, 200);
+  });
+});
+
+describe("a port", () => {
+  test("is opened by who has the scope, in a session of its tenant", async () => {
+    for (const scopes of [["sessions:write"], ["terminal"], ["execute"], ["preview:ses_aaaaaaaaaaaaaaaaaaaa"]]) {
+      const headers = as(await mint({ scopes }));
+      assertProblem(await call("POST", ports(session.id), { port: 9000 }, headers), 403, "insufficient_scope");
+      assertProblem(await call("GET", ports(session.id), undefined, headers), 403, "insufficient_scope");
+      assertProblem(await call("DELETE", ports(session.id, "/8080"), undefined, headers), 403, "insufficient_scope");
+    }
+    const foreign = as(await mint({ scopes: ["preview"], tenant: "acme" }));
+    assertProblem(await call("POST", ports(session.id), { port: 9000 }, foreign), 404, "session_not_found");
+    assertProblem(await call("DELETE", ports(session.id, "/8080"), undefined, foreign), 404, "session_not_found");
+    const own = as(await mint({ scopes: [`preview:${session.id}`], sub: "ann" }));
+    assert.equal((await call("POST", ports(session.id), { port: 9000 }, own)).status, 201);
+    assert.equal((await call("DELETE", ports(session.id, "/9000"), undefined, own)).status, 204);
+    const log = (await ok("GET", "/v1/audit")).bytes.toString().trim().split("\n").map(JSON.parse);
+    const acts = log.filter(({ by }) => by === "ann").map(({ act, session: id, port }) => [act, id, port]);
+    assert.deepEqual(acts, [
+      ["port.opened", session.id, 9000],
+      ["port.closed", session.id, 9000],
+    ]);
+  });
+
+  test("is a number that a program may have", async () => {
+    const bad = [
+      [{ port: 80 }, "out_of_range", "/port"],
+      [{ port: 65_536 }, "out_of_range", "/port"],
+      [{ port: 3_000 }, "invalid_value", "/port"],
+      [{ port: 8080.5 }, "invalid_type", "/port"],
+      [{ port: "8080" }, "invalid_type", "/port"],
+      [{}, "missing_field", "/port"],
+      [{ port: 9001, expires_in_s: 0 }, "out_of_range", "/expires_in_s"],
+      [{ port: 9001, expires_in_s: 86_401 }, "out_of_range", "/expires_in_s"],
+      [{ port: 9001, name: "" }, "invalid_value", "/name"],
+      [{ port: 9001, token: "mine" }, "unknown_field", "/token"],
+    ];
+    for (const [body, code, field] of bad) assertProblem(await call("POST", ports(session.id), body), 400, code, field);
+    for (const port of ["x", "8080x", "99999"])
+      assertProblem(await call("DELETE", ports(session.id, `/${port}`)), 404, "port_not_found", "port");
+  });
+
+  test("is one of sixteen at most", async () => {
+    const { body } = await ok("GET", ports(session.id));
+    for (let n = body.ports.length; n < 16; n += 1) await openPort({ port: 10_000 + n });
+    assertProblem(await call("POST", ports(session.id), { port: 11_000 }), 409, "too_many_ports");
+    await ok("DELETE", ports(session.id, "/10015"));
+    await openPort({ port: 11_000 });
+  });
+
+  test("is gone with its session", async () => {
+    const { url } = await openPort({ port: 8080 });
+    assert.equal((await get(url)).status, 200);
+    await ok("DELETE", `/v1/sessions/${session.id}`);
+    const answer = await get(url);
+    assert.ok([404, 410].includes(answer.status), `${answer.status} ${answer.text}`);
+    assert.match(JSON.parse(answer.text).code, /^preview_/);
+    assertProblem(await call("POST", ports(session.id), { port: 8080 }), 409, "session_ended");
+  });
+});
