@@ -125,6 +125,7 @@ static void get_wait(api_call *c) {
 
 static void put_egress(api_call *c) {
   const char *wrong = egress_parse(c->body, &c->sb->egress);
+  if (wrong == NULL) egress_changed(c->sb);
   if (wrong != NULL) {
     api_error(c->req, 400, "BAD_REQUEST", "%s", wrong);
     return;

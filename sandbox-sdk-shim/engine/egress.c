@@ -184,8 +184,13 @@ void egress_write_hosts(const sandbox *sb) {
   csn_buf_free(&b);
 }
 
+void egress_changed(sandbox *sb) {
+  idle_forget_hosts(sb);
+}
+
 void egress_close(sandbox *sb) {
   out_close(sb);
+  idle_close(sb);
   net_close(sb);
   namemap_free(sb->names);
   sb->names = NULL;

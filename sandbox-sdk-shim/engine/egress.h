@@ -4,6 +4,7 @@
  *   conn.c     one caught connection: what it is, where it may go, tunnels
  *   relay.c    HTTP on it: requests one by one to the Worker or to their host
  *   out.c      the Worker's own requests to the outside
+ *   idle.c     connections that wait for another request
  *   reach.c    connecting to the outside: resolve once, check, connect to what was checked
  *   egress.c   settings and decisions
  *   egress_log.c   what was decided */
@@ -48,6 +49,26 @@ void net_refuse(flow *f, int error);
 void net_release(flow *f);
 void net_send_udp(netns *n, const packet *query, const void *data, size_t len);
 
+/* ---- idle.c ---- */
+typedef struct idle idle;
+/* What a connection may be used for. `server`: requests to the Worker; nothing else is looked at then. */
+typedef struct idle_key {
+  bool server, tls;
+  bool judged; /* only `address` will do */
+  char host[ENGINE_HOST_MAX + 1];
+  unsigned port;
+  ip_addr address;
+} idle_key;
+/* Keeps the stream, which is the caller's no more, or closes it where it is of no use. */
+void idle_put(sandbox *sb, stream *s, const idle_key *key, const ip_addr *reached);
+/* A connection for that, the caller's; NULL when there is none. *reached: its address. */
+stream *idle_take(sandbox *sb, const idle_key *key, ip_addr *reached);
+/* The judged address of one to that host, tls and port; NULL when there is none. Until the next call here. */
+const ip_addr *idle_address(const sandbox *sb, bool tls, const char *host, unsigned port);
+/* Ends those to hosts: what holds for this sandbox has changed. */
+void idle_forget_hosts(sandbox *sb);
+void idle_close(sandbox *sb);
+
 /* ---- conn.c ---- */
 typedef enum conn_start { CONN_REFUSE, CONN_TAKE, CONN_HOLD } conn_start;
 /* A connection begins. CONN_TAKE: *c is there and waits for conn_accepted(). CONN_HOLD: it will call
@@ -81,7 +102,11 @@ typedef struct exchange {
   bool answered;             /* the response's head has gone to the client */
   bool keep_alive, old;      /* of the client; `old`: HTTP/1.0 */
   bool head_only, websocket, expect, linger;
-  bool up_tls; /* the upstream is to be TLS */
+  bool up_tls;  /* the upstream is to be TLS */
+  bool reused;  /* the upstream has answered before: it may have ended meanwhile */
+  bool keep_up; /* it may be used again afterwards */
+  bool again;   /* asking twice does no harm */
+  idle_key key; /* of it */
   char host[ENGINE_HOST_MAX + 1], method[33], path[256];
   int status;
   egress_verdict verdict;
@@ -145,6 +170,7 @@ typedef struct out_door out_door;
 /* Where a request of the Worker's is to go. The spans are parts of its head. */
 typedef struct out_target {
   bool tls, judged, resolve;
+  bool serve; /* not a request: the connection is for requests to the Worker */
   char host[ENGINE_HOST_MAX + 1];
   unsigned port;
   http_span authority, path;

@@ -216,6 +216,7 @@ struct sandbox {
   struct conn *outbound;
   struct out_door *out; /* NULL until it is needed */
   char out_token[ENGINE_TOKEN_CHARS + 1];
+  struct idle *idle_hosts, *idle_servers; /* connections that wait for another request */
   unsigned outbound_count;
   struct egress_log *egress_log;
   port_listener *ports;
@@ -279,6 +280,8 @@ void watch_remove_cgroup(const char *dir);
 /* Reads the "egress" object. NULL, or the text of what is wrong; *set is complete or untouched. */
 const char *egress_parse(const cJSON *v, egress_set *set);
 void egress_free(egress_set *set);
+/* The set of a running sandbox is another from now on. */
+void egress_changed(sandbox *sb);
 /* Writes the sandbox's hosts file. */
 void egress_write_hosts(const sandbox *sb);
 void egress_close(sandbox *sb);

@@ -73,6 +73,8 @@ const char *out_read(const sandbox *sb, const http_head *h, out_target *t) {
   /* Any process of the host can connect to a loopback port; only the token's holder may use it. */
   if (!text_of(h, "X-Caisson-Out-Token", room, sizeof room) || !csn_ct_equal(room, sb->out_token))
     return "missing or wrong X-Caisson-Out-Token";
+  t->serve = http_find(h, "X-Caisson-Out-Serve") != NULL;
+  if (t->serve) return h->framing == BODY_NONE ? NULL : "a connection that serves begins without a body";
   const http_field *url = http_find(h, "X-Caisson-Out-URL");
   if (url == NULL) return "X-Caisson-Out-URL is missing";
   static const char *const schemes[] = {"http://", "https://"};

@@ -178,6 +178,7 @@ static void finish_head(conn *c, const http_head *h, bool drop_ours) {
   add_fields(b, h, drop_ours);
   add_framing(b, h);
   csn_buf_str(b, c->x.websocket ? "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+                 : c->x.keep_up ? "\r\n"
                                 : "Connection: close\r\n\r\n");
 }
 
@@ -196,7 +197,14 @@ static void write_head(conn *c, const http_head *h, http_span path) {
     csn_buf_fmt(b, "X-Caisson-Egress-URL: %s://%s%s", c->tls ? "https" : "http", x->host, port);
     csn_buf_add(b, path.p, path.n);
     csn_buf_str(b, "\r\n");
-    csn_buf_fmt(b, "X-Caisson-Out: %u %s\r\n", out_open(c->sb), c->sb->out_token);
+    csn_buf_fmt(b, "X-Caisson-Out: %u %s", out_open(c->sb), c->sb->out_token);
+    const ip_addr *open = x->again ? idle_address(c->sb, c->tls, x->host, c->port) : NULL;
+    char text[IP_TEXT_MAX];
+    if (open != NULL) {
+      ip_format(open, text);
+      csn_buf_fmt(b, " %s", text);
+    }
+    csn_buf_str(b, "\r\n");
   } else {
     csn_buf_add(b, path.p, path.n);
     csn_buf_str(b, " HTTP/1.1\r\n");
@@ -244,10 +252,42 @@ static void on_reached(void *arg, stream *s, const ip_addr *address, int error) 
   conn_run(c);
 }
 
+/* Connects to where the request is to go. */
+static void reach_out(conn *c) {
+  const exchange *x = &c->x;
+  if (x->key.server)
+    c->reach = reach_worker(c->sb, on_reached, c);
+  else
+    c->reach = x->key.judged ? reach_address(c->sb, &x->key.address, x->key.port, on_reached, c)
+                             : reach_host(c->sb, x->key.host, x->key.port, on_reached, c);
+}
+
+/* Takes a connection that waits for such a request, if one does. */
+static bool take_idle(conn *c) {
+  exchange *x = &c->x;
+  c->up = idle_take(c->sb, &x->key, &c->reached);
+  if (c->up == NULL) return false;
+  x->reused = true;
+  x->state = EX_SECURING;
+  stream_set_ready(c->up, on_change, c);
+  return true;
+}
+
+/* The connection had ended before the request came to it: another is made. */
+static run start_again(conn *c) {
+  stream_free(c->up, true);
+  c->up = NULL;
+  c->x.reused = false;
+  c->x.state = EX_REACHING;
+  reach_out(c);
+  return RUN_WAIT;
+}
+
 /* Sends the head when there is room for it: with TLS, after the handshake. */
 static run secure_run(conn *c) {
   exchange *x = &c->x;
   if (stream_error(c->down) != 0) return conn_free(c, true);
+  if (x->reused && (stream_error(c->up) != 0 || stream_has_ended(c->up))) return start_again(c);
   if (stream_error(c->up) != 0 || (x->up_tls && stream_has_ended(c->up))) {
     char text[640];
     snprintf(text, sizeof text, "%s: %s", x->host,
@@ -256,9 +296,10 @@ static run secure_run(conn *c) {
   }
   if (stream_room(c->up) < x->head.len) return RUN_WAIT;
   stream_put(c->up, x->head.p, x->head.len);
-  csn_buf_free(&x->head);
+  if (!x->reused || !x->again) csn_buf_free(&x->head);
   /* The client may wait for it before it sends what somebody is there to take. */
   if (x->expect) stream_put(c->down, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+  x->expect = false;
   x->state = EX_RUNNING;
   conn_timeout(c, 0);
   return RUN_MORE;
@@ -266,6 +307,15 @@ static run secure_run(conn *c) {
 
 static bool method_ok(const char *method) {
   return strcmp(method, "CONNECT") != 0 && strcmp(method, "TRACE") != 0 && strcmp(method, "TRACK") != 0;
+}
+
+/* Whether a server that gets the request twice does what it would have done (RFC 9110 9.2.2). Nothing of a
+ * body is kept to be sent again. */
+static bool may_repeat(const conn *c, const http_head *h) {
+  static const char *const methods[] = {"GET", "HEAD", "OPTIONS"};
+  for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++)
+    if (strcmp(c->x.method, methods[i]) == 0) return h->framing == BODY_NONE && !c->x.websocket;
+  return false;
 }
 
 static run start(conn *c, const http_head *h, size_t used) {
@@ -298,6 +348,16 @@ static void on_resolved(void *arg, const ip_addr *list, size_t count, int error)
   conn_run(c);
 }
 
+/* The connection is for requests to the Worker from now on. */
+static run serve(conn *c, size_t used) {
+  static const ip_addr none;
+  stream *s = c->down;
+  c->down = NULL;
+  stream_take(s, used);
+  idle_put(c->sb, s, &(idle_key){.server = true}, &none);
+  return conn_free(c, false);
+}
+
 static run begin_out(conn *c, const http_head *h, size_t used) {
   exchange *x = &c->x;
   out_target t;
@@ -306,6 +366,7 @@ static run begin_out(conn *c, const http_head *h, size_t used) {
   memcpy(x->host, t.host, sizeof x->host);
   c->port = t.port;
   if (wrong != NULL) return answer_error(c, 400, "BAD_REQUEST", x->host, wrong);
+  if (t.serve) return serve(c, used);
   x->verdict = EGRESS_PASS;
   x->up_tls = t.tls;
   if (t.resolve) {
@@ -316,6 +377,10 @@ static run begin_out(conn *c, const http_head *h, size_t used) {
     return RUN_WAIT;
   }
   set_path(x, t.path);
+  x->key = (idle_key){.tls = t.tls, .judged = t.judged, .port = t.port, .address = t.address};
+  memcpy(x->key.host, t.host, sizeof x->key.host);
+  x->again = may_repeat(c, h);
+  x->keep_up = !x->websocket;
   csn_buf_fmt(&x->head, "%s ", x->method);
   csn_buf_add(&x->head, t.path.p, t.path.n);
   csn_buf_str(&x->head, " HTTP/1.1\r\nHost: ");
@@ -323,8 +388,9 @@ static run begin_out(conn *c, const http_head *h, size_t used) {
   csn_buf_str(&x->head, "\r\n");
   finish_head(c, h, true);
   const run r = start(c, h, used);
-  c->reach = t.judged ? reach_address(c->sb, &t.address, t.port, on_reached, c)
-                      : reach_host(c->sb, t.host, t.port, on_reached, c);
+  /* What cannot be repeated goes out on a connection that is new. */
+  if (x->again && take_idle(c)) return RUN_MORE;
+  reach_out(c);
   return r;
 }
 
@@ -373,10 +439,19 @@ static run begin(conn *c, const http_head *h, size_t used) {
     snprintf(text, sizeof text, "host %s is not allowed by this sandbox's network policy", x->host);
     return answer_error(c, 403, "HOST_NOT_ALLOWED", x->host, text);
   }
+  x->key = (idle_key){.server = x->verdict == EGRESS_INTERCEPT, .port = c->port};
+  memcpy(x->key.host, c->name, sizeof x->key.host);
+  x->again = may_repeat(c, h);
+  /* A connection that becomes a WebSocket's goes through the server in front. */
+  const bool served = x->key.server && !x->websocket && take_idle(c);
+  x->keep_up = served;
   write_head(c, h, path);
   (void)start(c, h, used);
-  c->reach = x->verdict == EGRESS_INTERCEPT ? reach_worker(c->sb, on_reached, c)
-                                            : reach_host(c->sb, c->name, c->port, on_reached, c);
+  if (served) {
+    x->state = EX_SECURING;
+    return RUN_MORE;
+  }
+  reach_out(c);
   return RUN_WAIT;
 }
 
@@ -436,7 +511,11 @@ static bool pass_body(http_body *b, stream *from, stream *to, bool chunked, uint
 static run finish(conn *c) {
   exchange *x = &c->x;
   log_exchange(c, "answered");
-  stream_free(c->up, false);
+  /* Whole both ways, or the next answer would be read from the rest of this one. */
+  if (x->keep_up && x->request.done && x->response.done)
+    idle_put(c->sb, c->up, &x->key, &c->reached);
+  else
+    stream_free(c->up, false);
   c->up = NULL;
   bool again = x->keep_alive && x->request.done;
   relay_clear(c);
@@ -462,6 +541,7 @@ static run pass_answer_head(conn *c, const http_head *h) {
   x->status = h->status;
   x->answered = true;
   const bool switching = h->status == 101;
+  x->keep_up = x->keep_up && h->keep_alive && h->framing != BODY_TO_END;
   if (c->out) add_address(&b, &c->reached);
   for (size_t i = 0; i < h->count; i++) {
     const http_field *f = &h->fields[i];
@@ -525,8 +605,10 @@ static run read_answer(conn *c) {
       }
     }
   }
-  if (stream_has_ended(c->up) || stream_error(c->up) != 0 || have >= STREAM_IN_ROOM)
+  if (stream_has_ended(c->up) || stream_error(c->up) != 0 || have >= STREAM_IN_ROOM) {
+    if (x->reused && x->again && have == 0) return start_again(c);
     return cut(c, "the connection ended before the answer");
+  }
   return RUN_WAIT;
 }
 

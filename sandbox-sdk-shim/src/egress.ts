@@ -8,8 +8,22 @@ export const EGRESS_TOKEN_HEADER = "x-caisson-egress-token";
 export const EGRESS_URL_HEADER = "x-caisson-egress-url";
 export const EGRESS_PATH = "/__caisson/egress/";
 
+/** items: tokens kept once they were derived. */
+const TOKENS_MAX = 1_000;
+const tokens = new Map<string, string>();
+
 /** The token that authorizes egress requests of one sandbox; the Worker can derive it, so nothing need be stored. */
 export async function egressToken(engineToken: string, name: string): Promise<string> {
+  const key = `${engineToken}:${name}`;
+  const known = tokens.get(key);
+  if (known !== undefined) return known;
+  const token = await derive(engineToken, name);
+  if (tokens.size >= TOKENS_MAX) tokens.clear();
+  tokens.set(key, token);
+  return token;
+}
+
+async function derive(engineToken: string, name: string): Promise<string> {
   const utf8 = new TextEncoder();
   const key = await crypto.subtle.importKey("raw", utf8.encode(engineToken), { name: "HMAC", hash: "SHA-256" }, false, [
     "sign",

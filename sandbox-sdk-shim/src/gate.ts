@@ -56,6 +56,7 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
     method: request.method,
     path: url.pathname,
     websocket: upgrade,
+    policy: judges.get(containerId)?.id ?? null,
   };
   const owner = await ownerOf(env, containerId);
   if (owner === "")
@@ -83,7 +84,7 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
       response = await modelEgress(await outgoing(request, answer, up), env);
     } else {
       const out = wayOut(request, env);
-      const judged = await judgedAddress(out, session, answer, question);
+      const judged = await judgedAddress(out, session, answer, question, judgeOf(containerId, answer.byAddress));
       if (typeof judged === "object" && judged !== null) return judged;
       const held = answer.holdPush && isPush(request) ? await heldPush(request, session, answer.id) : request;
       if (held instanceof Response) {
@@ -115,17 +116,41 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
   }
 }
 
-/** The address to connect to, null to leave it to the way out, or the denial. */
+/** items: policies kept, each in a guard of its own. */
+const JUDGES_MAX = 50;
+/** The policy by which a sandbox's addresses were judged last. */
+const judges = new Map<string, { readonly id: string; readonly guard: Guard }>();
+
+/** A guard with that policy, null where the session itself is to judge. */
+function judgeOf(containerId: string, policy: EgressAnswer["byAddress"]): Guard | null {
+  if (policy === null) return null;
+  const known = judges.get(containerId);
+  if (known?.id === policy.id) return known.guard;
+  judges.delete(containerId);
+  if (policy.text === null) return null;
+  const guard = new Guard(guardModule);
+  guard.setPolicy(policy.text, "caisson");
+  if (judges.size >= JUDGES_MAX) judges.clear();
+  judges.set(containerId, { id: policy.id, guard });
+  return guard;
+}
+
+/** The address to connect to, null to leave it to the way out, or the denial. A denial is the session's to say: it logs it. */
 async function judgedAddress(
   out: WayOut,
   session: SessionRpc,
   answer: EgressAnswer,
-  { host }: EgressQuestion,
+  { host, port }: EgressQuestion,
+  judge: Guard | null,
 ): Promise<string | null | Response> {
-  if (!answer.byAddress) return null;
+  if (answer.byAddress === null) return null;
+  const allows = (address: string): boolean => judge?.net(host, port, address).verdict === "allow";
+  if (out.open !== null && allows(out.open)) return out.open;
   const addresses = answer.address === null ? await out.addresses(host) : [answer.address];
   if (addresses === null) return null;
   if (addresses.length === 0) throw new Error("no such name");
+  const good = addresses.find(allows);
+  if (good !== undefined) return good;
   const judged = await session.egressAddress(answer.id, addresses);
   if (!judged.ok) return denied("session", judged.detail);
   return judged.value.address ?? denied(judged.value.rule, judged.value.reason);

@@ -6,7 +6,8 @@
  * never start" apart by their text, and the SDK repeats everything else for two minutes.
  */
 
-import { EGRESS_PATH, EGRESS_URL_HEADER, egressToken } from "./egress.js";
+import { EGRESS_PATH, EGRESS_URL_HEADER, egressAllowed, egressToken } from "./egress.js";
+import { EgressServer } from "./egress-server.js";
 import { OUT_HEADER } from "./way-out.js";
 
 export interface LocalContainerConfig {
@@ -68,6 +69,7 @@ export class LocalContainer {
   readonly #byHost = new Map<string, Fetcher>();
   readonly #byHTTPSHost = new Map<string, Fetcher>();
   #all: Fetcher | null = null;
+  readonly #server = new EgressServer((request) => this.#outbound(request));
   /** The interception set that the engine has, as JSON; null when that is not known. */
   #sentEgress: string | null = null;
 
@@ -223,8 +225,20 @@ export class LocalContainer {
     await this.#sendEgress();
   }
 
-  /** Answers an intercepted outbound request that the engine handed to the Worker. */
+  /** Answers an intercepted outbound request that the engine handed to the Worker; the next ones it may hand to this object. The caller has checked its token. */
   async egress(request: Request): Promise<Response> {
+    this.#server.listen(request.headers.get(OUT_HEADER) ?? "");
+    return await this.#handle(request);
+  }
+
+  /** The same of one that came here at once. Its answer goes on as it came, encoded or not. */
+  async #outbound(request: Request): Promise<Response> {
+    if (!(await egressAllowed(request, this.#config.engineToken, this.#config.name)))
+      return new Response("forbidden\n", { status: 403 });
+    return await this.#handle(request, { encodeResponseBody: "manual" });
+  }
+
+  async #handle(request: Request, how: RequestInit = {}): Promise<Response> {
     let url: URL;
     try {
       url = new URL(request.headers.get(EGRESS_URL_HEADER) ?? "");
@@ -247,6 +261,7 @@ export class LocalContainer {
         body: request.body,
         redirect: "manual",
         signal: request.signal,
+        ...how,
       }),
     );
   }

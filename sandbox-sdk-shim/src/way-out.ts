@@ -6,7 +6,10 @@
  */
 import type { Env } from "../../worker/src/env.js";
 
-/** `<port> <token>` of the engine's door for this sandbox; the engine puts it on every request that it hands over. */
+/**
+ * `<port> <token>` of the engine's door for this sandbox; the engine puts it on every request that it hands over. A third word is
+ * the address of a connection to the request's host that waits to be used again.
+ */
 export const OUT_HEADER = "x-caisson-out";
 const TOKEN = "x-caisson-out-token";
 const URL_HEADER = "x-caisson-out-url";
@@ -26,6 +29,8 @@ export class AddressRefused extends Error {
 }
 
 export interface WayOut {
+  /** The address of a connection to the request's host that could be used again; null for none. */
+  readonly open: string | null;
   /** Every address of a name; null where that is not for us to know. */
   addresses(host: string): Promise<readonly string[] | null>;
   /** `judged`: connect to that address and no other. Throws AddressRefused, and an Error in words for a host that does not answer. */
@@ -35,12 +40,13 @@ export interface WayOut {
 /** `request`: as it came from the sandbox. */
 export function wayOut(request: Request, env: Env): WayOut {
   if (env.CAISSON_ENGINE_URL === undefined || env.CAISSON_ENGINE_URL === "") return platform;
-  const [port = "", token = ""] = (request.headers.get(OUT_HEADER) ?? "").split(" ");
+  const [port = "", token = "", open = null] = (request.headers.get(OUT_HEADER) ?? "").split(" ");
   if (!/^\d{1,5}$/.test(port) || token === "") throw new Error("the engine gave no way out: rebuild it (make build)");
-  return new Door(`http://127.0.0.1:${port}`, token);
+  return new Door(`http://127.0.0.1:${port}`, token, open);
 }
 
 const platform: WayOut = {
+  open: null,
   addresses: async () => null,
   send: async (request) => ({ response: await fetch(request), address: null }),
 };
@@ -48,10 +54,12 @@ const platform: WayOut = {
 class Door implements WayOut {
   readonly #url: string;
   readonly #token: string;
+  readonly open: string | null;
 
-  constructor(url: string, token: string) {
+  constructor(url: string, token: string, open: string | null) {
     this.#url = url;
     this.#token = token;
+    this.open = open;
   }
 
   async addresses(host: string): Promise<readonly string[]> {

@@ -7,7 +7,7 @@ import { env } from "./env.js";
 import { created, eventually, type Stub, value } from "./session-fixture.js";
 
 const ask = async (session: Stub, n: number, host = "denied.example") =>
-  value(await session.egress({ host, port: 443, method: "GET", path: `/${n}`, websocket: false })).id;
+  value(await session.egress({ host, port: 443, method: "GET", path: `/${n}`, websocket: false, policy: null })).id;
 
 /** Denials, written as the object writes them: as many questions would take longer than a test may. */
 async function seed(session: Stub, count: number): Promise<void> {

@@ -145,6 +145,14 @@ export interface EgressQuestion {
   readonly method: string;
   readonly path: string;
   readonly websocket: boolean;
+  /** Id of the policy that the asker has from an earlier answer, null for none. */
+  readonly policy: string | null;
+}
+
+/** A policy to judge addresses by; `text` is null where the asker has it already. */
+export interface AddressPolicy {
+  readonly id: string;
+  readonly text: string | null;
 }
 
 export interface EgressAnswer {
@@ -159,8 +167,8 @@ export interface EgressAnswer {
   readonly replace: readonly (readonly [placeholder: string, secret: string])[];
   /** Replace them in small JSON bodies too. */
   readonly body: boolean;
-  /** The policy speaks of addresses: ask `egressAddress` before connecting. */
-  readonly byAddress: boolean;
+  /** The policy speaks of addresses: what it allows may be connected to, about everything else `egressAddress` is asked. Else null. */
+  readonly byAddress: AddressPolicy | null;
   /** A git push is to be held until it is approved. */
   readonly holdPush: boolean;
   /** The host, where it is an address itself, in its usual form. */

@@ -6,7 +6,16 @@ import { CoreError } from "../core/core.js";
 import type { Guard, Injection, PolicyReport } from "../core/guard.js";
 import type { Env } from "../env.js";
 import type { CreateSessionBody } from "../routes/schemas.js";
-import type { AddressVerdict, EgressAnswer, EgressEnd, EgressEntry, EgressQuestion, Failure, Result } from "./api.js";
+import type {
+  AddressPolicy,
+  AddressVerdict,
+  EgressAnswer,
+  EgressEnd,
+  EgressEntry,
+  EgressQuestion,
+  Failure,
+  Result,
+} from "./api.js";
 import { fail } from "./failures.js";
 import type { PolicyLimits } from "./limits.js";
 import { Mask } from "./mask.js";
@@ -46,6 +55,8 @@ export class Gate {
   readonly mask: Mask;
   #guard: Guard | null = null;
   #facts: Facts | null = null;
+  /** The policy for those who judge addresses; its id is of this policy and no other. */
+  #printed: { readonly id: string; readonly text: string } | null = null;
 
   constructor(sql: SqlStorage, env: Env, store: Store, newGuard: () => Guard) {
     this.#sql = sql;
@@ -104,7 +115,7 @@ export class Gate {
       this.#store.set("policy", text);
       for (const row of rows)
         this.#sql.exec("INSERT INTO secrets (name, placeholder, sealed) VALUES (?, ?, ?)", ...row);
-      this.#guard = guard;
+      this.#hold(guard);
       this.mask.forget();
     };
     return { env, rules: sessionRules(guard), save };
@@ -127,9 +138,15 @@ export class Gate {
     accept(sessionRules(guard));
     this.#tables();
     this.#store.set("policy", text);
+    this.#hold(guard);
+    return compiled;
+  }
+
+  /** From now on this policy holds. */
+  #hold(guard: Guard): void {
     this.#guard = guard;
     this.#facts = null;
-    return compiled;
+    this.#printed = null;
   }
 
   /** The policy as it was given, and as it is understood. */
@@ -169,9 +186,15 @@ export class Gate {
     this.#sql.exec("DELETE FROM egress WHERE id <= ?", id - LOG_MAX);
     const address = literal(question.host);
     const facts = this.#known(guard);
-    const byAddress = address !== null || facts.addresses;
+    const byAddress = address !== null || facts.addresses ? this.#addressPolicy(guard, question.policy) : null;
     const credentials = allow ? this.#credentials(guard, found.inject) : NO_CREDENTIALS;
     return { id, allow, rule, reason, byAddress, holdPush: facts.pushApproval, address, ...credentials };
+  }
+
+  #addressPolicy(guard: Guard, known: string | null): AddressPolicy {
+    this.#printed ??= { id: crypto.randomUUID(), text: guard.policy() };
+    const { id, text } = this.#printed;
+    return { id, text: known === id ? null : text };
   }
 
   #known(guard: Guard): Facts {

@@ -327,7 +327,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       if (state === "ended" || state === "ending") return fail(409, "session_ended", "the session has ended");
       const answer = this.#gate.ask(question, Date.now());
       if (!answer.allow) this.#archive.note();
-      const { websocket: _, ...asked } = question;
+      const { websocket: _, policy: __, ...asked } = question;
       if (!answer.allow)
         this.#machine.note(this.#activeRun(), T.EGRESS_DENIED, { ...asked, rule: answer.rule, reason: answer.reason });
       return { ok: true, value: answer };

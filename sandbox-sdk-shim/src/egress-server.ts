@@ -1,0 +1,244 @@
+/**
+ * Outbound requests of a local sandbox, taken straight from the engine: connections that the Sandbox object opens to the
+ * engine's door (engine/out.c) and on which the engine then asks (engine/idle.c), one request after the other. The server
+ * that `wrangler dev` has in front of a Worker costs more than all that is done for a request behind it; it is left with
+ * the first request of a sandbox, with WebSockets, and with what comes while no connection is free.
+ *
+ * The engine writes what comes here anew (engine/relay.c), strictly HTTP/1.1; this reads no more than that.
+ */
+import { connect } from "cloudflare:sockets";
+
+/** items: connections that wait for a request, and connections in all. */
+const WAITING = 4;
+const OPEN_MAX = 64;
+/** bytes read at a time. */
+const PIECE = 65_536;
+/** bytes of a head; the engine's own bound is 61,440. */
+const HEAD_MAX = 65_536;
+const UTF8 = new TextDecoder();
+const TEXT = new TextEncoder();
+/** Said by the framing that is written here. */
+const FRAMING = new Set(["connection", "content-length", "keep-alive", "transfer-encoding"]);
+
+type Handler = (request: Request) => Promise<Response>;
+
+export class EgressServer {
+  readonly #handler: Handler;
+  #door = "";
+  #waiting = 0;
+  #open = 0;
+
+  /** `handler` gets each request with the engine's headers and answers it, a refusal included. */
+  constructor(handler: Handler) {
+    this.#handler = handler;
+  }
+
+  /** `out`: what the engine says of its door with every request (OUT_HEADER); there are connections to it from then on. */
+  listen(out: string): void {
+    const door = /^\d{1,5} [!-~]+/.exec(out)?.[0];
+    if (door === undefined) return;
+    if (door !== this.#door) {
+      // The sandbox was started anew; connections to the door it had end by themselves.
+      this.#door = door;
+      this.#waiting = 0;
+    }
+    while (this.#waiting < WAITING && this.#open < OPEN_MAX) {
+      this.#waiting += 1;
+      this.#open += 1;
+      void this.#serve(door);
+    }
+  }
+
+  async #serve(door: string): Promise<void> {
+    const [port = "", token = ""] = door.split(" ");
+    const socket = connect({ hostname: "127.0.0.1", port: Number(port) });
+    socket.closed.catch(() => {});
+    let waits = true;
+    const wait = (on: boolean): void => {
+      if (waits === on) return;
+      waits = on;
+      if (door === this.#door) this.#waiting += on ? 1 : -1;
+    };
+    const input = new Input(socket.readable);
+    try {
+      const hello = `GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Caisson-Out-Token: ${token}\r\nX-Caisson-Out-Serve: 1\r\n\r\n`;
+      await put(socket.writable, hello);
+      for (let head = await input.head(); head !== null; head = await input.head()) {
+        if (head.startsWith("HTTP/")) throw new Error("the engine refuses the connection");
+        wait(false);
+        this.listen(door === this.#door ? door : "");
+        await this.#answer(head, input, socket.writable);
+        wait(true);
+      }
+    } catch {
+      // The engine has ended it, or the answer cannot be completed: it must not be taken for whole.
+    } finally {
+      wait(false);
+      this.#open -= 1;
+      await socket.close().catch(() => {});
+    }
+  }
+
+  async #answer(head: string, input: Input, to: WritableStream<Uint8Array>): Promise<void> {
+    const gone = new AbortController();
+    const request = read(head, input, gone);
+    const response = await this.#handler(request.value);
+    await write(to, response, request.value.method === "HEAD");
+    await request.over;
+  }
+}
+
+async function put(to: WritableStream<Uint8Array>, text: string): Promise<void> {
+  const writer = to.getWriter();
+  try {
+    await writer.write(TEXT.encode(text));
+  } finally {
+    writer.releaseLock();
+  }
+}
+
+/** `over` settles when the request's body has passed; `gone` is aborted when the engine goes away before the answer is whole. */
+function read(head: string, input: Input, gone: AbortController): { value: Request; over: Promise<void> } {
+  const [first = "", ...lines] = head.split("\r\n");
+  const [method = "", path = "/"] = first.split(" ");
+  const headers = new Headers();
+  for (const line of lines) {
+    const colon = line.indexOf(":");
+    headers.append(line.slice(0, colon), line.slice(colon + 1).trim());
+  }
+  const chunked = headers.get("transfer-encoding") === "chunked";
+  const length = chunked ? null : Number(headers.get("content-length") ?? "0");
+  headers.delete("transfer-encoding");
+  let body: ReadableStream<Uint8Array> | null = null;
+  let over = Promise.resolve();
+  if (length !== 0) {
+    const { readable, writable } = length === null ? new IdentityTransformStream() : new FixedLengthStream(length);
+    body = readable;
+    over = pass(input, length, writable.getWriter());
+  }
+  const abort = (error: unknown): void => gone.abort(error);
+  // Nothing comes before the answer is whole: the end of the connection alone can.
+  over.then(() => input.ahead()).then((more) => more || abort(new Error("the program went away")), abort);
+  const init: RequestInit = { method, headers, body, redirect: "manual", signal: gone.signal };
+  return { value: new Request(`http://localhost${path}`, init), over };
+}
+
+/** The request's body; without a length in chunks, as the engine writes them. */
+async function pass(input: Input, length: number | null, to: WritableStreamDefaultWriter<Uint8Array>): Promise<void> {
+  try {
+    for (let first = true; ; first = false) {
+      if (length === null && !first) await input.line();
+      let left = length ?? Number.parseInt(await input.line(), 16);
+      if (Number.isNaN(left)) throw new Error("not a chunk");
+      if (left === 0) await input.line();
+      if (left === 0) break;
+      while (left > 0) {
+        const piece = await input.some(left);
+        left -= piece.byteLength;
+        await to.write(piece);
+      }
+      if (length !== null) break;
+    }
+    await to.close();
+  } catch (error) {
+    await to.abort(error).catch(() => {});
+    throw error;
+  }
+}
+
+async function write(to: WritableStream<Uint8Array>, response: Response, headOnly: boolean): Promise<void> {
+  const { status, statusText, headers, body } = response;
+  const none = headOnly || body === null;
+  const length = headers.get("content-length");
+  let head = `HTTP/1.1 ${status} ${statusText}\r\n`;
+  for (const [name, value] of headers) if (!FRAMING.has(name)) head += `${name}: ${value}\r\n`;
+  if (length !== null) head += `Content-Length: ${length}\r\n`;
+  else if (!none) head += "Transfer-Encoding: chunked\r\n";
+  else if (!headOnly && status !== 204 && status !== 304) head += "Content-Length: 0\r\n";
+  await put(to, `${head}\r\n`);
+  if (body === null) return;
+  if (headOnly) return await body.cancel();
+  if (length !== null) return await body.pipeTo(to, { preventClose: true, preventAbort: true });
+  const from = body.getReader();
+  const writer = to.getWriter();
+  try {
+    for (let { value } = await from.read(); value !== undefined; { value } = await from.read()) {
+      if (value.byteLength === 0) continue;
+      const size = TEXT.encode(`${value.byteLength.toString(16)}\r\n`);
+      const chunk = new Uint8Array(size.byteLength + value.byteLength + 2);
+      chunk.set(size);
+      chunk.set(value, size.byteLength);
+      chunk.set([13, 10], size.byteLength + value.byteLength);
+      await writer.write(chunk);
+    }
+    await writer.write(TEXT.encode("0\r\n\r\n"));
+  } catch (error) {
+    await from.cancel(error).catch(() => {});
+    throw error;
+  } finally {
+    writer.releaseLock();
+  }
+}
+
+/** What the engine has written, in order. */
+class Input {
+  readonly #from: ReadableStreamBYOBReader;
+  #have: Buffer = Buffer.alloc(0);
+  #reading: Promise<boolean> | null = null;
+
+  constructor(from: ReadableStream<Uint8Array>) {
+    this.#from = from.getReader({ mode: "byob" });
+  }
+
+  /** Waits for more than there is; false at the end. */
+  ahead(): Promise<boolean> {
+    this.#reading ??= this.#read().finally(() => {
+      this.#reading = null;
+    });
+    return this.#reading;
+  }
+
+  async #read(): Promise<boolean> {
+    const { value, done } = await this.#from.read(new Uint8Array(PIECE));
+    if (done || value === undefined || value.byteLength === 0) return false;
+    const piece = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+    this.#have = this.#have.byteLength === 0 ? piece : Buffer.concat([this.#have, piece]);
+    return true;
+  }
+
+  /** The next request's head without its empty line; null when there is none. */
+  async head(): Promise<string | null> {
+    for (;;) {
+      const end = this.#have.indexOf("\r\n\r\n");
+      if (end >= 0) return this.#text(end, 4);
+      if (this.#have.byteLength > HEAD_MAX) throw new Error("the head is too long");
+      if (!(await this.ahead())) return null;
+    }
+  }
+
+  async line(): Promise<string> {
+    for (;;) {
+      const end = this.#have.indexOf("\r\n");
+      if (end >= 0) return this.#text(end, 2);
+      if (!(await this.ahead())) throw new Error("cut short");
+    }
+  }
+
+  /** At least one byte of the next `max`. */
+  async some(max: number): Promise<Uint8Array> {
+    while (this.#have.byteLength === 0) if (!(await this.ahead())) throw new Error("cut short");
+    return this.#take(max);
+  }
+
+  #text(length: number, skip: number): string {
+    const text = UTF8.decode(this.#take(length));
+    this.#take(skip);
+    return text;
+  }
+
+  #take(max: number): Uint8Array {
+    const taken = this.#have.subarray(0, max);
+    this.#have = this.#have.subarray(max);
+    return taken;
+  }
+}
