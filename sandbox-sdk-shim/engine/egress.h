@@ -59,12 +59,14 @@ typedef struct idle_key {
   unsigned port;
   ip_addr address;
 } idle_key;
-/* Keeps the stream, which is the caller's no more, or closes it where it is of no use. */
-void idle_put(sandbox *sb, stream *s, const idle_key *key, const ip_addr *reached);
+/* Keeps the stream, which is the caller's no more, or closes it where it is of no use. It was made at
+ * made_ms. */
+void idle_put(sandbox *sb, stream *s, const idle_key *key, const ip_addr *reached, int64_t made_ms);
 /* A connection for that, the caller's; NULL when there is none. *reached: its address. */
-stream *idle_take(sandbox *sb, const idle_key *key, ip_addr *reached);
-/* The judged address of one to that host, tls and port; NULL when there is none. Until the next call here. */
-const ip_addr *idle_address(const sandbox *sb, bool tls, const char *host, unsigned port);
+stream *idle_take(sandbox *sb, const idle_key *key, ip_addr *reached, int64_t *made_ms);
+/* The judged address of one to that host, tls and port that was made after since_ms; NULL when there is none.
+ * Until the next call here. */
+const ip_addr *idle_address(const sandbox *sb, bool tls, const char *host, unsigned port, int64_t since_ms);
 /* Ends those to hosts: what holds for this sandbox has changed. */
 void idle_forget_hosts(sandbox *sb);
 void idle_close(sandbox *sb);
@@ -142,6 +144,7 @@ struct conn {
   uint64_t up_bytes, down_bytes; /* to and from the outside */
   int64_t begun_ms;
   ip_addr reached; /* all zero: none */
+  int64_t made_ms; /* when `up` was connected */
 };
 
 /* What a step came to: nothing to do until something happens, call it again, or c is no more. */

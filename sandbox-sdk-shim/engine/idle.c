@@ -22,6 +22,7 @@ struct idle {
   struct event *timer;
   idle_key key;
   ip_addr reached;
+  int64_t made_ms;
 };
 
 static idle **list_of(sandbox *sb, bool server) {
@@ -55,7 +56,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
   stream_free(unlink_idle(arg), false);
 }
 
-void idle_put(sandbox *sb, stream *s, const idle_key *key, const ip_addr *reached) {
+void idle_put(sandbox *sb, stream *s, const idle_key *key, const ip_addr *reached, int64_t made_ms) {
   size_t have;
   (void)stream_input(s, &have);
   /* Bytes behind an answer could only be the beginning of one that nobody has asked for. */
@@ -70,7 +71,7 @@ void idle_put(sandbox *sb, stream *s, const idle_key *key, const ip_addr *reache
   if (count >= (key->server ? SERVERS_MAX : HOSTS_MAX)) stream_free(unlink_idle(last), false);
   idle *i = calloc(1, sizeof *i);
   if (i == NULL) abort();
-  *i = (idle){.sb = sb, .s = s, .key = *key, .reached = *reached, .next = *list};
+  *i = (idle){.sb = sb, .s = s, .key = *key, .reached = *reached, .made_ms = made_ms, .next = *list};
   i->timer = evtimer_new(base, on_timer, i);
   if (i->timer == NULL) abort();
   if (i->next != NULL) i->next->prev = i;
@@ -87,18 +88,20 @@ static bool same(const idle_key *a, const idle_key *b) {
          (!a->judged || ip_equal(&a->address, &b->address)) && strcmp(a->host, b->host) == 0;
 }
 
-stream *idle_take(sandbox *sb, const idle_key *key, ip_addr *reached) {
+stream *idle_take(sandbox *sb, const idle_key *key, ip_addr *reached, int64_t *made_ms) {
   for (idle *i = *list_of(sb, key->server); i != NULL; i = i->next) {
     if (!same(&i->key, key)) continue;
     *reached = i->reached;
+    *made_ms = i->made_ms;
     return unlink_idle(i);
   }
   return NULL;
 }
 
-const ip_addr *idle_address(const sandbox *sb, bool tls, const char *host, unsigned port) {
+const ip_addr *idle_address(const sandbox *sb, bool tls, const char *host, unsigned port, int64_t since_ms) {
   for (const idle *i = sb->idle_hosts; i != NULL; i = i->next)
-    if (i->key.judged && i->key.tls == tls && i->key.port == port && strcmp(i->key.host, host) == 0)
+    if (i->made_ms > since_ms && i->key.judged && i->key.tls == tls && i->key.port == port &&
+        strcmp(i->key.host, host) == 0)
       return &i->key.address;
   return NULL;
 }

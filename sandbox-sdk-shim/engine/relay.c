@@ -198,7 +198,8 @@ static void write_head(conn *c, const http_head *h, http_span path) {
     csn_buf_add(b, path.p, path.n);
     csn_buf_str(b, "\r\n");
     csn_buf_fmt(b, "X-Caisson-Out: %u %s", out_open(c->sb), c->sb->out_token);
-    const ip_addr *open = x->again ? idle_address(c->sb, c->tls, x->host, c->port) : NULL;
+    /* A program that opens a connection has the name looked up anew, as it would without us. */
+    const ip_addr *open = x->again ? idle_address(c->sb, c->tls, x->host, c->port, c->begun_ms) : NULL;
     char text[IP_TEXT_MAX];
     if (open != NULL) {
       ip_format(open, text);
@@ -241,6 +242,7 @@ static void on_reached(void *arg, stream *s, const ip_addr *address, int error) 
   }
   c->up = s;
   c->reached = *address;
+  c->made_ms = csn_now_ms();
   stream_set_ready(s, on_change, c);
   if (x->up_tls && !stream_connect_tls(s, x->host)) {
     run r = answer_error(c, 502, "TLS_FAILED", x->host, "TLS cannot be begun");
@@ -265,7 +267,7 @@ static void reach_out(conn *c) {
 /* Takes a connection that waits for such a request, if one does. */
 static bool take_idle(conn *c) {
   exchange *x = &c->x;
-  c->up = idle_take(c->sb, &x->key, &c->reached);
+  c->up = idle_take(c->sb, &x->key, &c->reached, &c->made_ms);
   if (c->up == NULL) return false;
   x->reused = true;
   x->state = EX_SECURING;
@@ -354,7 +356,7 @@ static run serve(conn *c, size_t used) {
   stream *s = c->down;
   c->down = NULL;
   stream_take(s, used);
-  idle_put(c->sb, s, &(idle_key){.server = true}, &none);
+  idle_put(c->sb, s, &(idle_key){.server = true}, &none, 0);
   return conn_free(c, false);
 }
 
@@ -513,7 +515,7 @@ static run finish(conn *c) {
   log_exchange(c, "answered");
   /* Whole both ways, or the next answer would be read from the rest of this one. */
   if (x->keep_up && x->request.done && x->response.done)
-    idle_put(c->sb, c->up, &x->key, &c->reached);
+    idle_put(c->sb, c->up, &x->key, &c->reached, c->made_ms);
   else
     stream_free(c->up, false);
   c->up = NULL;

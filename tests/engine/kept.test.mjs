@@ -65,7 +65,7 @@ describe("connections to hosts", () => {
     await upstream.stop();
   });
 
-  test("whose host has a waiting one are told with the next request, if it can be repeated", async () => {
+  test("that were made since the program opened its own are told with its next request, if it can be repeated", async () => {
     const upstream = await counting();
     const asked = `http://up.example:${upstream.port}/`;
     await engine.api("PUT", "/v1/sandboxes/main/egress", {
@@ -73,16 +73,23 @@ describe("connections to hosts", () => {
       token: TOKEN,
       hosts: [`up.example:${upstream.port}`],
     });
-    const told = async (more) => {
-      await box.exec(`curl -s ${more} ${asked}`);
-      return worker.last().headers["x-caisson-out"].split(" ")[2];
-    };
-    assert.equal(await told(""), undefined);
+    const told = () => worker.last().headers["x-caisson-out"].split(" ")[2];
+    await box.exec(`curl -s ${asked}`);
     await out(asked);
-    assert.equal(await told(""), "127.0.0.1");
-    assert.equal(await told("-d x"), undefined);
+    await box.exec(`curl -s ${asked}`);
+    assert.equal(told(), undefined, "a program of its own: the name is to be looked up");
+    worker.on["/then"] = async (_req, res) => {
+      await out(asked, { method: "POST", body: "x" });
+      res.writeHead(200).end();
+    };
+    const then = `http://up.example:${upstream.port}/then`;
+    await box.exec(`curl -s ${then} ${asked}`);
+    assert.equal(told(), "127.0.0.1");
+    await box.exec(`curl -s ${then} -: -s -d x ${asked}`);
+    assert.deepEqual([worker.last().method, told()], ["POST", undefined]);
+    const before = upstream.count();
     await engine.api("PUT", "/v1/sandboxes/main/egress", { url: worker.url, token: TOKEN, all: true });
-    assert.equal((await out(asked)).text, "2", "another set of rules ends them");
+    assert.equal((await out(asked)).text, String(before + 1), "another set of rules ends them");
     await upstream.stop();
   });
 
