@@ -5,6 +5,7 @@
  */
 import guardModule from "../../build/guard.wasm";
 import { Guard } from "../../worker/src/core/guard.js";
+import { operatorMask, report } from "../../worker/src/effects/report.js";
 import type { Env } from "../../worker/src/env.js";
 import type { EgressAnswer, EgressQuestion, Result, SessionRpc } from "../../worker/src/session/api.js";
 import { heldPush, isPush } from "./git-push.js";
@@ -102,7 +103,7 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
         return denied(refused.ok ? refused.value.rule : "session", refused.ok ? refused.value.reason : refused.detail);
     }
     const why = error instanceof Error ? error.message : String(error);
-    console.error(`egress: ${question.host}: ${why}`);
+    report(operatorMask(env), "error", `egress: ${await session.masked(`${question.host}: ${why}`)}`);
     await ended(502, 0);
     return Response.json(
       {

@@ -20,6 +20,8 @@ export interface LocalContainerConfig {
   readonly name: string;
   /** The object's storage; what must be known synchronously after an eviction lives in its kv. */
   readonly kv: SyncKvStorage;
+  /** Says in the Worker's log what nobody waits for. */
+  readonly report: (what: string, error: unknown) => void;
 }
 
 interface StartConfig {
@@ -200,7 +202,7 @@ export class LocalContainer {
     if (!this.#running) throw new Error("signal() cannot be called on a container that is not running.");
     this.#starting
       .then(() => this.#engine("POST", "/signal", { signal }, CONNECT_MS))
-      .catch((error) => console.error("local engine: signal:", error));
+      .catch((error) => this.#config.report("local engine: signal", error));
   }
 
   getTcpPort(port: number): { fetch(input: RequestInfo | URL, init?: RequestInit | Request): Promise<Response> } {

@@ -1,6 +1,7 @@
 /**
  * Model requests on their way out of a sandbox. The sandbox holds a placeholder; the key is added here.
  */
+import { operatorMask, report } from "../../worker/src/effects/report.js";
 import type { Env } from "../../worker/src/env.js";
 
 /** A vendor of models: which hosts stand for it, and what of it a sandbox may ask. */
@@ -125,7 +126,7 @@ export async function modelEgress(request: Request, env: Env): Promise<Response>
       signal: request.signal,
     });
   } catch (error) {
-    console.error("model egress:", error);
+    report(operatorMask(env), "error", "model egress", error);
     return refuse(502, "api_error", `the model endpoint ${upstream.origin} does not answer`);
   }
 }

@@ -3,6 +3,7 @@
  * CAISSON_ENGINE_URL is set.
  */
 import { ContainerProxy, Sandbox as SDKSandbox } from "@cloudflare/sandbox";
+import { operatorMask, report } from "../../worker/src/effects/report.js";
 import type { Env } from "../../worker/src/env.js";
 import { problem, problemResponse } from "../../worker/src/errors.js";
 import type { PortView } from "../../worker/src/session/api.js";
@@ -183,5 +184,6 @@ function localContainer(ctx: DurableObjectState, env: Env): LocalContainer | nul
     workerURL: (env.CAISSON_WORKER_URL ?? "").replace(/\/$/, ""),
     name: ctx.id.toString(),
     kv: ctx.storage.kv,
+    report: (what, error) => report(operatorMask(env), "error", what, error),
   });
 }

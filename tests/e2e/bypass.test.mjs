@@ -11,6 +11,11 @@ import { makeCertificate, ownAddress, startSite } from "./outside.mjs";
 
 const SECRET = "e2e-bypass-secret-90fe61b7";
 const HOSTS = ["hooks.example", "plain.example", "evil.example", "npm.example", "pip.example"];
+/** What of the secret in base64 is the same whatever stands around it, after `before` bytes modulo three. */
+const base64At = (text, before) => {
+  const bytes = Buffer.concat([Buffer.alloc(before), Buffer.from(text)]);
+  return bytes.toString("base64").slice(before && before + 1, Math.floor((bytes.length * 8) / 6));
+};
 const address = ownAddress();
 /** Every request that arrived: {host, url, headers, body}. */
 const seen = [];
@@ -70,7 +75,7 @@ before(async () => {
       req.on("end", () => {
         const { host } = req.headers;
         seen.push({ host, url: req.url, headers: req.headers, body: Buffer.concat(parts).toString() });
-        const file = routes[`${host}${req.url}`];
+        const file = req.url === "/echo" ? Buffer.from(JSON.stringify(req.headers)) : routes[`${host}${req.url}`];
         const type = /simple/.test(req.url) ? "text/html" : "application/json";
         res.writeHead(host in { "npm.example": 1, "pip.example": 1 } && file === undefined ? 404 : 200, {
           "content-type": type,
@@ -151,17 +156,34 @@ describe("a WebSocket upgrade", () => {
 });
 
 describe("a secret", () => {
-  // Runs have the session's variables; what `exec` runs has none of them.
-  const placeholder = async () => {
-    const { events } = await api.run(session.id, { command: "echo $HOOK_TOKEN" });
-    return events.find(({ type }) => type === "output.stdout").text.trim();
-  };
+  here(
+    "is a placeholder in the environment of runs and of commands alike, and masked where a server says it",
+    async () => {
+      const { events } = await api.run(session.id, { command: "echo $HOOK_TOKEN" });
+      const token = events.find(({ type }) => type === "output.stdout").text.trim();
+      assert.match(token, /^caisson-secret-[0-9a-f]{32}$/);
+      assert.equal(await out("printenv HOOK_TOKEN"), token);
+      // The server gets the real one and says it back: the sandbox has that answer, whoever reads the command's output has not.
+      const echo = 'curl -sS --fail -H "x-token: $HOOK_TOKEN" https://hooks.example/echo';
+      const said = JSON.parse(await out(echo))["x-token"];
+      assert.deepEqual([seen.at(-1).headers["x-token"], said], [SECRET, "*".repeat(SECRET.length)]);
+      const streamed = await api.call(
+        "POST",
+        `/v1/sessions/${session.id}/exec`,
+        { command: `${echo}; echo; ${echo} | base64 -w 0; ${echo} >&2; cat /proc/self/environ | tr '\\0' '\\n'` },
+        { accept: "text/event-stream" },
+      );
+      const text = streamed.bytes.toString();
+      assert.match(text, /HOOK_TOKEN=caisson-secret-/);
+      for (const form of [SECRET, ...[0, 1, 2].map((n) => base64At(SECRET, n))]) assert.ok(!text.includes(form), text);
+      const other = JSON.parse(await out('curl -sS --fail -H "x-token: $HOOK_TOKEN" https://plain.example/echo'));
+      assert.equal(other["x-token"], token);
+    },
+  );
   here("is put in for its host in headers and small JSON bodies, and nowhere else", async () => {
-    const token = await placeholder();
-    assert.match(token, /^caisson-secret-[0-9a-f]{32}$/);
     const send = (host, type = "application/json") =>
       out(
-        `HOOK_TOKEN=${token}; curl -sS --fail -H "x-token: $HOOK_TOKEN" -H 'content-type: ${type}' -d "{\\"t\\":\\"$HOOK_TOKEN\\"}" https://${host}/hook`,
+        `curl -sS --fail -H "x-token: $HOOK_TOKEN" -H 'content-type: ${type}' -d "{\\"t\\":\\"$HOOK_TOKEN\\"}" https://${host}/hook`,
       );
     await send("hooks.example");
     assert.deepEqual([seen.at(-1).headers["x-token"], JSON.parse(seen.at(-1).body).t], [SECRET, SECRET]);
@@ -171,7 +193,7 @@ describe("a secret", () => {
     assert.match(JSON.parse(other.body).t, /^caisson-secret-/);
     // Another Host field, and another name within TLS, get nothing.
     const before = seen.length;
-    const misled = `HOOK_TOKEN=${token}; curl -s -o /dev/null -w '%{http_code}' -H "x-token: $HOOK_TOKEN"`;
+    const misled = `curl -s -o /dev/null -w '%{http_code}' -H "x-token: $HOOK_TOKEN"`;
     assert.equal(await out(`${misled} -H 'Host: hooks.example' https://plain.example/`), "421");
     const fronted = await run(
       session,
@@ -183,7 +205,7 @@ describe("a secret", () => {
     await send("hooks.example", "text/plain");
     assert.match(JSON.parse(seen.at(-1).body).t, /^caisson-secret-/);
     await out(
-      `HOOK_TOKEN=${token}; head -c 70000 /dev/zero | tr '\\0' ' ' > /tmp/large && echo "{\\"t\\":\\"$HOOK_TOKEN\\"}" >> /tmp/large && curl -sS --fail -H 'content-type: application/json' --data-binary @/tmp/large https://hooks.example/large`,
+      `head -c 70000 /dev/zero | tr '\\0' ' ' > /tmp/large && echo "{\\"t\\":\\"$HOOK_TOKEN\\"}" >> /tmp/large && curl -sS --fail -H 'content-type: application/json' --data-binary @/tmp/large https://hooks.example/large`,
     );
     assert.match(JSON.parse(seen.at(-1).body).t, /^caisson-secret-/);
   });

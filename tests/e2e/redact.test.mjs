@@ -111,4 +111,20 @@ describe("what a program prints of secrets", () => {
     assert.equal(exec.body.stdout, `${SHAPE} ${"*".repeat(MODEL_KEY.length)}\n`, "a command of the caller's own");
     await api.ok("DELETE", `/v1/sessions/${session.id}`);
   });
+
+  test("is not printed by a command where the session has it as a secret", async () => {
+    const session = await api.session({ agent: "shell", secrets: { TOKEN: SECRET } });
+    await api.ok("PUT", `/v1/sessions/${session.id}/files/prog.py`, program(PRINTS), {
+      "content-type": "application/octet-stream",
+    });
+    const path = `/v1/sessions/${session.id}/exec`;
+    const { bytes, body } = await api.ok("POST", path, { command: "python3 prog.py" });
+    // What merely looks like a key is the caller's own: the command is theirs.
+    assert.deepEqual(leaks(bytes), [SHAPE]);
+    assert.ok(body.stdout.includes(`first ${"*".repeat(Buffer.byteLength(SECRET))} then`), body.stdout);
+    const stream = await api.call("POST", path, { command: "python3 prog.py" }, { accept: "text/event-stream" });
+    assert.deepEqual(leaks(stream.bytes), [SHAPE]);
+    assert.match(stream.bytes.toString(), /event: exit/);
+    await api.ok("DELETE", `/v1/sessions/${session.id}`);
+  });
 });

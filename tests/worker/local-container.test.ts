@@ -35,6 +35,7 @@ function make(kv: SyncKvStorage): LocalContainer {
     workerURL: "http://worker",
     name: NAME,
     kv,
+    report: () => undefined,
   });
 }
 

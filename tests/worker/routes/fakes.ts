@@ -8,6 +8,7 @@ import { createApp, finish, requestId } from "../../../worker/src/routes/app.js"
 import type { CreateRunBody, CreateSessionBody, PatchSessionBody } from "../../../worker/src/routes/schemas.js";
 import type {
   ArtifactView,
+  CommandAccess,
   EventText,
   Failure,
   ModelVerdict,
@@ -202,6 +203,20 @@ export class FakeSession {
     if (!view.ok) return view;
     if (view.value.state === "ended") return refusal(410, "session_ended", "the session has ended");
     return { ok: true, value: view.value.id.replaceAll("_", "-") };
+  }
+  /** Names and values; the placeholder of one is its name in lower case. */
+  readonly secrets: Record<string, string> = {};
+  async commands(): Promise<Result<CommandAccess>> {
+    const found = await this.sandboxId();
+    if (!found.ok) return found;
+    const env = Object.fromEntries(Object.keys(this.secrets).map((name) => [name, name.toLowerCase()]));
+    return { ok: true, value: { sandboxId: found.value, env, secrets: Object.values(this.secrets) } };
+  }
+  async masked(text: string): Promise<string> {
+    return Object.values(this.secrets).reduce(
+      (left, secret) => left.replaceAll(secret, "*".repeat(secret.length)),
+      text,
+    );
   }
   async fetch(request: Request): Promise<Response> {
     const url = new URL(request.url);

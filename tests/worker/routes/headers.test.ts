@@ -81,6 +81,7 @@ function address(path: string, { id, share, link }: Ids): string {
     .replace("{run}", "run_1")
     .replace("{share}", share)
     .replace("{approval}", "apr_x")
+    .replace("{port}", "8080")
     .replace("{link}", link)
     .replace("{path}", "a.html")}`;
 }
@@ -212,4 +213,10 @@ describe("what a request says", { timeout: 60_000 }, () => {
 });
 
 /** Routes whose good answer needs more than the stand-ins of these tests do; their refusals are checked. */
-const UNREACHED = ["get /v1/sessions/{id}/terminal", "post /v1/sessions/{id}/approvals/{approval}"];
+const UNREACHED = [
+  "delete /v1/sessions/{id}/ports/{port}",
+  "get /v1/sessions/{id}/ports",
+  "get /v1/sessions/{id}/terminal",
+  "post /v1/sessions/{id}/approvals/{approval}",
+  "post /v1/sessions/{id}/ports",
+];

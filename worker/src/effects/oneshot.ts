@@ -3,6 +3,7 @@ import { getSandbox } from "@cloudflare/sandbox";
 import type { Sandbox } from "../../../sandbox-sdk-shim/src/sandbox.js";
 import type { Env } from "../env.js";
 import { checkEngine } from "./engine.js";
+import { operatorMask, report } from "./report.js";
 
 /** Backstop for a Worker that dies before it destroys the sandbox. */
 const SLEEP_AFTER = "10m";
@@ -23,6 +24,8 @@ export async function withEphemeralSandbox<T>(
     if (template !== undefined) await sandbox.setTemplate(template);
     return await fn(sandbox);
   } finally {
-    await sandbox.destroy().catch((error: unknown) => console.error(`sandbox ${id}: destroy:`, error));
+    await sandbox
+      .destroy()
+      .catch((error: unknown) => report(operatorMask(env), "error", `sandbox ${id}: destroy`, error));
   }
 }

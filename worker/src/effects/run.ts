@@ -40,6 +40,8 @@ export interface RunSink {
   position(stream: number): number;
   /** Takes the bytes at `offset`, which is `position(stream)`; persists what comes of them before it returns. */
   feed(stream: number, offset: number, bytes: Uint8Array): void;
+  /** For the log. */
+  warn(what: string, error?: unknown): void;
 }
 
 /** Thrown by RunSink.feed when the output cannot be taken, however often it is tried: the run is given up. */
@@ -88,10 +90,10 @@ export async function followRun(
     } catch (error) {
       if (signal.aborted) break;
       if (error instanceof UnreadableOutput) {
-        await killRun(sandbox, runNumber, "cancelled").catch((cause: unknown) => console.warn(`kill ${dir}:`, cause));
+        await killRun(sandbox, runNumber, "cancelled").catch((cause: unknown) => sink.warn(`kill ${dir}`, cause));
         return { kind: "exit", record: lostRecord(error.message) };
       }
-      console.warn(`follow ${dir}:`, error);
+      sink.warn(`follow ${dir}`, error);
     }
     await sleep(BACKOFF_MS[Math.min(misses, BACKOFF_MS.length - 1)] ?? 5_000, signal);
   }
@@ -126,7 +128,7 @@ async function followOnce(
       break;
     }
   }
-  if (stderr !== "") console.warn(`follow ${dir}: ${stderr.trim()}`);
+  if (stderr !== "") sink.warn(`follow ${dir}: ${stderr.trim()}`);
   return null;
 }
 

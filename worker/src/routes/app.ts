@@ -1,6 +1,7 @@
 /** The HTTP application: every endpoint, and what holds for all of them. */
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { EngineUnavailable } from "../effects/engine.js";
+import { type MaskText, operatorMask, report } from "../effects/report.js";
 import type { Env } from "../env.js";
 import { Problem, problem, problemResponse } from "../errors.js";
 import { authenticate } from "../identity/authenticate.js";
@@ -63,7 +64,7 @@ export function createApp(): App {
     );
   });
   app.onError((error, c) => {
-    const found = asProblem(error);
+    const found = asProblem(error, operatorMask(c.env));
     const legacy = new URL(c.req.url).pathname === "/execute";
     const shown = legacy ? new Problem(found.status, found.code, found.message, withError(found)) : found;
     return problemResponse(shown, c.get("requestId"));
@@ -94,11 +95,11 @@ export function requestId(request: Request): string {
   return id;
 }
 
-function asProblem(error: Error): Problem {
+function asProblem(error: Error, mask: MaskText): Problem {
   if (error instanceof Problem) return error;
   if (error instanceof EngineUnavailable)
     return problem("engine_unavailable", error.message, { headers: { "retry-after": "2" } });
-  console.error("request failed:", error);
+  report(mask, "error", "request failed", error);
   return problem("internal", "The request failed; the Worker's log has the reason under this request's id.");
 }
 

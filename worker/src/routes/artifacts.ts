@@ -4,6 +4,7 @@ import { createTarPacker } from "modern-tar";
 import { CoreError } from "../core/core.js";
 import type { Guard } from "../core/guard.js";
 import { DIFF_MAX } from "../effects/artifacts.js";
+import { operatorMask, report } from "../effects/report.js";
 import type { Env } from "../env.js";
 import { failureProblem, type Problem, problem } from "../errors.js";
 import { ARTIFACT_LINK_PREFIX, ARTIFACT_SCOPE, type Caller, callerBy, LINK_PATH } from "../identity/caller.js";
@@ -207,7 +208,7 @@ async function pack(env: Env, artifacts: readonly ArtifactView[], controller: Ta
     }
     controller.finalize();
   } catch (error) {
-    console.error("artifacts.tar.gz:", error);
+    report(operatorMask(env), "error", "artifacts.tar.gz", error);
     controller.error(error);
   }
 }

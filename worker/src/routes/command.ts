@@ -8,9 +8,10 @@
 import { type ExecEvent, parseSSEStream } from "@cloudflare/sandbox";
 import module from "../../../build/redact.wasm";
 import type { Redactor, RedactStream } from "../core/redact.js";
-import { borrowRedactor, returnRedactor } from "../effects/redactor.js";
+import { borrowRedactor, operatorRedactor, register, returnRedactor } from "../effects/redactor.js";
+import { type MaskText, report } from "../effects/report.js";
 import type { Env } from "../env.js";
-import { problem } from "../errors.js";
+import { Problem, problem } from "../errors.js";
 import { guarded } from "./engine.js";
 import { type SandboxHandle, sandboxFailure, writeText } from "./sandbox.js";
 
@@ -21,7 +22,9 @@ export interface CommandSpec {
   readonly env: Record<string, string>;
   readonly stdin?: string | undefined;
   readonly timeoutMs: number;
-  /** Also what has the shape of a key is masked in the output, not the operator's own keys only. */
+  /** Masked in the output beside the operator's keys. */
+  readonly secrets?: readonly string[];
+  /** So is what has the shape of a key, not values only. */
   readonly masksShapes?: boolean;
 }
 
@@ -53,9 +56,12 @@ export async function runCommand(
   sink: OutputSink,
   gone?: AbortSignal,
 ): Promise<CommandEnd> {
-  const redacted = new RedactedOutput(env, spec.masksShapes !== true, sink);
+  const redacted = new RedactedOutput(env, spec, sink);
   try {
-    return await runUnredacted(env, sandbox, spec, (stream, data) => redacted.push(stream, data), gone);
+    return await runUnredacted(env, sandbox, spec, redacted, gone);
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    throw new Problem(error.status, error.code, redacted.text(error.message), error.options);
   } finally {
     await redacted.end();
   }
@@ -66,12 +72,16 @@ class RedactedOutput {
   readonly #env: Env;
   readonly #sink: OutputSink;
   readonly #redactor: Redactor;
+  /** It knows the operator's keys alone, and may be lent to the next command. */
+  readonly #isLent: boolean;
   readonly #streams: Record<OutputStream, { redacted: RedactStream; text: TextDecoder }>;
 
-  constructor(env: Env, valuesOnly: boolean, sink: OutputSink) {
-    const redactor = borrowRedactor(module, env);
+  constructor(env: Env, { secrets = [], masksShapes = false }: CommandSpec, sink: OutputSink) {
+    this.#isLent = secrets.length === 0;
+    const redactor = this.#isLent ? borrowRedactor(module, env) : operatorRedactor(module, env);
+    for (const secret of secrets) register(redactor, secret);
     const open = (): { redacted: RedactStream; text: TextDecoder } => ({
-      redacted: redactor.open(valuesOnly),
+      redacted: redactor.open(!masksShapes),
       text: new TextDecoder("utf-8", { fatal: false, ignoreBOM: true }),
     });
     this.#env = env;
@@ -86,13 +96,18 @@ class RedactedOutput {
     if (out !== "") await this.#sink(stream, out);
   }
 
+  /** A text that is not the command's output. */
+  text(value: string): string {
+    return this.#redactor.text(value);
+  }
+
   async end(): Promise<void> {
     for (const [stream, { redacted, text }] of Object.entries(this.#streams)) {
       const out = text.decode(redacted.flush());
       redacted.close();
       if (out !== "") await this.#sink(stream as OutputStream, out);
     }
-    returnRedactor(this.#env, this.#redactor);
+    if (this.#isLent) returnRedactor(this.#env, this.#redactor);
   }
 }
 const utf8 = new TextEncoder();
@@ -101,14 +116,16 @@ async function runUnredacted(
   env: Env,
   sandbox: SandboxHandle,
   spec: CommandSpec,
-  sink: OutputSink,
+  redacted: RedactedOutput,
   gone?: AbortSignal,
 ): Promise<CommandEnd> {
+  const sink: OutputSink = (stream, data) => redacted.push(stream, data);
+  const mask = (text: string): string => redacted.text(text);
   const mark = `caisson-exec-${crypto.randomUUID()}`;
-  const text = await withStdin(env, sandbox, spec, mark);
+  const text = await withStdin(env, sandbox, spec, mark, mask);
   const started = Date.now();
   const reading = new AbortController();
-  const events = await openEvents(env, sandbox, text, spec, reading.signal);
+  const events = await openEvents(env, sandbox, text, spec, reading.signal, mask);
   const clock = new Clock(spec.timeoutMs + CLOCK_SLACK_MS, gone);
   let killed = false;
   let next = events.next();
@@ -117,7 +134,7 @@ async function runUnredacted(
       const first = await clock.race(next);
       if (first === "timeout" || first === "gone") {
         if (killed) return ended(TIMED_OUT, started, true);
-        await killMarked(sandbox, mark);
+        await killMarked(sandbox, mark, mask);
         if (first === "gone") return ended(TIMED_OUT, started, false);
         killed = true;
         clock.restart(KILL_WAIT_MS);
@@ -132,7 +149,7 @@ async function runUnredacted(
       next = events.next();
     }
   } catch (error) {
-    throw await sandboxFailure(env, error, "the command");
+    throw await sandboxFailure(env, error, "the command", mask);
   } finally {
     clock.stop();
     next.catch(() => undefined);
@@ -169,14 +186,20 @@ async function take(event: IteratorResult<ExecEvent, unknown>, sink: OutputSink)
  * The command with its mark, reading from its own file when there is standard input. The prefix stands on the command's first
  * line, so that line numbers in error messages stay true; nothing of the caller's is spliced into it.
  */
-async function withStdin(env: Env, sandbox: SandboxHandle, spec: CommandSpec, mark: string): Promise<string> {
+async function withStdin(
+  env: Env,
+  sandbox: SandboxHandle,
+  spec: CommandSpec,
+  mark: string,
+  mask: MaskText,
+): Promise<string> {
   const marked = `${spec.command}\n# ${mark}`;
   if (spec.stdin === undefined || spec.stdin === "") return marked;
   const path = `/tmp/.${mark}`;
   try {
     await guarded(env, writeText(sandbox, path, spec.stdin));
   } catch (error) {
-    throw await sandboxFailure(env, error, "standard input");
+    throw await sandboxFailure(env, error, "standard input", mask);
   }
   return `exec <${path} && rm -f ${path}; ${marked}`;
 }
@@ -187,6 +210,7 @@ async function openEvents(
   text: string,
   spec: CommandSpec,
   reading: AbortSignal,
+  mask: MaskText,
 ): Promise<AsyncIterator<ExecEvent, unknown>> {
   try {
     const call = sandbox.execStream(text, { cwd: spec.cwd, env: spec.env, timeout: spec.timeoutMs });
@@ -196,18 +220,18 @@ async function openEvents(
     if (/directory|cwd|chdir|ENOENT/i.test(message)) {
       throw problem("invalid_cwd", `There is no directory "${spec.cwd}" in the sandbox.`, { field: "/cwd" });
     }
-    throw await sandboxFailure(env, error, "the command");
+    throw await sandboxFailure(env, error, "the command", mask);
   }
 }
 
 /** Kills the tree of the process whose command carries the mark. Its absence means that it has ended. */
-async function killMarked(sandbox: SandboxHandle, mark: string): Promise<void> {
+async function killMarked(sandbox: SandboxHandle, mark: string, mask: MaskText): Promise<void> {
   try {
     const processes = await sandbox.listProcesses();
     const ours = processes.filter((process) => process.command.includes(mark));
     await Promise.all(ours.map((process) => sandbox.killProcess(process.id, "SIGKILL")));
   } catch (error) {
-    console.warn("kill:", error instanceof Error ? error.message : error);
+    report(mask, "warn", "kill", error);
   }
 }
 

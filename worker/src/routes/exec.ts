@@ -1,4 +1,5 @@
 /** Commands in a session's sandbox. */
+import { type MaskText, operatorMask, report } from "../effects/report.js";
 import type { Env } from "../env.js";
 import { PROBLEMS, Problem, problem } from "../errors.js";
 import { LIMITS } from "../limits.js";
@@ -7,7 +8,7 @@ import { type App, type AppContext, endpoint } from "./endpoint.js";
 import { STREAM_CACHE_CONTROL } from "./headers.js";
 import { json, wantsSSE } from "./json.js";
 import { normalizePath } from "./paths.js";
-import { type SandboxHandle, sandboxOfSession, shellQuote } from "./sandbox.js";
+import { commandsOfSession, type SandboxHandle, shellQuote } from "./sandbox.js";
 import { type ExecBody, ExecBodySchema, type ExecResult, ExecResultSchema } from "./schemas.js";
 
 export const EXEC_SSE_TEXT =
@@ -20,7 +21,9 @@ export function registerExec(app: App): void {
     path: "/v1/sessions/{id}/exec",
     tag: "Sandbox",
     summary: "Run a command in the session's sandbox",
-    description: `Beside the agent, in a process of its own. ${EXEC_SSE_TEXT} A client that leaves ends the command.`,
+    description:
+      `Beside the agent, in a process of its own, with the placeholders of the session's secrets in its environment; the secrets are masked in what it prints. ` +
+      `${EXEC_SSE_TEXT} A client that leaves ends the command.`,
     body: ExecBodySchema,
     bodyMax: LIMITS.JSON_FILES_BODY_MAX,
     headers: { Accept: "`text/event-stream` for a stream" },
@@ -32,10 +35,13 @@ export function registerExec(app: App): void {
     },
     problems: [409, 502, 503],
     async handler({ c, env, session, request, body }) {
-      const spec = execSpec(body);
-      const sandbox = await sandboxOfSession(env, session);
+      const asked = execSpec(body);
+      const { sandbox, access } = await commandsOfSession(env, session);
+      // As a run has them: the placeholders, never what they stand for.
+      const spec = { ...asked, env: { ...access.env, ...asked.env }, secrets: access.secrets };
       if (!wantsSSE(request)) return json(await kept(c, collect(env, sandbox, spec, request.signal)));
       return streamed(
+        env,
         (sink, gone) => runCommand(env, sandbox, spec, sink, gone),
         (work) => c.executionCtx.waitUntil(work),
       );
@@ -99,6 +105,7 @@ const HEARTBEAT_MS = 5_000;
  * client leaves; `keep` is told of the work so that it may end after the answer has.
  */
 export function streamed(
+  env: Env,
   run: (sink: OutputSink, gone: AbortSignal) => Promise<CommandEnd>,
   keep: (work: Promise<void>) => void,
 ): Response {
@@ -122,7 +129,7 @@ export function streamed(
       const end = await run((stream, data) => send(stream, { data }), gone.signal);
       await send("exit", end);
     } catch (error) {
-      await send("error", problemMembers(error));
+      await send("error", problemMembers(error, operatorMask(env)));
     } finally {
       clearInterval(heartbeat);
       await writer.close().catch(() => undefined);
@@ -134,8 +141,8 @@ export function streamed(
   });
 }
 
-function problemMembers(error: unknown): Record<string, unknown> {
+function problemMembers(error: unknown, mask: MaskText): Record<string, unknown> {
   if (error instanceof Problem) return { status: error.status, code: error.code, detail: error.message };
-  console.error("exec:", error);
+  report(mask, "error", "exec", error);
   return { status: 500, code: "internal", detail: `${PROBLEMS.internal.title}.` };
 }

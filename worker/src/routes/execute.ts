@@ -75,6 +75,7 @@ export function registerExecute(app: App): void {
       }
       await checkEngine(env);
       return streamed(
+        env,
         async (sink, gone) => {
           const end = await oneshot(env, caller, id, body.template, (sandbox) =>
             prepared(env, sandbox, body, (spec) => runCommand(env, sandbox, spec, sink, gone)),

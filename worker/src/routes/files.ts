@@ -10,8 +10,9 @@ import { guarded } from "./engine.js";
 import { UNTRUSTED_CSP } from "./headers.js";
 import { json } from "./json.js";
 import { checkWorkspacePath, FILE_ROOTS } from "./paths.js";
-import { type SandboxHandle, sandboxFailure, sandboxOfSession, shellQuote } from "./sandbox.js";
+import { type SandboxHandle, sandboxFailure, sandboxOfSession, sessionMask, shellQuote } from "./sandbox.js";
 import { FileInfoSchema } from "./schemas.js";
+import type { SessionRef } from "./session-object.js";
 
 /** bytes: written with one call. A call into a Durable Object carries 32 MiB, and this becomes a third longer as base64. */
 const WRITE_PART = 8 * 1024 * 1024;
@@ -48,7 +49,7 @@ export function registerFiles(app: App): void {
     async handler({ env, session, query }) {
       const path = workspacePath(query.path ?? "/workspace");
       const sandbox = await sandboxOfSession(env, session);
-      const listing = await call(env, path, () =>
+      const listing = await call(env, session, path, () =>
         sandbox.listFiles(path, { recursive: query.recursive ?? false, includeHidden: true }),
       );
       const files = listing.files.map((file) => ({
@@ -81,8 +82,8 @@ export function registerFiles(app: App): void {
     async handler({ env, session, params }) {
       const path = workspacePath(params.path);
       const sandbox = await sandboxOfSession(env, session);
-      const stream = await call(env, path, () => sandbox.readFileStream(path));
-      return fileResponse(env, path, stream);
+      const stream = await call(env, session, path, () => sandbox.readFileStream(path));
+      return fileResponse(env, session, path, stream);
     },
   });
 
@@ -108,10 +109,10 @@ export function registerFiles(app: App): void {
       const bytes = await readBytes(request, LIMITS.FILE_PUT_MAX);
       const sandbox = await sandboxOfSession(env, session);
       if (request.headers.get("if-none-match")?.trim() === "*") {
-        const { exists } = await call(env, path, () => sandbox.exists(path));
+        const { exists } = await call(env, session, path, () => sandbox.exists(path));
         if (exists) throw problem("file_exists", `${path} exists already.`, { field: "path" });
       }
-      await call(env, path, () => write(sandbox, path, bytes));
+      await call(env, session, path, () => write(sandbox, path, bytes));
       return json({ path, size: bytes.byteLength }, 201, { location: fileAddress(params.id, path) });
     },
   });
@@ -132,12 +133,14 @@ export function registerFiles(app: App): void {
         // Asked of the name itself and not of what it may point to: a dangling link is there too.
         const target = shellQuote(path);
         const script = `[ -e ${target} ] || [ -L ${target} ] || exit ${EX_NOINPUT}; rm -rf -- ${target}`;
-        const removed = await call(env, path, () => sandbox.exec(script, { origin: "internal" }));
+        const removed = await call(env, session, path, () => sandbox.exec(script, { origin: "internal" }));
         if (removed.exitCode === EX_NOINPUT) throw problem("file_not_found", `There is no ${path}.`, { field: "path" });
-        if (removed.exitCode !== 0)
-          throw problem("permission_denied", removed.stderr.trim().slice(-500), { field: "path" });
+        if (removed.exitCode !== 0) {
+          const why = await sessionMask(env, session)(removed.stderr.trim().slice(-500));
+          throw problem("permission_denied", why, { field: "path" });
+        }
       } else {
-        await call(env, path, () => sandbox.deleteFile(path));
+        await call(env, session, path, () => sandbox.deleteFile(path));
       }
       return new Response(null, { status: 204 });
     },
@@ -164,8 +167,8 @@ export function registerFiles(app: App): void {
         throw problem("invalid_path", "/workspace and /tmp themselves cannot be renamed.", { field: "path" });
       }
       const sandbox = await sandboxOfSession(env, session);
-      if (query.op === "mkdir") await call(env, path, () => sandbox.mkdir(path, { recursive: true }));
-      else await call(env, path, () => move(sandbox, path, to));
+      if (query.op === "mkdir") await call(env, session, path, () => sandbox.mkdir(path, { recursive: true }));
+      else await call(env, session, path, () => move(sandbox, path, to));
       return json({ path: to });
     },
   });
@@ -193,11 +196,11 @@ function fileAddress(sessionId: string, path: string): string {
   return `/v1/sessions/${sessionId}/files/${relative.split("/").map(encodeURIComponent).join("/")}`;
 }
 
-async function call<T>(env: Env, path: string, start: () => Promise<T>): Promise<T> {
+async function call<T>(env: Env, session: SessionRef, path: string, start: () => Promise<T>): Promise<T> {
   try {
     return await guarded(env, start());
   } catch (error) {
-    throw await sandboxFailure(env, error, path);
+    throw await sandboxFailure(env, error, path, sessionMask(env, session));
   }
 }
 
@@ -240,11 +243,17 @@ function base64(bytes: Uint8Array<ArrayBuffer>): string {
 const ACTIVE_TYPES = /html|svg|xml|javascript|pdf/i;
 
 /** Answers with a file as it streams out of the sandbox: the first event says what it is, or that it is not there. */
-async function fileResponse(env: Env, path: string, stream: ReadableStream<Uint8Array>): Promise<Response> {
+async function fileResponse(
+  env: Env,
+  session: SessionRef,
+  path: string,
+  stream: ReadableStream<Uint8Array>,
+): Promise<Response> {
   const events = parseSSEStream<FileStreamEvent>(stream)[Symbol.asyncIterator]();
   const first = await events.next();
   if (first.done === true) throw problem("sandbox_error", `${path}: the sandbox sent nothing.`);
-  if (first.value.type === "error") throw await sandboxFailure(env, new Error(first.value.error), path);
+  if (first.value.type === "error")
+    throw await sandboxFailure(env, new Error(first.value.error), path, sessionMask(env, session));
   if (first.value.type !== "metadata") throw problem("sandbox_error", `${path}: the sandbox sent no metadata.`);
   const { mimeType, size, encoding } = first.value;
   const { readable, writable } = new FixedLengthStream(size);

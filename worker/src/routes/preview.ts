@@ -4,6 +4,7 @@
  */
 import { proxyToSandbox } from "@cloudflare/sandbox";
 import type { Sandbox } from "../../../sandbox-sdk-shim/src/sandbox.js";
+import { operatorMask, report } from "../effects/report.js";
 import type { Env } from "../env.js";
 import { Problem, problem, problemResponse } from "../errors.js";
 import { isCredential } from "../identity/authenticate.js";
@@ -18,7 +19,7 @@ export async function handlePreview(request: Request, env: Env): Promise<Respons
     return await preview(request, env, hostname);
   } catch (error) {
     const found = error instanceof Problem ? error : problem("sandbox_error", "The preview could not be reached.");
-    if (!(error instanceof Problem)) console.error("preview:", error);
+    if (!(error instanceof Problem)) report(operatorMask(env), "error", "preview", error);
     return finished(problemResponse(found, requestId(request)));
   }
 }

@@ -1,8 +1,10 @@
 /** The sandbox as the routes use it, and its errors as problems. */
 import type { ISandbox } from "@cloudflare/sandbox";
+import { operatorMask, report } from "../effects/report.js";
 import { sessionSandbox } from "../effects/sandbox.js";
 import type { Env } from "../env.js";
 import { engineUnavailable, Problem, type ProblemCode, problem } from "../errors.js";
+import type { CommandAccess } from "../session/api.js";
 import { engineHealth } from "./engine.js";
 import { type SessionRef, sessionObject, unwrap } from "./session-object.js";
 
@@ -25,6 +27,20 @@ export type SandboxHandle = Pick<
 export async function sandboxOfSession(env: Env, session: SessionRef): Promise<SandboxHandle> {
   const sandboxId = unwrap(await sessionObject(env, session).sandboxId());
   return sessionSandbox(env, sandboxId);
+}
+
+/** The same for a command: with what goes into its environment and what must not come out. */
+export async function commandsOfSession(
+  env: Env,
+  session: SessionRef,
+): Promise<{ sandbox: SandboxHandle; access: CommandAccess }> {
+  const access = unwrap(await sessionObject(env, session).commands());
+  return { sandbox: sessionSandbox(env, access.sandboxId), access };
+}
+
+/** Masks by the session's own redactor, which knows its secrets. */
+export function sessionMask(env: Env, session: SessionRef): (text: string) => Promise<string> {
+  return (text) => sessionObject(env, session).masked(text);
 }
 
 /** Writes a text file. Text with NUL goes as base64: the local container server's JSON strings end at the first one. */
@@ -55,10 +71,19 @@ const CODES: Record<string, ProblemCode> = {
 
 /**
  * The problem for an error that came out of the SDK, or the 503 when what is behind it is that the engine has gone: a running
- * sandbox's object then reports whatever broke first.
+ * sandbox's object then reports whatever broke first. `mask` takes out of its words what they must not have.
  */
-export async function sandboxFailure(env: Env, error: unknown, subject: string): Promise<Problem> {
-  const found = sandboxProblem(error, subject);
+export async function sandboxFailure(
+  env: Env,
+  error: unknown,
+  subject: string,
+  mask: (text: string) => string | Promise<string> = operatorMask(env),
+): Promise<Problem> {
+  const told = sandboxProblem(error, subject);
+  // Its words are those of a program in the sandbox, as far as it chose to.
+  const found = new Problem(told.status, told.code, await mask(told.message), told.options);
+  if (found.code === "sandbox_error" && !(error instanceof Problem))
+    report(operatorMask(env), "error", `sandbox: ${found.message}`);
   if (found.code !== "sandbox_error") return found;
   const health = await engineHealth(env);
   return health.ok ? found : engineUnavailable(health.detail);
@@ -77,7 +102,6 @@ function sandboxProblem(error: unknown, subject: string): Problem {
   if (told === "CONTAINER_UNAVAILABLE") return engineUnavailable("The sandbox could not be reached.");
   const known = told === undefined ? undefined : CODES[told];
   if (known !== undefined) return problem(known, `${subject}: ${message.slice(0, 500)}`, { field: "path" });
-  console.error("sandbox:", subject, message);
   return problem("sandbox_error", `${subject}: ${message.slice(0, 500)}`);
 }
 

@@ -233,6 +233,15 @@ export interface ApprovalView {
   reason: string;
 }
 
+/** What running a command in the session's sandbox needs. It stays in the Worker. */
+export interface CommandAccess {
+  readonly sandboxId: string;
+  /** The secrets' names with their placeholders, for the command's environment. */
+  readonly env: Record<string, string>;
+  /** The secrets themselves, to be masked in what the command prints. */
+  readonly secrets: readonly string[];
+}
+
 /** The artifact that a link stands for. */
 export interface SharedArtifact {
   run_id: string;
@@ -316,6 +325,10 @@ export interface SessionRpc {
    * usable: waits while it starts, 409 `session_ended` or `sandbox_gone` when there is none.
    */
   sandboxId(): Promise<Result<string>>;
+  /** The same with what a command beside the agent is given, and what its output may not show. 409 `no_seal_key`: a secret cannot be opened. */
+  commands(): Promise<Result<CommandAccess>>;
+  /** The text without the session's secrets, the operator's keys and what has the shape of one. */
+  masked(text: string): Promise<string>;
   /**
    * GET with `Accept: text/event-stream` answers SSE (`id:` = seq, `event:` = type, `data:` = the event, comment
    * heartbeat every 15 s, honours `Last-Event-ID` and `?after=`, `?raw=0`, `?run=run_N`: only that run, ends with its outcome); GET with `Upgrade: websocket` answers a WebSocket

@@ -78,7 +78,7 @@ export class Effects {
         tries = 0;
       } catch (error) {
         tries += 1;
-        console.error(`session ${this.#store.text("id")}: ${pending.kind}, attempt ${tries}:`, error);
+        this.#machine.report("error", `${pending.kind}, attempt ${tries}`, error);
         // Trying again cannot start an engine or give back a sandbox.
         if (tries >= TRIES || error instanceof EngineUnavailable || error instanceof CoreError) {
           tries = 0;
@@ -186,7 +186,7 @@ export class Effects {
       else done();
       if (pending.kind === "sandboxStart" && !(error instanceof EngineUnavailable)) this.#sandbox.sweep();
     } catch (cause) {
-      console.error(`session ${this.#store.text("id")}: ${pending.kind} could not be answered:`, cause);
+      this.#machine.report("error", `${pending.kind} could not be answered`, cause);
       done();
     }
   }

@@ -2,6 +2,7 @@
  * The egress log in R2: lines of JSON in portions, `sessions/<id>/egress/<first entry's number>.ndjson`, while the session lives, and
  * the rest at its end. The object's own log keeps the newest entries only.
  */
+import { report } from "../effects/report.js";
 import type { Env } from "../env.js";
 import type { Gate } from "./gate.js";
 import type { Store } from "./store.js";
@@ -47,7 +48,14 @@ export class EgressArchive {
 
   #start(openSinceMs: number, all: boolean): Promise<void> {
     this.#writing = this.#write(openSinceMs, all)
-      .catch((error: unknown) => console.error(`session ${this.#store.text("id")}: egress archive:`, error))
+      .catch((error: unknown) =>
+        report(
+          (text) => this.#gate.mask.text(text),
+          "error",
+          `session ${this.#store.text("id")}: egress archive`,
+          error,
+        ),
+      )
       .finally(() => {
         this.#writing = null;
       });

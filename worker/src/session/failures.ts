@@ -50,7 +50,7 @@ export function fail(status: number, code: string, detail: string, field?: strin
 }
 
 /** A thrown error as a failure value; anything that is not the core's is a 500 without its text. */
-export function failureOf(error: unknown): Failure {
+export function failureOf(error: unknown, report: (what: string, error: unknown) => void): Failure {
   if (error instanceof CoreError) {
     return fail(
       STATUS[error.errName],
@@ -61,7 +61,7 @@ export function failureOf(error: unknown): Failure {
   }
   if (error instanceof CoreTrap)
     return fail(500, "core_trap", "the session's core stopped and was restarted; try again");
-  console.error("session:", error);
+  report("a call failed", error);
   return fail(500, "internal", "the session object failed; see the Worker's log");
 }
 

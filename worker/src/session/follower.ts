@@ -35,10 +35,11 @@ export class Follower {
       feed: (stream: number, _offset: number, bytes: Uint8Array): void => {
         if (!following.abort.signal.aborted) this.#machine.feed(run, stream, bytes);
       },
+      warn: (what: string, error?: unknown): void => this.#machine.report("warn", what, error),
     };
     const work = followRun(this.#sandbox.stub, run, this.#store.text("boot"), sink, following.abort.signal)
       .then((end) => this.#ended(following, end))
-      .catch((error) => console.error(`session ${this.#store.text("id")}: follow run_${run}:`, error))
+      .catch((error) => this.#machine.report("error", `follow run_${run}`, error))
       .finally(() => {
         if (this.#following === following) this.#following = null;
       });

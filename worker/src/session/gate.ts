@@ -9,6 +9,7 @@ import type { CreateSessionBody } from "../routes/schemas.js";
 import type {
   AddressPolicy,
   AddressVerdict,
+  CommandAccess,
   EgressAnswer,
   EgressEnd,
   EgressEntry,
@@ -82,6 +83,20 @@ export class Gate {
       opened.fill(0);
       return secret;
     });
+  }
+
+  /** Placeholders for the environment of a command, and the secrets that its output may not show. */
+  commandSecrets(): Result<Pick<CommandAccess, "env" | "secrets">> {
+    this.#tables();
+    const rows = this.#sql.exec<{ name: string; placeholder: string }>("SELECT name, placeholder FROM secrets");
+    const env = Object.fromEntries([...rows].map(({ name, placeholder }) => [name, placeholder]));
+    try {
+      return { ok: true, value: { env, secrets: this.#secrets() } };
+    } catch {
+      const detail =
+        "a stored secret cannot be opened, so that it could not be kept out of what the command prints: put the key that sealed it back into CAISSON_SEAL_KEY";
+      return fail(409, "no_seal_key", detail);
+    }
   }
 
   /** Names and placeholders of the request's secrets for the sandbox's environment, the rules that are the session's, and what to store; or what is wrong. */

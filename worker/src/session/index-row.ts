@@ -1,8 +1,10 @@
 /** The session's row in D1, which follows the session. */
 import { writeIndex } from "../effects/index-d1.js";
+import { report } from "../effects/report.js";
 import type { Env } from "../env.js";
 import { quotaOf, tenantObject } from "../identity/quotas.js";
 import type { SessionView } from "./api.js";
+import type { Mask } from "./mask.js";
 import type { Store } from "./store.js";
 import { sessionView } from "./views.js";
 
@@ -15,11 +17,13 @@ export class IndexRow {
   readonly #ctx: DurableObjectState;
   readonly #env: Env;
   readonly #store: Store;
+  readonly #mask: Mask;
   #writing: Promise<void> | null = null;
   /** The row is older than the session. */
   #due = false;
 
-  constructor(ctx: DurableObjectState, env: Env, store: Store) {
+  constructor(ctx: DurableObjectState, env: Env, store: Store, mask: Mask) {
+    this.#mask = mask;
     this.#ctx = ctx;
     this.#env = env;
     this.#store = store;
@@ -79,7 +83,7 @@ export class IndexRow {
       }
     } catch (error) {
       this.#due = true;
-      console.error(`session ${this.#store.text("id")}: index:`, error);
+      report((text) => this.#mask.text(text), "error", `session ${this.#store.text("id")}: index`, error);
       const due = await this.#ctx.storage.getAlarm();
       if (due === null || due > Date.now() + RETRY_MS) await this.#ctx.storage.setAlarm(Date.now() + RETRY_MS);
     }

@@ -12,6 +12,7 @@ import { Core, CoreError, type CoreEvent, CoreTrap, type Effect } from "../core/
 import { Guard } from "../core/guard.js";
 import { addFound } from "../core/redact.js";
 import type { Digest } from "../effects/artifacts.js";
+import { report } from "../effects/report.js";
 import { UnreadableOutput } from "../effects/run.js";
 import type { EventLog } from "../transport/log.js";
 import { flushSockets } from "../transport/ws.js";
@@ -103,8 +104,13 @@ export class Machine {
       this.#flows.set(stream, new Flow(this.#mask.open(), offset));
     } catch (error) {
       // The run is given up when output comes; the session stays usable, so that it can be ended.
-      console.error(`session ${this.#store.text("id")}: secrets:`, error);
+      this.report("error", "secrets", error);
     }
+  }
+
+  /** Says something of this session in the Worker's log. */
+  report(level: "error" | "warn", what: string, error?: unknown): void {
+    report((text) => this.#mask.text(text), level, `session ${this.#store.text("id")}: ${what}`, error);
   }
 
   /** Gives the core an event and commits what it says. */
@@ -141,7 +147,7 @@ export class Machine {
         const rest = flow.flush();
         if (rest.byteLength > 0) this.#feedClean(run, stream, rest);
       } catch (error) {
-        console.error(`session ${this.#store.text("id")}: the end of a stream of run_${run}:`, error);
+        this.report("error", `the end of a stream of run_${run}`, error);
       }
     }
     const masked = this.#store.text(MASKED);
@@ -149,7 +155,7 @@ export class Machine {
     try {
       this.note(run, T.SECRET_MASKED, { in: "output", ...JSON.parse(masked) }, () => this.#store.set(MASKED, null));
     } catch (error) {
-      console.error(`session ${this.#store.text("id")}: what was masked:`, error);
+      this.report("error", "what was masked", error);
     }
   }
 

@@ -58,9 +58,7 @@ export class OwnSandbox {
   /** The session has lost its sandbox: nothing that bears its name may stay, started by halves or by the SDK's own doing. */
   sweep(): void {
     const work = this.stub.destroy();
-    this.#ctx.waitUntil(
-      work.catch((error: unknown) => console.error(`session ${this.#store.text("id")}: destroy:`, error)),
-    );
+    this.#ctx.waitUntil(work.catch((error: unknown) => this.#machine.report("error", "destroy", error)));
   }
 
   /** The sandbox once it has started; a failure when there is none to be used. */
@@ -109,7 +107,7 @@ export class OwnSandbox {
       const save = this.alive((sandbox) => storeSessionDiff(sandbox, this.#env.ARTIFACTS, id, tree, this.#mask.open()));
       await within(SAVE_DIFF_MS, "the session's diff", save);
     } catch (error) {
-      console.warn(`session ${id}: diff:`, error);
+      this.#machine.report("warn", "diff", error);
     }
   }
 

@@ -68,7 +68,7 @@ export class Pushes {
       const done = await within(DIFF_MS, "the push's diff", ran);
       return this.#mask.bytes(Buffer.from(done?.stdout ?? "", "base64"));
     } catch (error) {
-      console.warn(`session ${this.#store.text("id")}: the diff of a push:`, error);
+      this.#machine.report("warn", "the diff of a push", error);
       return new TextEncoder().encode("(the diff could not be made)\n");
     }
   }

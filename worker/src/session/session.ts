@@ -24,6 +24,7 @@ import type {
   ApprovalDecision,
   ApprovalView,
   ArtifactView,
+  CommandAccess,
   EgressAnswer,
   EgressEnd,
   EgressEntry,
@@ -97,11 +98,15 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     });
     this.#follower = new Follower(ctx, this.#store, this.#machine, this.#sandbox);
     this.#effects = new Effects(ctx, env, this.#store, this.#machine, this.#sandbox, this.#follower, mask, archived);
-    this.#index = new IndexRow(ctx, env, this.#store);
+    this.#index = new IndexRow(ctx, env, this.#store, mask);
     this.#shares = new Shares(ctx.storage.sql);
     this.#pushes = new Pushes(ctx, env, this.#store, this.#machine, this.#sandbox, mask);
-    this.#terminals = new Terminals(this.#sandbox, mask, (fields) =>
-      tenantObject(env, this.#store.text("tenant") ?? "").act({ ...fields, session: this.#store.text("id") }),
+    this.#terminals = new Terminals(
+      this.#sandbox,
+      mask,
+      (fields) =>
+        tenantObject(env, this.#store.text("tenant") ?? "").act({ ...fields, session: this.#store.text("id") }),
+      (what, error) => this.#machine.report("error", what, error),
     );
     ctx.setWebSocketAutoResponse(new WebSocketRequestResponsePair("ping", "pong"));
     void ctx.blockConcurrencyWhile(async () => {
@@ -160,7 +165,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
         return fail(500, "bad_prices", new BadPrices(`is wrong at ${error.field}: ${error.message}`).message);
       const refused = refusedTools(error, "/policy_tools");
       if (refused !== null) return refused;
-      return failed(error);
+      return this.#failed(error);
     }
   }
 
@@ -278,6 +283,19 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       const usable = await this.#sandbox.usable();
       return usable.ok ? { ok: true, value: sandboxName(this.#store) } : usable;
     });
+  }
+
+  async commands(): Promise<Result<CommandAccess>> {
+    return this.#try(async () => {
+      const usable = await this.#sandbox.usable();
+      if (!usable.ok) return usable;
+      const secrets = this.#gate.commandSecrets();
+      return secrets.ok ? { ok: true, value: { sandboxId: sandboxName(this.#store), ...secrets.value } } : secrets;
+    });
+  }
+
+  async masked(text: string): Promise<string> {
+    return this.#gate.mask.text(text);
   }
 
   async diff(runId?: string): Promise<Result<Uint8Array>> {
@@ -510,7 +528,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       if (answer instanceof Response) return answer;
       refused = answer;
     } catch (error) {
-      refused = failed(error);
+      refused = this.#failed(error);
     }
     return Response.json(refused, { status: refused.status });
   }
@@ -560,13 +578,14 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     const markdown = /(^|,)\s*text\/markdown\b/i.test(request.headers.get("accept") ?? "");
     const type = markdown ? "text/markdown; charset=utf-8" : "application/json";
     const form = markdown ? "markdown" : "json";
+    const warn = (what: string, error: unknown): void => this.#machine.report("warn", what, error);
     let body: ReadableStream<Uint8Array>;
     if (runId === null) {
-      body = sessionTranscript(this.#store, this.#store.text("id") ?? "", form);
+      body = sessionTranscript(this.#store, this.#store.text("id") ?? "", form, warn);
     } else {
       const found = this.#runView(runNumber(runId));
       if (!found.ok) return Response.json(found, { status: found.status });
-      body = transcript(this.#store, runNumber(runId), form);
+      body = transcript(this.#store, runNumber(runId), form, warn);
     }
     return new Response(body, { headers: { "content-type": type } });
   }
@@ -607,13 +626,18 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     return runView(this.#store, { ...row, request: this.#gate.mask.text(row.request) });
   }
 
+  #failed(error: unknown): Failure {
+    if (error instanceof EngineUnavailable) return fail(503, "engine_unavailable", error.message);
+    return failureOf(error, (what, cause) => this.#machine.report("error", what, cause));
+  }
+
   /** Runs an RPC's body; a missing session and every error become values. */
   async #try<R>(fn: () => Result<R> | Promise<Result<R>>): Promise<Result<R>> {
     if (!this.#store.exists) return NOT_FOUND;
     try {
       return await fn();
     } catch (error) {
-      return failed(error);
+      return this.#failed(error);
     }
   }
 }
@@ -623,10 +647,6 @@ function refusedTools(error: unknown, at: string): Failure | null {
   if (!(error instanceof CoreError) || error.field?.startsWith(at) !== true) return null;
   const field = `/policy/tools${error.field.slice(at.length)}`;
   return fail(400, "invalid_policy", `the policy is refused at ${field}: ${error.message}`, field);
-}
-
-function failed(error: unknown): ReturnType<typeof failureOf> {
-  return error instanceof EngineUnavailable ? fail(503, "engine_unavailable", error.message) : failureOf(error);
 }
 
 async function digestOf(text: string): Promise<string> {

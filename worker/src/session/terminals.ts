@@ -67,11 +67,13 @@ type Act = (fields: Record<string, unknown>) => Promise<void>;
 export class Terminals {
   readonly #sandbox: OwnSandbox;
   readonly #mask: Mask;
+  readonly #report: Report;
   readonly #act: Act;
   readonly #open = new Set<Relay>();
   #opening = 0;
 
-  constructor(sandbox: OwnSandbox, mask: Mask, act: Act) {
+  constructor(sandbox: OwnSandbox, mask: Mask, act: Act, report: Report) {
+    this.#report = report;
     this.#sandbox = sandbox;
     this.#mask = mask;
     this.#act = act;
@@ -104,10 +106,11 @@ export class Terminals {
         redacted: () => redactor.open(),
         text: (text) => redactor.text(text),
         typed: () => this.#sandbox.touch(),
+        report: this.#report,
         closed: (end) => {
           this.#open.delete(relay);
           this.#act({ act: "terminal.closed", by, terminal, ...end }).catch((error: unknown) =>
-            console.error("terminal.closed is not in the audit log:", error),
+            this.#report("terminal.closed is not in the audit log", error),
           );
         },
       });
@@ -132,10 +135,14 @@ interface RelayEnd {
   readonly duration_ms: number;
 }
 
+/** Says in the Worker's log what nobody waits for. */
+type Report = (what: string, error: unknown) => void;
+
 interface RelayHooks {
   readonly redacted: () => RedactStream;
   readonly text: (text: string) => string;
   readonly typed: () => void;
+  readonly report: Report;
   readonly closed: (end: RelayEnd) => void;
 }
 
@@ -211,7 +218,7 @@ class Relay {
     try {
       this.#release();
     } catch (error) {
-      console.error("terminal: what was kept back is lost:", error);
+      this.#hooks.report("terminal: what was kept back is lost", error);
     }
     this.#stream.close();
     for (const socket of [this.#client, this.#shell]) {
@@ -240,7 +247,7 @@ class Relay {
         this.close(error.code, error.message);
         return;
       }
-      console.error("terminal:", error);
+      this.#hooks.report("terminal", error);
       this.close(CLOSE.FAILED, "the terminal's output cannot be shown");
     }
   }

@@ -7,16 +7,23 @@ import type { Store } from "./store.js";
 /** bytes: pieces are put together to about so much before they are sent. */
 const PIECE = 65_536;
 
+/** Says in the log why a stream broke off. */
+type Warn = (what: string, error: unknown) => void;
 type Written = Exclude<TranscriptForm, "summary">;
 
 /** The run as a stream of UTF-8. What is in the log when it begins is in it, however the log grows while it is read. */
-export function transcript(store: Store, run: number, form: Written): ReadableStream<Uint8Array> {
-  return stream(pieces(store, run, new Transcript(module, form)), `run_${run}`);
+export function transcript(store: Store, run: number, form: Written, warn: Warn): ReadableStream<Uint8Array> {
+  return stream(pieces(store, run, new Transcript(module, form)), `run_${run}`, warn);
 }
 
 /** All runs of the session, oldest first, as one stream: of JSON an object whose `runs` are transcripts. */
-export function sessionTranscript(store: Store, session: string, form: Written): ReadableStream<Uint8Array> {
-  return stream(sessionPieces(store, session, form), session);
+export function sessionTranscript(
+  store: Store,
+  session: string,
+  form: Written,
+  warn: Warn,
+): ReadableStream<Uint8Array> {
+  return stream(sessionPieces(store, session, form), session, warn);
 }
 
 /** Counts and files of a run. */
@@ -28,9 +35,9 @@ export function summarize(store: Store, run: number): RunSummary {
   return { counts, files, truncated };
 }
 
-function stream(source: Generator<Uint8Array>, what: string): ReadableStream<Uint8Array> {
+function stream(source: Generator<Uint8Array>, what: string, warn: Warn): ReadableStream<Uint8Array> {
   const { readable, writable } = new IdentityTransformStream();
-  void pump(source, what, writable.getWriter());
+  void pump(source, what, writable.getWriter(), warn);
   return readable;
 }
 
@@ -38,6 +45,7 @@ async function pump(
   source: Generator<Uint8Array>,
   what: string,
   writer: WritableStreamDefaultWriter<Uint8Array>,
+  warn: Warn,
 ): Promise<void> {
   try {
     let parts: Uint8Array[] = [];
@@ -54,7 +62,7 @@ async function pump(
     if (bytes > 0) await writer.write(Buffer.concat(parts));
     await writer.close();
   } catch (error) {
-    console.warn(`transcript of ${what}:`, error);
+    warn(`transcript of ${what}`, error);
     await writer.abort(error).catch(() => {});
   }
 }
