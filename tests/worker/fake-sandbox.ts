@@ -3,6 +3,8 @@
  * change while it is used. Tests and objects share one isolate, so the script is plain memory, found by the object's name.
  */
 import { DurableObject } from "cloudflare:workers";
+import { Previews } from "../../sandbox-sdk-shim/src/previews.js";
+import type { PortView } from "../../worker/src/session/api.js";
 
 export interface FakeRun {
   stdout: Uint8Array;
@@ -41,6 +43,13 @@ export class FakeScript {
   follows = 0;
   /** The next batch of files breaks off in the middle of the one with this index. */
   cutFiles: number | null = null;
+  /** What a terminal prints at once, and then in answer to what is typed; a string is a control frame. */
+  terminal: { readonly first: (string | Uint8Array)[]; readonly answer: (typed: string) => (string | Uint8Array)[] } = {
+    first: [],
+    answer: (typed) => [new TextEncoder().encode(typed)],
+  };
+  /** The addresses at which terminals were asked for. */
+  readonly terminals: string[] = [];
   /** destroy() does not return while this is set. */
   stuck = false;
   /** Counts changes; see changed(). */
@@ -134,6 +143,60 @@ export class FakeSandbox extends DurableObject {
   runtime(): { running: boolean; boot: string | null } {
     const { running, boot } = this.#script;
     return { running, boot: boot === 0 ? null : String(boot) };
+  }
+
+  /** Exposed ports, as the SDK's class keeps them: port → token. */
+  readonly #exposed = new Map<number, string>();
+  readonly #previews = new Previews(
+    {
+      exposePort: async (port, { hostname }) => {
+        const token = this.#exposed.get(port) ?? `token${port}`;
+        this.#exposed.set(port, token);
+        return { url: `https://${port}-${token}.${hostname}/` };
+      },
+      unexposePort: async (port) => {
+        this.#exposed.delete(port);
+      },
+      getExposedPorts: async (hostname) =>
+        [...this.#exposed].map(([port, token]) => ({ port, url: `https://${port}-${token}.${hostname}/` })),
+      isPortExposed: async (port) => this.#script.running && this.#exposed.has(port),
+      validatePortToken: async (port, token) => this.#exposed.get(port) === token,
+    },
+    this.ctx.storage.kv,
+  );
+
+  async openPreview(port: number, hostname: string, name: string | null, expiresMs: number): Promise<PortView | null> {
+    return await this.#previews.open(port, hostname, name, expiresMs);
+  }
+
+  async previews(hostname: string): Promise<PortView[]> {
+    return await this.#previews.list(hostname);
+  }
+
+  async closePreview(port: number): Promise<boolean> {
+    return await this.#previews.close(port);
+  }
+
+  async previewVerdict(port: number, token: string): Promise<string> {
+    return await this.#previews.verdict(port, token);
+  }
+
+  createSession({ id }: { id: string }): { id: string } {
+    return { id };
+  }
+
+  override fetch(request: Request): Response {
+    const s = this.#script;
+    s.terminals.push(request.url);
+    const { 0: client, 1: server } = new WebSocketPair();
+    server.binaryType = "arraybuffer";
+    server.accept();
+    server.addEventListener("message", ({ data }) => {
+      const typed = typeof data === "string" ? data : new TextDecoder().decode(data as ArrayBuffer);
+      for (const piece of s.terminal.answer(typed)) server.send(piece);
+    });
+    for (const piece of s.terminal.first) server.send(piece);
+    return new Response(null, { status: 101, webSocket: client });
   }
 
   writeFile(path: string, content: string): { success: boolean } {

@@ -22,6 +22,7 @@ const BODIES: Record<string, unknown> = {
   "post /v1/sessions/{id}/exec": { command: "true" },
   "put /v1/sessions/{id}/files/{path}": new TextEncoder().encode("x"),
   "put /v1/sessions/{id}/policy": { preset: "offline" },
+  "post /v1/sessions/{id}/ports": { port: 8080 },
   "post /v1/sessions/{id}/share": {},
   "post /v1/sessions/{id}/approvals/{approval}": { decision: "deny" },
   "post /v1/tokens": { scopes: ["execute"] },
@@ -43,6 +44,7 @@ async function prepared(): Promise<{ r: Rig; ids: Ids; paths: Document["paths"] 
     SESSION: env.SESSION,
     CAISSON_API_KEY: "operator",
     CAISSON_KEYS: KEYS,
+    CAISSON_PREVIEW_HOST: "view.example",
     ANTHROPIC_UPSTREAM: "http://model.test",
   });
   const ask = async (method: string, path: string, body?: unknown): Promise<Record<string, string>> => {
@@ -83,6 +85,7 @@ function address(path: string, { id, share, link }: Ids): string {
     .replace("{approval}", "apr_x")
     .replace("{port}", "8080")
     .replace("{link}", link)
+    .replace("{port}", "8080")
     .replace("{path}", "a.html")}`;
 }
 
