@@ -96,7 +96,7 @@ build/native/unit_wire_test: tests/engine/unit_wire_test.c $(NATIVE_WIRE_UNITS) 
 	@mkdir -p $(@D)
 	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -o $@ tests/engine/unit_wire_test.c $(NATIVE_WIRE_UNITS)
 
-NATIVE_EGRESS_UNITS := $(addprefix $(NATIVE_DIR)/engine/,addr.c dnsmsg.c hello.c http1.c namemap.c names.c packet.c x509.c)
+NATIVE_EGRESS_UNITS := $(addprefix $(NATIVE_DIR)/engine/,addr.c dnsmsg.c hello.c http1.c namemap.c names.c packet.c pem.c x509.c) $(NATIVE_DIR)/common/buf.c
 build/native/unit_egress_test: tests/engine/unit_egress_test.c $(NATIVE_EGRESS_UNITS) $(NATIVE_HDRS) build/native/bearssl.a | $(CJSON_DIR)/cJSON.c
 	@mkdir -p $(@D)
 	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -isystem $(BEARSSL_DIR)/inc -o $@ tests/engine/unit_egress_test.c \

@@ -3,6 +3,7 @@
 #include "ca.h"
 
 #include "engine.h"
+#include "pem.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -44,18 +45,6 @@ static int64_t now_s(void) {
 
 /* ---- files ---- */
 
-static bool read_file(int dir, const char *name, csn_buf *out, size_t max) {
-  int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
-  ssize_t n;
-  while ((n = read(fd, csn_buf_room(out, 16384), 16384)) > 0 && out->len + (size_t)n <= max)
-    out->len += (size_t)n;
-  int saved = errno;
-  close(fd);
-  errno = saved;
-  return n == 0;
-}
-
 /* The whole file or the old one: a reader never sees half a key. */
 static bool write_file(int dir, const char *name, mode_t mode, const void *data, size_t len) {
   char fresh[64];
@@ -86,36 +75,18 @@ static void pem(csn_buf *out, const char *banner, const void *data, size_t len) 
 
 /* ---- reading back ---- */
 
-typedef struct pem_sink {
-  csn_buf *out;
-} pem_sink;
-
-static void on_pem(void *arg, const void *data, size_t len) {
-  pem_sink *sink = arg;
-  if (sink->out->len + len <= FILE_MAX) csn_buf_add(sink->out, data, len);
+static bool keep(void *arg, const csn_buf *der) {
+  csn_buf_add(arg, der->p, der->len);
+  return false;
 }
 
-/* The first object of that name in a PEM text. */
-static bool read_pem(const csn_buf *text, const char *banner, csn_buf *out) {
-  br_pem_decoder_context pd;
-  pem_sink sink = {out};
-  br_pem_decoder_init(&pd);
-  bool wanted = false;
-  for (size_t off = 0; off < text->len;) {
-    off += br_pem_decoder_push(&pd, text->p + off, text->len - off);
-    switch (br_pem_decoder_event(&pd)) {
-    case BR_PEM_BEGIN_OBJ:
-      wanted = strcmp(br_pem_decoder_name(&pd), banner) == 0;
-      br_pem_decoder_setdest(&pd, wanted ? on_pem : NULL, &sink);
-      break;
-    case BR_PEM_END_OBJ:
-      if (wanted) return true;
-      break;
-    case BR_PEM_ERROR:
-      return false;
-    }
-  }
-  return false;
+/* The first object of that name in a file. */
+static bool read_pem(int dir, const char *name, const char *banner, csn_buf *out) {
+  csn_buf text = {0};
+  if (pem_file(dir, name, FILE_MAX, &text)) pem_each(&text, banner, keep, out);
+  if (text.p != NULL) explicit_bzero(text.p, text.cap);
+  csn_buf_free(&text);
+  return out->len > 0;
 }
 
 /* Part of the public key tells the authorities of several state directories apart. */
@@ -126,10 +97,9 @@ static void set_name(void) {
 
 /* Reads the key and the certificate, and checks that they belong together and are good for a while. */
 static bool load(int dir) {
-  csn_buf key_text = {0}, key_der = {0}, cert_text = {0}, cert_der = {0};
-  bool good =
-      read_file(dir, "ca.key", &key_text, FILE_MAX) && read_pem(&key_text, BR_ENCODE_PEM_EC_RAW, &key_der) &&
-      read_file(dir, "ca.crt", &cert_text, FILE_MAX) && read_pem(&cert_text, "CERTIFICATE", &cert_der);
+  csn_buf key_der = {0}, cert_der = {0};
+  bool good = read_pem(dir, "ca.key", BR_ENCODE_PEM_EC_RAW, &key_der) &&
+              read_pem(dir, "ca.crt", "CERTIFICATE", &cert_der);
   if (good) {
     br_skey_decoder_context sk;
     br_skey_decoder_init(&sk);
@@ -150,11 +120,8 @@ static bool load(int dir) {
     int64_t until = ((int64_t)xd.notafter_days - 719528) * DAY_S + xd.notafter_seconds;
     good = good && until - now_s() > CA_RENEW * DAY_S;
   }
-  if (key_text.p != NULL) explicit_bzero(key_text.p, key_text.cap);
   if (key_der.p != NULL) explicit_bzero(key_der.p, key_der.cap);
-  csn_buf_free(&key_text);
   csn_buf_free(&key_der);
-  csn_buf_free(&cert_text);
   csn_buf_free(&cert_der);
   if (good) set_name();
   return good;
@@ -195,8 +162,8 @@ static const char *make(int dir) {
 static bool write_public(int dir) {
   csn_buf cert = {0}, bundle = {0};
   bool good =
-      read_file(dir, "ca.crt", &cert, FILE_MAX) && write_file(dir, "public.crt", 0644, cert.p, cert.len);
-  if (!read_file(AT_FDCWD, CA_BUNDLE, &bundle, BUNDLE_MAX)) bundle.len = 0;
+      pem_file(dir, "ca.crt", FILE_MAX, &cert) && write_file(dir, "public.crt", 0644, cert.p, cert.len);
+  if (!pem_file(AT_FDCWD, CA_BUNDLE, BUNDLE_MAX, &bundle)) bundle.len = 0;
   if (bundle.len > 0 && bundle.p[bundle.len - 1] != '\n') csn_buf_str(&bundle, "\n");
   if (good) csn_buf_add(&bundle, cert.p, cert.len);
   good = good && write_file(dir, "bundle.crt", 0644, bundle.p, bundle.len);

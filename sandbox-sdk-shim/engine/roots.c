@@ -4,11 +4,11 @@
 
 #include "ca.h"
 #include "engine.h"
+#include "pem.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define BUNDLE_MAX (8u << 20) /* bytes */
 #define ROOTS_MAX  1024u      /* items */
@@ -29,7 +29,8 @@ static unsigned char *copy(const unsigned char *p, size_t len) {
 }
 
 /* One certificate. What cannot be read, or signs nothing, is passed over: it vouches for nobody. */
-static void add(const csn_buf *der) {
+static bool add(void *arg, const csn_buf *der) {
+  (void)arg;
   br_x509_decoder_context xd;
   csn_buf name = {0};
   br_x509_decoder_init(&xd, append, &name);
@@ -37,7 +38,7 @@ static void add(const csn_buf *der) {
   const br_x509_pkey *pk = br_x509_decoder_get_pkey(&xd);
   if (pk == NULL || !br_x509_decoder_isCA(&xd) || name.len == 0 || count == ROOTS_MAX) {
     csn_buf_free(&name);
-    return;
+    return true;
   }
   br_x509_trust_anchor *more = reallocarray(list, count + 1, sizeof *more);
   if (more == NULL) abort();
@@ -51,42 +52,13 @@ static void add(const csn_buf *der) {
   } else {
     ta->pkey.key.ec.q = copy(pk->key.ec.q, pk->key.ec.qlen);
   }
-}
-
-static void add_all(const csn_buf *text) {
-  br_pem_decoder_context pd;
-  csn_buf der = {0};
-  br_pem_decoder_init(&pd);
-  bool wanted = false;
-  /* A last line without its end would be left out. */
-  for (size_t off = 0; off < text->len;) {
-    off += br_pem_decoder_push(&pd, text->p + off, text->len - off);
-    switch (br_pem_decoder_event(&pd)) {
-    case BR_PEM_BEGIN_OBJ:
-      wanted = strcmp(br_pem_decoder_name(&pd), "CERTIFICATE") == 0;
-      der.len = 0;
-      br_pem_decoder_setdest(&pd, wanted ? append : NULL, &der);
-      break;
-    case BR_PEM_END_OBJ:
-      if (wanted) add(&der);
-      break;
-    }
-  }
-  csn_buf_free(&der);
+  return true;
 }
 
 static bool read_bundle(const char *file) {
   const size_t before = count;
   csn_buf text = {0};
-  int fd = open(file, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
-  for (ssize_t n = 1; n > 0 && text.len < BUNDLE_MAX;) {
-    n = read(fd, csn_buf_room(&text, 65536), 65536);
-    if (n > 0) text.len += (size_t)n;
-  }
-  close(fd);
-  csn_buf_str(&text, "\n");
-  add_all(&text);
+  if (pem_file(AT_FDCWD, file, BUNDLE_MAX, &text)) pem_each(&text, "CERTIFICATE", add, NULL);
   csn_buf_free(&text);
   return count > before;
 }

@@ -7,11 +7,15 @@
 #include "../../sandbox-sdk-shim/engine/http1.h"
 #include "../../sandbox-sdk-shim/engine/namemap.h"
 #include "../../sandbox-sdk-shim/engine/packet.h"
+#include "../../sandbox-sdk-shim/engine/pem.h"
 #include "../../sandbox-sdk-shim/engine/x509.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int count, failed;
 
@@ -674,6 +678,52 @@ static void test_certificates(void) {
         "the signature is the authority's");
 }
 
+/* ---- PEM ---- */
+
+static bool log_object(void *arg, const csn_buf *der) {
+  csn_buf_add(arg, der->p, der->len);
+  csn_buf_str(arg, ";");
+  return true;
+}
+
+static bool first_object(void *arg, const csn_buf *der) {
+  csn_buf_add(arg, der->p, der->len);
+  return false;
+}
+
+static void test_pem(void) {
+  static const char text[] = "words before\n-----BEGIN A-----\nb25l\n-----END A-----\n"
+                             "-----BEGIN B-----\nbm90\n-----END B-----\n"
+                             "-----BEGIN A-----\nb2*l\n-----END A-----\n"
+                             "-----BEGIN A-----\ndHdv\n-----END A-----\n"
+                             "-----BEGIN A-----\ndGhyZWU=\n-----END A-----";
+  csn_buf in = {0}, got = {0};
+  csn_buf_str(&in, text);
+  pem_each(&in, "A", log_object, &got);
+  check(strcmp(csn_buf_cstr(&got), "one;two;three;") == 0,
+        "PEM: all of a name, without what is malformed, and a last line without its end");
+  got.len = 0;
+  pem_each(&in, "A", first_object, &got);
+  check(strcmp(csn_buf_cstr(&got), "one") == 0, "PEM: the first is enough");
+  got.len = in.len = 0;
+  pem_each(&in, "A", log_object, &got);
+  csn_buf_str(&in, "-----BEGIN A-----\nb25l\n");
+  pem_each(&in, "A", log_object, &got);
+  check(got.len == 0, "PEM: nothing, and an object without its end");
+  char name[] = "/tmp/caisson-pem-XXXXXX";
+  int fd = mkstemp(name);
+  check(fd >= 0 && write(fd, text, sizeof text - 1) == (ssize_t)sizeof text - 1 &&
+            pem_file(AT_FDCWD, name, sizeof text - 1, &got) && got.len == sizeof text - 1,
+        "PEM: a file of as many bytes as there may be");
+  got.len = 0;
+  check(!pem_file(AT_FDCWD, name, sizeof text - 2, &got) && errno == EFBIG, "PEM: a file of one more");
+  close(fd);
+  unlink(name);
+  check(!pem_file(AT_FDCWD, name, sizeof text, &got) && errno == ENOENT, "PEM: no file");
+  csn_buf_free(&in);
+  csn_buf_free(&got);
+}
+
 int main(void) {
   test_addresses();
   test_packets();
@@ -683,6 +733,7 @@ int main(void) {
   test_http_heads();
   test_http_bodies();
   test_certificates();
+  test_pem();
   printf("1..%d\n", count);
   return failed == 0 ? 0 : 1;
 }
