@@ -7,6 +7,7 @@ FUZZ_CC = clang -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanit
           -isystem $(CJSON_DIR) -isystem $(HTTP_PARSER_DIR) -isystem $(BEARSSL_DIR)/inc
 FUZZ_GUEST := $(addprefix $(NATIVE_DIR)/,common/buf.c guest/dispatch.c guest/exchange.c guest/http.c guest/jsonin.c \
               guest/ws.c guest/ws_api.c guest/ws_frame.c)
+$(FUZZ_NATIVE:%=build/fuzz-native/fuzz_%): tests/fuzz-native/fuzz.h
 build/fuzz-native/fuzz_frames: tests/fuzz-native/fuzz_frames.c $(NATIVE_WIRE_UNITS) $(NATIVE_HDRS)
 build/fuzz-native/fuzz_jsonin: tests/fuzz-native/fuzz_jsonin.c $(NATIVE_WIRE_UNITS) $(NATIVE_HDRS) build/native/cjson.o
 build/fuzz-native/fuzz_http: tests/fuzz-native/fuzz_http.c $(FUZZ_GUEST) $(NATIVE_HDRS) build/native/cjson.o build/native/http_parser.o build/native/bearssl.a

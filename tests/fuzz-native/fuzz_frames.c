@@ -1,11 +1,10 @@
 /* fuzz_frames.c - bytes as a WebSocket client's frames. Oracles: the split does not matter; a message stays
  * below its bound; nothing comes after an end. */
 #include "../../sandbox-sdk-shim/guest/ws_frame.h"
+#include "fuzz.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define MESSAGE_MAX 300u
 

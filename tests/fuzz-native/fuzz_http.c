@@ -4,13 +4,13 @@
 #define _GNU_SOURCE
 #include "../../sandbox-sdk-shim/guest/guest.h"
 #include "../../sandbox-sdk-shim/guest/http.h"
+#include "fuzz.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int64_t __wrap_csn_wall_ms(void);
 
 struct event_base *guest_base;

@@ -2,12 +2,11 @@
  * where cJSON reads the same object, the members' texts are the same. */
 #include "../../sandbox-sdk-shim/common/buf.h"
 #include "../../sandbox-sdk-shim/guest/jsonin.h"
+#include "fuzz.h"
 
 #include <cJSON.h>
 #include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 typedef struct seen {
   csn_buf log;      /* everything reported, pieces joined */

@@ -5,23 +5,14 @@
  * bwrap's; what the limits became is read back as the same. */
 #define _GNU_SOURCE
 #include "../../sandbox-sdk-shim/engine/engine.h"
+#include "fuzz.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 config cfg = {.state_dir = "/state", .guest = "/guest", .seccomp_fd = -1, .seccomp_root_fd = -1};
 struct event_base *base;
-
-#define REQUIRE(x)                                                                                           \
-  do {                                                                                                       \
-    if (!(x)) {                                                                                              \
-      fprintf(stderr, "oracle: %s\n", #x);                                                                   \
-      abort();                                                                                               \
-    }                                                                                                        \
-  } while (0)
 
 /* The argument behind `at`, NULL at the end. */
 static const char *next_arg(const plan *p, const char *at) {

@@ -7,21 +7,12 @@
 #include "../../sandbox-sdk-shim/guest/backup_names.h"
 #include "../../sandbox-sdk-shim/guest/git_url.h"
 #include "../../sandbox-sdk-shim/guest/interp_event.h"
+#include "fuzz.h"
 
 #include <cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(x)                                                                                           \
-  do {                                                                                                       \
-    if (!(x)) {                                                                                              \
-      fprintf(stderr, "oracle: %s\n", #x);                                                                   \
-      abort();                                                                                               \
-    }                                                                                                        \
-  } while (0)
 
 static char *text_of(const uint8_t *data, size_t size) {
   char *s = malloc(size + 1);

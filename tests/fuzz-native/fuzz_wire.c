@@ -11,22 +11,13 @@
 #include "../../sandbox-sdk-shim/engine/hello.h"
 #include "../../sandbox-sdk-shim/engine/http1.h"
 #include "../../sandbox-sdk-shim/engine/packet.h"
+#include "fuzz.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(x)                                                                                           \
-  do {                                                                                                       \
-    if (!(x)) {                                                                                              \
-      fprintf(stderr, "oracle: %s\n", #x);                                                                   \
-      abort();                                                                                               \
-    }                                                                                                        \
-  } while (0)
 
 /* A copy of exactly this size: reading beyond it is an error that the sanitizer sees. */
 static uint8_t *exact(const uint8_t *data, size_t size) {

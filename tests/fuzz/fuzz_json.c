@@ -3,7 +3,7 @@
  * shapes known from the lines before; the string scanner agrees with itself without SIMD and byte by byte; a
  * text that is valid stays so when its captures are looked at. */
 #include "../../wasm/src/json_scan.h"
-#include "csn/json.h"
+#include "json_table.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -11,16 +11,6 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 const uint8_t *scalar_scan_long(const uint8_t *p, const uint8_t *end, uint32_t *seen);
-
-static const csn_json_node nodes[] = {
-    {0, CSN_JS_KEY, 1, 0, 64, ""},       {0, CSN_JS_KEY, 2, 0, 8, "type"},
-    {0, CSN_JS_KEY, 3, 0, 16, "text"},   {0, CSN_JS_KEY, 4, 1, 32, "raw"},
-    {3, CSN_JS_KEY, 5, 0, 32, "in"},     {0, CSN_JS_KEY, 0, 0, 0, "list"},
-    {5, CSN_JS_ANY_INDEX, 6, 0, 8, ""},  {6, CSN_JS_KEY, 7, 0, 300, "t"},
-    {0, CSN_JS_KEY, 0, 0, 0, "models"},  {8, CSN_JS_ANY_KEY, 8, 1, 24, ""},
-    {0, CSN_JS_KEY, 9, 0, 40, "a_long"}, {3, CSN_JS_ANY_KEY, 10, 0, 9, ""},
-};
-static const csn_json_table table = {nodes, sizeof nodes / sizeof nodes[0]};
 
 typedef struct outcome {
   csn_json_verdict verdict;
