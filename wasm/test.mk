@@ -11,7 +11,7 @@ $(BUILD)/$(1)/%_test: tests/unit/%_test.c $$(wildcard tests/unit/*.h) $$($(1)_OB
 	$(2) -std=gnu11 $(3) -Wall -Wextra -Werror -Wno-missing-braces $$(CORE_INC) -Itests/unit -o $$@ $$< $$($(1)_OBJ) $(BUILD)/$(1)/scan_scalar.o
 $(BUILD)/$(1)/scan_scalar.o: wasm/src/json_scan.c $$(CORE_HEADERS)
 	$(2) -std=c11 $$(CORE_WARN) $(3) $$(CORE_INC) $(SCAN_SCALAR) -c -o $$@ $$<
-$(BUILD)/$(1)/caisson-%: wasm/tools/caisson_%.c $$($(1)_OBJ) $$(CORE_HEADERS)
+$(BUILD)/$(1)/caisson-%: wasm/tools/caisson_%.c wasm/tools/error_text.h $$($(1)_OBJ) $$(CORE_HEADERS)
 	$(2) -std=gnu11 $(3) -Wall -Wextra -Werror $$(CORE_INC) -o $$@ $$< $$($(1)_OBJ)
 $(BUILD)/$(1)/replay: tests/golden/replay.c $$(wildcard tests/unit/*.h) $$($(1)_OBJ) $$(CORE_HEADERS)
 	$(2) -std=gnu11 $(3) -Wall -Wextra -Werror -Wno-missing-braces $$(CORE_INC) -Itests/unit -o $$@ $$< $$($(1)_OBJ)

@@ -108,7 +108,7 @@ $(BUILD)/bench.wasm: wasm/tools/bench_core.c $(wasm_OBJ) $(CORE_HEADERS)
 	$(CLANG) $(WASM_LINK) -o $@ $(BUILD)/wasm/bench_core.o $(wasm_OBJ)
 
 CORE_TOOLS := $(patsubst caisson_%,$(BUILD)/caisson-%,$(basename $(notdir $(wildcard wasm/tools/caisson_*.c))))
-$(CORE_TOOLS): $(BUILD)/caisson-%: wasm/tools/caisson_%.c $(native_OBJ) $(CORE_HEADERS)
+$(CORE_TOOLS): $(BUILD)/caisson-%: wasm/tools/caisson_%.c wasm/tools/error_text.h $(native_OBJ) $(CORE_HEADERS)
 	$(CC) -std=c11 -O2 -g -Wall -Wextra -Werror $(CORE_INC) -o $@ $< $(native_OBJ)
 
 core: $(BUILD)/core.wasm $(BUILD)/guard.wasm $(BUILD)/transcript.wasm $(BUILD)/redact.wasm $(BUILD)/bench.wasm $(CORE_TOOLS)

@@ -115,18 +115,23 @@ static void put_amount(csn_fx *fx, csn_limit limit, uint64_t value) {
     csn_put_u64(fx, value);
 }
 
-static void put_use(csn_fx *fx, csn_limit limit, csn_scope scope, uint64_t used, uint64_t max, bool unknown) {
-  put_key(fx, "limit");
-  csn_put_str(fx, "\"");
-  csn_put_str(fx, csn_limit_key(limit));
-  csn_put_str(fx, scope == CSN_SCOPE_RUN ? "\",\"scope\":\"run\",\"used\":"
-                                         : "\",\"scope\":\"session\",\"used\":");
+/* `"used":` and `"max":`; how much was used may not be known. */
+static void put_used(csn_fx *fx, csn_limit limit, uint64_t used, uint64_t max, bool unknown) {
+  csn_put_str(fx, "\"used\":");
   if (unknown)
     csn_put_str(fx, "null");
   else
     put_amount(fx, limit, used);
   csn_put_str(fx, ",\"max\":");
   put_amount(fx, limit, max);
+}
+
+static void put_use(csn_fx *fx, csn_limit limit, csn_scope scope, uint64_t used, uint64_t max, bool unknown) {
+  put_key(fx, "limit");
+  csn_put_str(fx, "\"");
+  csn_put_str(fx, csn_limit_key(limit));
+  csn_put_str(fx, scope == CSN_SCOPE_RUN ? "\",\"scope\":\"run\"," : "\",\"scope\":\"session\",");
+  put_used(fx, limit, used, max, unknown);
   if (unknown) csn_put_field_raw(fx, "detail", csn_span_str("the price of a model is not known"));
 }
 
@@ -254,13 +259,8 @@ static void put_scope(csn_fx *fx, const csn_budget *b, csn_scope scope, uint32_t
     if (max == 0) continue;
     csn_put_str(fx, comma);
     put_key(fx, csn_limit_key(limit));
-    csn_put_str(fx, "{\"used\":");
-    if (unknown)
-      csn_put_str(fx, "null");
-    else
-      put_amount(fx, limit, used);
-    csn_put_str(fx, ",\"max\":");
-    put_amount(fx, limit, max);
+    csn_put_str(fx, "{");
+    put_used(fx, limit, used, max, unknown);
     csn_put_str(fx, ",\"remaining\":");
     put_amount(fx, limit, used < max && !unknown ? max - used : 0);
     csn_put_str(fx, "}");

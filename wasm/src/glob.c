@@ -1,12 +1,13 @@
 #include "csn/glob.h"
 
-bool csn_glob_text(csn_span pattern, csn_span text) {
+/* `one`: whether `?` stands for one byte. */
+static bool match(csn_span pattern, csn_span text, bool one) {
   uint32_t p = 0, t = 0, star = UINT32_MAX, mark = 0;
   while (t < text.len) {
     if (p < pattern.len && pattern.ptr[p] == '*') {
       star = p++;
       mark = t;
-    } else if (p < pattern.len && pattern.ptr[p] == text.ptr[t]) {
+    } else if (p < pattern.len && (pattern.ptr[p] == text.ptr[t] || (one && pattern.ptr[p] == '?'))) {
       p++;
       t++;
     } else if (star != UINT32_MAX) {
@@ -21,26 +22,13 @@ bool csn_glob_text(csn_span pattern, csn_span text) {
   return p == pattern.len;
 }
 
+bool csn_glob_text(csn_span pattern, csn_span text) {
+  return match(pattern, text, false);
+}
+
 /* One segment: no slashes in either. */
 static bool segment(csn_span pattern, csn_span text) {
-  uint32_t p = 0, t = 0, star = UINT32_MAX, mark = 0;
-  while (t < text.len) {
-    if (p < pattern.len && pattern.ptr[p] == '*') {
-      star = p++;
-      mark = t;
-    } else if (p < pattern.len && (pattern.ptr[p] == '?' || pattern.ptr[p] == text.ptr[t])) {
-      p++;
-      t++;
-    } else if (star != UINT32_MAX) {
-      p = star + 1;
-      t = ++mark;
-    } else {
-      return false;
-    }
-  }
-  while (p < pattern.len && pattern.ptr[p] == '*')
-    p++;
-  return p == pattern.len;
+  return match(pattern, text, true);
 }
 
 /* The segment that starts at `at`; *next is where the following one starts, or len + 1 after the last. */

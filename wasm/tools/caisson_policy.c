@@ -2,6 +2,7 @@
 #include "csn/policy.h"
 
 #include "cJSON.h"
+#include "error_text.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -69,19 +70,6 @@ static char *read_file(const char *name, size_t max, size_t *len) {
   if (ferror(f)) fail(66, name, strerror(errno));
   if (f != stdin) fclose(f);
   return text;
-}
-
-static const char *error_text(csn_err err) {
-  switch (err) {
-#define CSN_X_CASE(name, value, text)                                                                        \
-  case CSN_ERR_##name:                                                                                       \
-    return text;
-    CSN_ERR_TABLE(CSN_X_CASE)
-#undef CSN_X_CASE
-  case CSN_ERR_END_:
-    break;
-  }
-  return "unknown error";
 }
 
 static csn_arena new_arena(size_t cap) {

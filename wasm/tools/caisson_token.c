@@ -2,6 +2,8 @@
 #include "csn/b64.h"
 #include "csn/token.h"
 
+#include "error_text.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,19 +34,6 @@ static csn_pointer bad;
 static void fail(int status, const char *what, const char *detail) {
   fprintf(stderr, "caisson-token: %s: %s\n", what, detail);
   exit(status);
-}
-
-static const char *error_text(csn_err err) {
-  switch (err) {
-#define CSN_X_CASE(name, value, text)                                                                        \
-  case CSN_ERR_##name:                                                                                       \
-    return text;
-    CSN_ERR_TABLE(CSN_X_CASE)
-#undef CSN_X_CASE
-  case CSN_ERR_END_:
-    break;
-  }
-  return "unknown error";
 }
 
 static void read_keys(const char *name) {
