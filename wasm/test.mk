@@ -24,7 +24,9 @@ CORE_SETS := san-gcc san-clang san-memory
 
 # --- fuzzers --------------------------------------------------------------------------------------------------------
 
-CORE_FUZZ := json agent budget event load policy address guard token transcript wire redact
+# One of fuzz_agent.c for each dialect: half as long each, as they share most of their code.
+CORE_FUZZ_DIALECTS := claude-code codex gemini opencode shell
+CORE_FUZZ := $(CORE_FUZZ_DIALECTS) json budget event load policy address guard token transcript wire redact
 FUZZ_SECONDS ?= 12
 $(BUILD)/fuzz/scan_scalar.o: wasm/src/json_scan.c $(CORE_HEADERS)
 	@mkdir -p $(@D)
@@ -32,12 +34,16 @@ $(BUILD)/fuzz/scan_scalar.o: wasm/src/json_scan.c $(CORE_HEADERS)
 $(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(wildcard tests/unit/*.h) $(fuzz_OBJ) $(BUILD)/fuzz/scan_scalar.o $(CORE_HEADERS)
 	$(CLANG) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror \
 	  $(CORE_INC) -Itests/unit -o $@ $< $(fuzz_OBJ) $(BUILD)/fuzz/scan_scalar.o
+$(CORE_FUZZ_DIALECTS:%=$(BUILD)/fuzz/fuzz_%): $(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_agent.c $(wildcard tests/unit/*.h) $(fuzz_OBJ) $(CORE_HEADERS)
+	$(CLANG) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror \
+	  -DFUZZ_AGENT='"$*"' $(CORE_INC) -Itests/unit -o $@ $< $(fuzz_OBJ)
 
 fuzz-smoke: $(CORE_FUZZ:%=$(BUILD)/fuzz/fuzz_%)
 	@mkdir -p $(CORE_TEST_DIR)
 	@for f in $(CORE_FUZZ); do \
-	  mkdir -p $(BUILD)/fuzz/found/$$f; \
-	  if $(BUILD)/fuzz/fuzz_$$f -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=20 -dict=tests/fuzz/dict -verbosity=0 \
+	  mkdir -p $(BUILD)/fuzz/found/$$f; seconds=$(FUZZ_SECONDS); \
+	  case " $(CORE_FUZZ_DIALECTS) " in *" $$f "*) seconds=$$((($(FUZZ_SECONDS) + 1) / 2)) ;; esac; \
+	  if $(BUILD)/fuzz/fuzz_$$f -max_total_time=$$seconds -max_len=8192 -timeout=20 -dict=tests/fuzz/dict -verbosity=0 \
 	    -print_final_stats=1 -artifact_prefix=$(BUILD)/fuzz/$$f- $(BUILD)/fuzz/found/$$f tests/fuzz/corpus/$$f \
 	    >$(CORE_TEST_DIR)/fuzz_$$f.log 2>&1; \
 	  then echo "ok - fuzz_$$f: $$(grep -o 'number_of_executed_units: *[0-9]*' $(CORE_TEST_DIR)/fuzz_$$f.log | tr -s ' ')"; \

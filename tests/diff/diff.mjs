@@ -1,7 +1,7 @@
 /**
  * The same bytes through the native tool, the same built without SIMD, and core.wasm: the effect records must be the
  * same, byte for byte.
- * Corpus: every transcript and the seeds of the agent fuzzer, at several chunk sizes. Prints TAP.
+ * Corpus: every transcript and the seeds of the dialects' fuzzers, at several chunk sizes. Prints TAP.
  */
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -28,8 +28,9 @@ const list = (dir) =>
     .map((f) => dir + f)
     .sort();
 const TRANSCRIPTS = "tests/fixtures/transcripts/";
-const seeds = list("tests/fuzz/corpus/agent/");
-for (const agent of ["claude-code", "codex", "gemini", "opencode", "shell"]) {
+const AGENTS = ["claude-code", "codex", "gemini", "opencode", "shell"];
+const seeds = AGENTS.flatMap((agent) => list(`tests/fuzz/corpus/${agent}/`));
+for (const agent of AGENTS) {
   const files = [...list(`${TRANSCRIPTS}${agent === "shell" ? "claude-code" : agent}/`), ...seeds];
   for (const chunk of [65536, 4096, 61, 1]) {
     const wrong = [];
