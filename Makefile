@@ -13,7 +13,7 @@ ifndef V
 endif
 .SECONDARY:
 
-.PHONY: analyze template help setup agents build demo dev test check coverage bench fmt clean worker-types test-all test-worker test-e2e lint
+.PHONY: analyze fuzz template help setup agents build demo dev test check coverage bench fmt clean worker-types test-all test-worker test-e2e lint
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -48,6 +48,9 @@ check: build lint abi-check ## lint, formatting, types, generated files; no netw
 
 coverage: build ## lines of the core that its tests reach; fails below 95 %
 	@$(MAKE) --no-print-directory -j2 coverage-report
+
+fuzz: build ## every fuzzer with its corpus, for FUZZ_SECONDS and FUZZ_NATIVE_SECONDS each
+	@$(MAKE) --no-print-directory fuzz-smoke fuzz-native-smoke
 
 analyze: build ## static analysis of the C sources (cppcheck, which this installs); fails on any finding
 	@scripts/setup.sh analyze
