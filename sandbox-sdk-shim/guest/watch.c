@@ -12,9 +12,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define QUEUE_BYTES (4u * 1024 * 1024) /* events that a slow client has not taken */
-#define PIECE_BYTES (64u * 1024)
-#define IDLE_MS     (10 * 60 * 1000) /* a change state that nobody asks for is forgotten */
+#define QUEUE_BYTES  (4u * 1024 * 1024) /* events that a slow client has not taken */
+#define NOTICE_BYTES (64u * 1024)       /* beyond that, for the last event and for saying what was lost */
+#define PIECE_BYTES  (64u * 1024)
+#define IDLE_MS      (10 * 60 * 1000) /* a change state that nobody asks for is forgotten */
 
 typedef struct asker {
   exchange *x;
@@ -105,6 +106,12 @@ static void on_more(void *arg) {
   if (w->queue_off == w->queue.len) {
     csn_buf_free(&w->queue);
     w->queue_off = w->last_off = 0;
+  } else if (w->queue_off > QUEUE_BYTES) {
+    /* A client that is never quite up to date must not make it longer and longer. */
+    w->queue.len -= w->queue_off;
+    memmove(w->queue.p, w->queue.p + w->queue_off, w->queue.len);
+    w->last_off -= w->queue_off;
+    w->queue_off = 0;
   }
   sse_send(&w->out, &b);
 }
@@ -114,7 +121,7 @@ static void on_gone(void *arg) {
 }
 
 static void add_event(watch *w, csn_buf *json) {
-  if (w->queue.len - w->queue_off > QUEUE_BYTES) return;
+  if (w->queue.len - w->queue_off + json->len > QUEUE_BYTES + NOTICE_BYTES) return;
   w->last_off = w->queue.len;
   csn_buf_str(&w->queue, "data: ");
   csn_buf_add(&w->queue, json->p, json->len);
@@ -160,7 +167,7 @@ void watch_event(watch_kind kind, const char *path, bool is_directory) {
     bool again = kind == WATCH_MODIFY && w->queue.len > w->queue_off && w->last_off >= w->queue_off &&
                  w->queue.len - w->last_off > same_len + 6 &&
                  memcmp(w->queue.p + w->last_off + 6, b.p, same_len) == 0;
-    bool full = w->queue.len - w->queue_off > QUEUE_BYTES - 1024;
+    bool full = w->queue.len - w->queue_off > QUEUE_BYTES;
     if (!again && !full) {
       add_timestamp(&b);
       csn_buf_str(&b, "}");
@@ -181,14 +188,32 @@ static void stop(watch *w, const char *reason) {
   on_more(w);
 }
 
+static void refuse_path(exchange *x, const char *path, int err) {
+  csn_buf ctx = {0};
+  csn_buf_str(&ctx, "{\"path\":");
+  csn_json_cstr(&ctx, path);
+  csn_buf_str(&ctx, "}");
+  if (err == EACCES)
+    reply_error(x, "PERMISSION_DENIED", csn_buf_cstr(&ctx), "Only paths in %s can be watched, not %s",
+                WATCH_ROOT, path);
+  else if (err == ENOENT)
+    reply_error(x, "FILE_NOT_FOUND", csn_buf_cstr(&ctx), "File not found: %s", path);
+  else
+    reply_error(x, "FILESYSTEM_ERROR", csn_buf_cstr(&ctx), "Cannot watch %s: %s", path, strerror(err));
+  csn_buf_free(&ctx);
+}
+
 void watch_root_gone(const char *dir) {
   for (watch *w = watches, *next; w != NULL; w = next) {
     next = w->next;
-    if (strcmp(w->filter.root, dir) != 0) continue;
-    if (w->out.req != NULL)
+    if (!watch_within(dir, w->filter.root)) continue;
+    if (w->out.req != NULL) {
       stop(w, "The watched directory was deleted or moved");
-    else
-      free_watch(w); /* the next check finds no state and says so */
+      continue;
+    }
+    for (size_t i = 0; i < w->asker_count; i++)
+      refuse_path(w->askers[i].x, w->shown, ENOENT);
+    free_watch(w); /* the next check finds no state and says so */
   }
 }
 
@@ -233,6 +258,10 @@ void watch_scanned(unsigned id, int err) {
     w = w->next;
   if (w == NULL) return;
   w->scanned = true;
+  if (access(w->filter.root, F_OK) != 0) { /* before it could be watched */
+    watch_root_gone(w->filter.root);
+    return;
+  }
   if (w->out.req != NULL) {
     if (err != 0) {
       say(w, "error", "error",
@@ -296,21 +325,6 @@ static char **default_excludes(void) {
   return globs;
 }
 
-static void refuse_path(call *c, const char *path, int err) {
-  csn_buf ctx = {0};
-  csn_buf_str(&ctx, "{\"path\":");
-  csn_json_cstr(&ctx, path);
-  csn_buf_str(&ctx, "}");
-  if (err == EACCES)
-    reply_error(c->req, "PERMISSION_DENIED", csn_buf_cstr(&ctx), "Only paths in %s can be watched, not %s",
-                WATCH_ROOT, path);
-  else if (err == ENOENT)
-    reply_error(c->req, "FILE_NOT_FOUND", csn_buf_cstr(&ctx), "File not found: %s", path);
-  else
-    reply_error(c->req, "FILESYSTEM_ERROR", csn_buf_cstr(&ctx), "Cannot watch %s: %s", path, strerror(err));
-  csn_buf_free(&ctx);
-}
-
 /* Fills in where the watch looks; false, and the error sent, when it must not. */
 static bool resolve_root(call *c, watch *w) {
   char path[PATH_MAX], real[PATH_MAX];
@@ -325,7 +339,7 @@ static bool resolve_root(call *c, watch *w) {
             : !watch_within(WATCH_ROOT, real)                      ? EACCES /* a symbolic link leads out */
                                                                    : 0;
   if (err != 0) {
-    refuse_path(c, path, err);
+    refuse_path(c->req, path, err);
     return false;
   }
   w->shown = strdup(path);
@@ -442,7 +456,7 @@ static bool read_version(call *c, version *v) {
 
 static void post_check(call *c) {
   version since;
-  if (!ok_text(c, "since", false, 128) || !read_version(c, &since) || too_many(c)) return;
+  if (!ok_text(c, "since", false, 128) || !read_version(c, &since)) return;
   watch *asked = read_watch(c);
   if (asked == NULL) return;
   char *key = describe(asked);
@@ -451,6 +465,11 @@ static void post_check(call *c) {
     w = w->next;
   bool known = body_text(c, "since") != NULL;
   if (w == NULL) {
+    if (too_many(c)) {
+      free_watch(asked);
+      free(key);
+      return;
+    }
     w = asked;
     w->key = key;
     if (!start(w, c->req)) return;

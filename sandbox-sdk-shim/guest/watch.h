@@ -56,7 +56,7 @@ bool watch_any_covers(const char *dir);
 void watch_event(watch_kind kind, const char *path, bool is_directory);
 /* Events were lost: every watch is told. */
 void watch_lost(void);
-/* The directory itself is gone from its place. */
+/* The directory itself is gone from its place, and with it all below. */
 void watch_root_gone(const char *dir);
 /* A scan that watch_tree_scan() started has ended; err 0 or errno of its root, or ENOSPC when the kernel or
  * WATCH_DIRS_MAX allows no more. */

@@ -46,10 +46,11 @@ typedef struct task {
   struct task *next;
 } task;
 
-/* A directory that has left its place and may turn up in another one. */
+/* A directory that has left its place and may turn up in another one. Until then its nodes have a name that
+ * is no path: another directory may have its old one already. */
 typedef struct move {
   uint32_t cookie;
-  char *path;
+  char *path; /* that name */
   struct move *next;
 } move;
 
@@ -137,7 +138,7 @@ static char *join(const char *dir, const char *name) {
 
 static void add_task(char *path, unsigned id) {
   task *t = malloc(sizeof *t);
-  if (t == NULL) abort();
+  if (t == NULL || path == NULL) abort();
   *t = (task){.path = path, .id = id};
   *tasks_tail = t;
   tasks_tail = &t->next;
@@ -273,6 +274,8 @@ void watch_tree_replaced(const char *path, bool existed) {
   strcpy(r->name, name);
   *own_tail = r;
   own_tail = &r->next;
+  /* Its event is there to be read, if it is of a watched directory; otherwise this is forgotten at once. */
+  event_active(readable, EV_READ, 0);
 }
 
 /* What the arrival of `name` means: the end of a write by the server, or a move. */
@@ -313,17 +316,26 @@ static void remove_node(node *n, const void *arg) {
 
 static void remove_uncovered(node *n, const void *arg) {
   (void)arg;
-  if (watch_any_covers(n->path)) return;
+  if (*n->path != '/' || watch_any_covers(n->path)) return; /* a move's end is not known yet */
   inotify_rm_watch(inotify_fd, n->wd);
   free_node(n);
+}
+
+static void rename_all(const char *from, const char *to) {
+  const char *const names[2] = {from, to};
+  for_nodes(rename_node, names);
+  for (task *t = tasks; t != NULL; t = t->next)
+    rename_path(&t->path, from, to);
 }
 
 static void moved_from(const char *path, uint32_t cookie) {
   move *m = malloc(sizeof *m);
   if (m == NULL) abort();
-  *m = (move){.cookie = cookie, .path = strdup(path), .next = moves};
-  if (m->path == NULL) abort();
+  *m = (move){.cookie = cookie, .next = moves};
+  if (asprintf(&m->path, "moved:%u", (unsigned)cookie) < 0) abort();
   moves = m;
+  rename_all(path, m->path);
+  watch_root_gone(path);
 }
 
 static void free_move(move *m) {
@@ -341,10 +353,7 @@ static void free_move(move *m) {
 static void moved_to(const char *path, uint32_t cookie) {
   for (move *m = moves; m != NULL; m = m->next) {
     if (m->cookie != cookie) continue;
-    const char *const names[2] = {m->path, path};
-    for_nodes(rename_node, names);
-    for (task *t = tasks; t != NULL; t = t->next)
-      rename_path(&t->path, m->path, path);
+    rename_all(m->path, path);
     free_move(m);
     for_nodes(remove_uncovered, NULL); /* its name may be an excluded one now */
     break;

@@ -103,6 +103,40 @@ describe("watching files", () => {
     assert.ok(seen.includes("create /workspace/m/three/deep/yes"), seen.join());
     s.close();
   });
+  test("a directory takes the name of one that has just left, and stays watched", async () => {
+    await box.exec("mkdir -p /workspace/left/d /tmp/away");
+    const s = await watch("left");
+    await box.exec(
+      `python3 -c 'import os; os.rename("/workspace/left/d", "/workspace/gone"); os.mkdir("/workspace/left/d")'`,
+    );
+    await until(s, "create /workspace/left/d/");
+    await sleep(100);
+    await box.exec("touch /workspace/gone/unseen; touch /workspace/left/d/new");
+    assert.deepEqual(await until(s, "create /workspace/left/d/new"), ["create /workspace/left/d/new"]);
+    s.close();
+  });
+  test("a watched directory that is moved within another one's watch is told as gone", async () => {
+    await box.exec("mkdir -p /workspace/outer/inner/deep");
+    const outer = await watch("outer");
+    const deep = await watch("outer/inner/deep");
+    await box.exec("mv /workspace/outer/inner /workspace/outer/other");
+    await until(outer, "move_to /workspace/outer/other/");
+    const e = await deep.next();
+    assert.deepEqual([e.type, await deep.next()], ["stopped", null]);
+    await box.exec("touch /workspace/outer/other/deep/x");
+    assert.deepEqual(await until(outer, "create /workspace/outer/other/deep/x"), [
+      "create /workspace/outer/other/deep/x",
+    ]);
+    outer.close();
+  });
+  test("a file that the server wrote elsewhere does not lend its name to a move", async () => {
+    await box.exec("mkdir -p /workspace/here /workspace/there");
+    const s = await watch("here");
+    await box.call("POST", "/api/write", { path: "/workspace/there/same", content: "x" });
+    await box.exec("mv /workspace/there/same /workspace/here/same");
+    assert.deepEqual(await until(s, "move_to /workspace/here/same"), ["move_to /workspace/here/same"]);
+    s.close();
+  });
   test("include, exclude, and what is excluded by default", async () => {
     await box.exec("mkdir -p /workspace/g/src /workspace/g/node_modules/p /workspace/g/.git /workspace/g/build/x");
     const only = await watch("g", { include: ["*.ts", "src/?.md"] });
@@ -234,6 +268,19 @@ describe("checking for changes", () => {
     await sleep(50);
     const gone = await check({ path: "v", since: second.version });
     assert.deepEqual([gone.status, gone.reason], ["resync", "expired"]);
+  });
+  test("a state that is kept can be asked when there are as many watches as there may be", async () => {
+    await box.exec("mkdir -p /workspace/kept");
+    const { version } = await check({ path: "kept" });
+    const all = [];
+    for (let s; s === undefined || s.status === 200; ) {
+      s = await open("/api/watch", { path: "kept" });
+      if (s.status === 200) all.push(s);
+    }
+    assert.equal((await check({ path: "kept", since: version })).status, "unchanged");
+    assert.match((await check({ path: "kept", include: ["*.md"] })).message, /watches already/);
+    for (const s of all) s.close();
+    await box.exec("rm -r /workspace/kept");
   });
 });
 
