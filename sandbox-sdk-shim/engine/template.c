@@ -1,6 +1,6 @@
 /* engine/template.c - roots made by `make template`: DIR/<name> is a link to one of its versions.
  *
- * A version is held by a shared lock as long as a sandbox stands on it; scripts/template.sh removes only
+ * A version is held by a shared lock as long as a sandbox stands on it; scripts/template.py removes only
  * versions that nobody holds. */
 #define _GNU_SOURCE
 #include "engine.h"
