@@ -15,6 +15,7 @@
 #define HEAD_MS   30000  /* from a request's first byte to its head's last */
 #define IDLE_MS   300000 /* between requests */
 #define CHUNK_PAD 24u    /* bytes around a chunk: size, two line ends */
+#define OWN_MAX   2048u  /* bytes of an answer that nobody is asked for, and of what goes before another's */
 
 void relay_clear(conn *c) {
   csn_buf_free(&c->x.head);
@@ -280,6 +281,8 @@ static run start_again(conn *c) {
   stream_free(c->up, true);
   c->up = NULL;
   c->x.reused = false;
+  /* One of the Worker's own is replaced by one to the server in front. */
+  if (c->x.key.server) c->x.keep_up = false;
   c->x.state = EX_REACHING;
   reach_out(c);
   return RUN_WAIT;
@@ -462,6 +465,8 @@ static run read_request(conn *c) {
   size_t have, used;
   const char *why, *in = stream_input(c->down, &have);
   if (have == 0) return stream_at_end(c->down) ? conn_free(c, false) : RUN_WAIT;
+  /* Who asks and does not read must not fill more than the buffer. */
+  if (stream_room(c->down) < OWN_MAX) return RUN_WAIT;
   switch (http_request(in, have, &h, &used, &why)) {
   case HTTP1_MORE:
     if (stream_has_ended(c->down)) return conn_free(c, false);

@@ -123,6 +123,30 @@ describe("connections to hosts", () => {
   });
 });
 
+describe("the door", () => {
+  test("reads no further for one who does not take the answers", async () => {
+    const count = 60_000;
+    const socket = net.connect(door.port, "127.0.0.1");
+    socket.pause();
+    socket.write(
+      `GET / HTTP/1.1\r\nHost: x\r\nX-Caisson-Out-Token: ${door.token}\r\nX-Caisson-Out-URL: http://127.0.0.1/\r\nX-Caisson-Out-Resolve: 1\r\n\r\n`.repeat(
+        count,
+      ),
+    );
+    await sleep(1500);
+    assert.equal((await box.exec("echo here")).stdout, "here\n");
+    let answers = 0;
+    let rest = "";
+    for await (const piece of socket.resume()) {
+      const parts = (rest + piece).split("\r\n\r\n");
+      rest = parts.pop();
+      answers += parts.length;
+      if (answers === count) break;
+    }
+    assert.equal(answers, count);
+  });
+});
+
 describe("connections of the Worker's", () => {
   async function serve(token = door.token) {
     const socket = net.connect(door.port, "127.0.0.1");
