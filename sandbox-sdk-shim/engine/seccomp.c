@@ -124,9 +124,11 @@ static int pretend_root(scmp_filter_ctx ctx) {
       SCMP_SYS(setuid),    SCMP_SYS(setgid),   SCMP_SYS(setreuid), SCMP_SYS(setregid), SCMP_SYS(setresuid),
       SCMP_SYS(setresgid), SCMP_SYS(setfsuid), SCMP_SYS(setfsgid)};
   int rc = 0;
-  for (size_t i = 0; rc == 0 && i < sizeof calls / sizeof calls[0]; i++)
+  for (size_t i = 0; rc == 0 && i < sizeof calls / sizeof calls[0]; i++) {
     rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(0), calls[i], 0);
-  return rc == -EDOM ? 0 : rc; /* a call that this architecture does not have */
+    if (rc == -EDOM) rc = 0; /* a call that this architecture does not have */
+  }
+  return rc;
 }
 
 int seccomp_compile(bool emulate_root) {
