@@ -721,18 +721,11 @@ void interp_delete(context *c, exchange *x) {
   job_kill(p->j, 0);
 }
 
-/* The real server's variable of the sandbox; 0 without it. */
-static int64_t default_timeout_ms(void) {
-  const char *text = getenv("INTERPRETER_EXECUTION_TIMEOUT_MS");
-  long long ms = text == NULL ? 0 : strtoll(text, NULL, 10);
-  return ms > 0 && ms < INT32_MAX ? ms : 0;
-}
-
 void interp_execute(context *c, exchange *x, const char *code, int64_t timeout_ms) {
   run *r = calloc(1, sizeof *r);
   if (r == NULL) abort();
   r->p = c->process;
-  r->timeout_ms = timeout_ms > 0 ? timeout_ms : default_timeout_ms();
+  r->timeout_ms = timeout_ms;
   r->code = strdup(code);
   if (r->code == NULL) abort();
   r->out = (sse){.more = on_more, .gone = on_gone, .arg = r};

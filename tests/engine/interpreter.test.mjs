@@ -549,6 +549,12 @@ describe("time and interrupts", () => {
     const r = await quick.call("POST", "/api/execute/code", { context_id, code: "while True: pass" });
     assert.match(r.text, /timed out after 300 ms/);
     await engine.api("DELETE", "/v1/sandboxes/quick");
+    const odd = await engine.sandbox("odd", { env: { INTERPRETER_EXECUTION_TIMEOUT_MS: "20s" } });
+    const context = (await odd.call("POST", "/api/contexts", {})).json.contextId;
+    const code = "import time; time.sleep(0.3); print('done')";
+    const whole = await odd.call("POST", "/api/execute/code", { context_id: context, code });
+    assert.match(whole.text, /done/, "what is no number of milliseconds is none");
+    await engine.api("DELETE", "/v1/sandboxes/odd");
   });
 
   test("runs of one context come one after another; contexts run side by side", async () => {
