@@ -12,20 +12,23 @@
 #define CSN_LINK_MAGIC 0x43534e31u /* "CSN1" */
 
 enum {
-  CSN_LINK_READY = 1, /* guest -> engine: serving on descriptor 3 */
+  CSN_LINK_READY = 1, /* guest -> engine, after BEGIN: serving on descriptor 3 */
   CSN_LINK_CONNECT,   /* engine -> guest: connect to loopback `port`, answer with `id` */
   CSN_LINK_CONNECTED, /* guest -> engine: code 0 and the socket, or code errno */
   CSN_LINK_SIGNAL,    /* engine -> guest: as if signal `code` had come */
   CSN_LINK_EGRESS,  /* launcher -> engine, before the guest is up: a listening socket in the sandbox's network
                      */
   CSN_LINK_PACKETS, /* launcher -> engine, before that: the packet socket there */
+  CSN_LINK_UP,      /* guest -> engine: waits for BEGIN */
+  CSN_LINK_BEGIN,   /* engine -> guest, once: be the sandbox that the descriptor's file describes: `id` variables
+                       ("NAME=value"), then `port` words of the entrypoint, each with a NUL */
 };
 
 typedef struct csn_link_msg {
   uint32_t magic;
   uint32_t kind;
-  uint32_t id;   /* ties CONNECTED to CONNECT */
-  uint32_t port; /* 1..65535 */
+  uint32_t id;   /* ties CONNECTED to CONNECT; BEGIN: a count */
+  uint32_t port; /* 1..65535; BEGIN: a count */
   int32_t code;
   uint32_t zero; /* must be 0 */
 } csn_link_msg;

@@ -57,7 +57,8 @@ typedef struct api_call {
 
 static void get_health(api_call *c) {
   csn_buf b = {0};
-  csn_buf_fmt(&b, "{\"ok\":true,\"version\":\"" ENGINE_VERSION "\",\"sandboxes\":%zu}", sandbox_count());
+  csn_buf_fmt(&b, "{\"ok\":true,\"version\":\"" ENGINE_VERSION "\",\"sandboxes\":%zu,\"spares\":%zu}",
+              sandbox_count(), spare_count());
   api_json(c->req, 200, &b);
 }
 
@@ -266,6 +267,7 @@ static void on_request(struct evhttp_request *req, void *unused) {
     api_error(req, 401, "UNAUTHORIZED", "missing or wrong token");
     return;
   }
+  spare_quiet();
   bool other_method = false;
   for (size_t i = 0; i < sizeof api_routes / sizeof api_routes[0]; i++) {
     api_call c = {.req = req};

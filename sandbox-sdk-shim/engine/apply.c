@@ -169,16 +169,8 @@ void apply_and_exec(const plan *p, const launch_fds *fds, pid_t engine) {
   if (getppid() != engine) _exit(125);
   if (chdir("/") != 0) launch_die("chdir");
   place_fds(fds, args_file(p), filter);
-  size_t n = 0;
-  while (p->command[n] != NULL)
-    n++;
-  char **argv = calloc(n + 5, sizeof *argv);
-  if (argv == NULL) abort();
-  argv[0] = cfg.id; /* state.c looks for it */
-  argv[1] = (char[]){"--args"};
-  argv[2] = (char[]){"6"};
-  argv[3] = (char[]){"--"};
-  memcpy(argv + 4, p->command, n * sizeof *argv);
+  /* The name is what state.c looks for. */
+  char *argv[] = {cfg.id, (char[]){"--args"}, (char[]){"6"}, (char[]){"--"}, (char[]){PLAN_COMMAND}, NULL};
   char *envp[] = {(char[]){"PATH=/usr/bin:/bin"}, NULL};
   execve(cfg.bwrap, argv, envp);
   launch_die("exec %s", cfg.bwrap);

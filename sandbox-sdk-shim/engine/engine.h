@@ -21,20 +21,23 @@
 #include <sys/types.h>
 
 #define ENGINE_VERSION     "0.1.0"
-#define ENGINE_NAME_MAX    64u            /* of a sandbox, bytes */
-#define ENGINE_SANDBOX_MAX 900u           /* at once; below the uid range of one engine */
-#define ENGINE_BODY_MAX    (1024u * 1024) /* of an API request, bytes */
-#define ENGINE_ENV_MAX     512u           /* variables of one sandbox */
-#define ENGINE_LABELS_MAX  64u            /* labels of one sandbox */
-#define ENGINE_LABEL_MAX   256u           /* a label's name or value, bytes */
-#define ENGINE_HOSTS_MAX   256u           /* intercepted hosts of one sandbox */
-#define ENGINE_HOST_MAX    253u           /* a DNS name, bytes */
-#define ENGINE_HEAD_MAX    16384u         /* first request head of a port connection, bytes */
-#define ENGINE_HEAD_MS     10000          /* until that head must be complete */
-#define ENGINE_START_MS    20000          /* until the guest must say that it is ready */
-#define IDS_COUNT          8192u          /* host ids of one sandbox, where there are enough */
-#define ENGINE_DETAIL_MAX  4096u          /* kept of what a launcher says on stderr, bytes */
-#define ENGINE_TOKEN_CHARS 43             /* 32 random bytes, base64 */
+#define ENGINE_NAME_MAX    64u  /* of a sandbox, bytes */
+#define ENGINE_SANDBOX_MAX 900u /* at once */
+#define ENGINE_SPARES_MAX  16u
+#define ENGINE_SLOTS       (ENGINE_SANDBOX_MAX + ENGINE_SPARES_MAX) /* below the uid range of one engine */
+#define ENGINE_BODY_MAX    (1024u * 1024)                           /* of an API request, bytes */
+#define ENGINE_ENV_MAX     512u                                     /* variables of one sandbox */
+#define ENGINE_STRING_MAX  131072u /* of one variable with its NUL, bytes: execve(2) takes no more */
+#define ENGINE_LABELS_MAX  64u     /* labels of one sandbox */
+#define ENGINE_LABEL_MAX   256u    /* a label's name or value, bytes */
+#define ENGINE_HOSTS_MAX   256u    /* intercepted hosts of one sandbox */
+#define ENGINE_HOST_MAX    253u    /* a DNS name, bytes */
+#define ENGINE_HEAD_MAX    16384u  /* first request head of a port connection, bytes */
+#define ENGINE_HEAD_MS     10000   /* until that head must be complete */
+#define ENGINE_START_MS    20000   /* until the guest must say that it is ready */
+#define IDS_COUNT          8192u   /* host ids of one sandbox, where there are enough */
+#define ENGINE_DETAIL_MAX  4096u   /* kept of what a launcher says on stderr, bytes */
+#define ENGINE_TOKEN_CHARS 43      /* 32 random bytes, base64 */
 
 typedef struct bind_ro {
   const char *src, *dst;
@@ -56,6 +59,7 @@ typedef struct config {
   bool many_ids;       /* root: each slot has IDS_COUNT host ids, from uid_base + slot * IDS_COUNT on */
   limits limits;       /* of a sandbox whose start names none */
   char id[24]; /* "caisson-" and what tells this state directory from others: control groups, bwrap's name */
+  unsigned spares;  /* sandboxes that are kept ready */
   int64_t lease_ms; /* a sandbox that nobody asks about for so long is ended; 0: never */
 } config;
 
@@ -108,12 +112,16 @@ typedef struct plan {
   bool template_root; /* the root is a template, in which the sandbox's user is root */
   bool own_ids;       /* ... of IDS_COUNT ids; else of one, and what needs others is said to have been done */
   bool emulate_root;
-  csn_buf bwrap;  /* bwrap's arguments, NUL after each */
-  char **command; /* NULL-terminated; after `--` */
+  csn_buf bwrap; /* bwrap's arguments, NUL after each; then `--` and PLAN_COMMAND */
 } plan;
+/* By descriptor: the guest server needs no place in the sandbox and none that its user can reach. */
+#define PLAN_COMMAND "/proc/self/fd/5"
 
 typedef struct sandbox sandbox;
-plan *plan_make(const sandbox *sb, const cJSON *env, const cJSON *entrypoint);
+plan *plan_make(const sandbox *sb);
+/* A number that changes when another file or directory stands at one of the paths that the plan mounts, or
+ * another guest server: what was started from the earlier ones is not what would be started now. */
+uint64_t plan_sources(const plan *p);
 void plan_print(const plan *p);
 void plan_free(plan *p);
 
@@ -136,7 +144,12 @@ int remove_tree(int parent_fd, const char *name);
 int seccomp_compile(bool emulate_root);
 
 /* ---- sandbox.c ---- */
-typedef enum sandbox_state { SB_STARTING, SB_RUNNING, SB_ENDING, SB_ENDED } sandbox_state;
+typedef enum sandbox_state {
+  SB_STARTING,
+  SB_SPARE, /* up, and nobody's: in spare.c's list */
+  SB_RUNNING,
+  SB_ENDED
+} sandbox_state;
 
 typedef struct request_list {
   struct evhttp_request **req;
@@ -181,7 +194,9 @@ typedef struct port_conn port_conn;
 typedef struct netns netns;
 
 struct sandbox {
-  char name[ENGINE_NAME_MAX + 1];
+  char name[ENGINE_NAME_MAX + 1]; /* of a spare: with a dot in front, which no other has */
+  bool spare;
+  uint64_t sources; /* plan_sources, when it was started */
   uint64_t generation;
   unsigned slot;
   sandbox_state state;
@@ -245,6 +260,46 @@ int sandbox_signal(sandbox *sb, int sig);
 bool sandbox_connect(sandbox *sb, uint32_t id, unsigned port);
 void sandboxes_shutdown(void);
 const char *sandbox_dir(const char *name); /* static room */
+/* A record, in no list. `name`: at most ENGINE_NAME_MAX bytes. NULL: there are too many. */
+sandbox *sandbox_new(const char *name, const limits *l);
+/* Makes its storage and starts its launcher. false: the reason is in `detail`, and sandbox_end must follow.
+ */
+bool sandbox_launch(sandbox *sb);
+/* From now on its guest has ENGINE_START_MS to answer. */
+void sandbox_await(sandbox *sb);
+/* Ends it now. PID 1 inside is killed first: then bwrap, which waits for it, ends only when every process of
+ * the sandbox is gone. */
+void sandbox_kill(sandbox *sb);
+/* Everything of the sandbox is gone (or never was). May free sb. */
+void sandbox_end(sandbox *sb);
+
+/* ---- start.c ---- */
+/* Makes the control group and the launcher. false: the reason is in `detail`. */
+bool start_launch(sandbox *sb);
+/* Tells its guest what it is, for which that waits; it says READY then. `env`: an object of strings,
+ * `entrypoint`: an array of them, as sandbox_check has found them; or NULL. false: the reason is in `detail`.
+ */
+bool start_begin(sandbox *sb, const cJSON *env, const cJSON *entrypoint);
+/* Sets the host name that a guest sees which is up and has not begun. */
+bool start_rename(sandbox *sb, const char *hostname);
+
+/* ---- spare.c ---- */
+/* Begins to keep cfg.spares of them. */
+void spare_init(void);
+/* Somebody asked for something: from now on it must be quiet for a while before one is made. */
+void spare_quiet(void);
+/* One that fits, now under this name and of the caller, who lists it, writes its hosts file and tells its
+ * guest what it is; NULL when there is none. */
+sandbox *spare_take(const char *name, const limits *l);
+size_t spare_count(void); /* that are ready */
+size_t spare_left(void);  /* and those that start or end */
+/* The one whose outermost process this is, or NULL. */
+sandbox *spare_of(pid_t pid);
+/* Its guest is up; and: it has ended, its record is the caller's. */
+void spare_is_up(sandbox *sb);
+void spare_gone(const sandbox *sb);
+/* Ends them all; there will be no more. */
+void spare_shutdown(void);
 
 /* ---- describe.c ---- */
 /* Appends the object that GET answers with; `usage`: with what it uses, which costs some reads. */

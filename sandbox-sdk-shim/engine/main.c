@@ -22,7 +22,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-config cfg = {.seccomp_fd = -1, .seccomp_root_fd = -1, .lease_ms = 30 * 60000};
+config cfg = {.seccomp_fd = -1, .seccomp_root_fd = -1, .spares = 2, .lease_ms = 30 * 60000};
 struct event_base *base;
 
 static const char usage[] =
@@ -37,6 +37,9 @@ static const char usage[] =
     "                      memory_mb, cpus, processes, disk_mb, inodes, file_size_mb, open_files\n"
     "  --resolve NAME:ADDR address of a host for sandboxes, instead of the resolver's; repeatable\n"
     "  --lease SECONDS     a sandbox that no Worker asks about for so long is ended; default 1800, 0: never\n"
+    "  --spares N          sandboxes that are kept ready for a start without a template or limits of its "
+    "own,\n"
+    "                      about 1 MB each; at most 16, default 2, 0: none\n"
     "  --resolver ADDR     where names are looked up for sandboxes, ADDRESS[:PORT]; default "
     "/etc/resolv.conf\n"
     "  --trust FILE        authorities (PEM) that the engine trusts as well as the machine's; repeatable\n"
@@ -74,13 +77,15 @@ static char *absolute(const char *path) {
 }
 
 static void parse_options(int argc, char **argv) {
-  static const struct option options[] = {
-      {"port", 1, NULL, 'p'},     {"token-file", 1, NULL, 't'}, {"state-dir", 1, NULL, 's'},
-      {"guest", 1, NULL, 'g'},    {"bind-ro", 1, NULL, 'b'},    {"log-level", 1, NULL, 'l'},
-      {"dry-run", 1, NULL, 'd'},  {"limit", 1, NULL, 'm'},      {"help", 0, NULL, 'h'},
-      {"version", 0, NULL, 'v'},  {"resolve", 1, NULL, 'r'},    {"lease", 1, NULL, 'e'},
-      {"resolver", 1, NULL, 'R'}, {"trust", 1, NULL, 'T'},      {"templates", 1, NULL, 'M'},
-      {NULL, 0, NULL, 0}};
+  static const struct option options[] = {{"port", 1, NULL, 'p'},      {"token-file", 1, NULL, 't'},
+                                          {"state-dir", 1, NULL, 's'}, {"guest", 1, NULL, 'g'},
+                                          {"bind-ro", 1, NULL, 'b'},   {"log-level", 1, NULL, 'l'},
+                                          {"dry-run", 1, NULL, 'd'},   {"limit", 1, NULL, 'm'},
+                                          {"help", 0, NULL, 'h'},      {"version", 0, NULL, 'v'},
+                                          {"resolve", 1, NULL, 'r'},   {"lease", 1, NULL, 'e'},
+                                          {"resolver", 1, NULL, 'R'},  {"trust", 1, NULL, 'T'},
+                                          {"templates", 1, NULL, 'M'}, {"spares", 1, NULL, 'S'},
+                                          {NULL, 0, NULL, 0}};
   for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
     unsigned port = 0;
     switch (c) {
@@ -127,6 +132,14 @@ static void parse_options(int argc, char **argv) {
       if (end == optarg || *end != '\0' || seconds < 0 || seconds > 100000000)
         fail("--lease %s: not a number of seconds", optarg);
       cfg.lease_ms = (int64_t)seconds * 1000;
+      break;
+    }
+    case 'S': {
+      char *end;
+      unsigned long n = strtoul(optarg, &end, 10);
+      if (optarg[0] < '0' || optarg[0] > '9' || *end != '\0' || n > ENGINE_SPARES_MAX)
+        fail("--spares %s: not a number from 0 to %u", optarg, ENGINE_SPARES_MAX);
+      cfg.spares = (unsigned)n;
       break;
     }
     case 'm': {
@@ -197,12 +210,12 @@ static void choose_uids(const struct stat *st) {
   if (f == NULL || fscanf(f, "%lu %lu %lu", &inside, &outside, &count) != 3) count = 65536;
   if (f != NULL) fclose(f);
   uint64_t mix = ((uint64_t)st->st_ino * 0x9e3779b97f4a7c15u) ^ (uint64_t)st->st_dev;
-  const unsigned long room = ENGINE_SANDBOX_MAX * (unsigned long)IDS_COUNT;
+  const unsigned long room = ENGINE_SLOTS * (unsigned long)IDS_COUNT;
   if (inside + count > 2147483647ul) {
     /* Above what systemd hands out, below the sign bit that some programs stumble over. */
     cfg.uid_base = (uid_t)(1900000000ul + (mix >> 32) % (245000000ul / room) * room);
     cfg.many_ids = true;
-  } else if (inside + count > 64000 + ENGINE_SANDBOX_MAX) {
+  } else if (inside + count > 64000 + ENGINE_SLOTS) {
     cfg.uid_base = 64000;
   } else {
     cfg.root = false;
@@ -263,7 +276,7 @@ int main(int argc, char **argv) {
     sandbox sb = {.slot = 0, .limits = cfg.limits};
     memcpy(sb.name, cfg.dry_run, strlen(cfg.dry_run) + 1);
     cfg.uid_base = 64000;
-    plan *p = plan_make(&sb, NULL, NULL);
+    plan *p = plan_make(&sb);
     plan_print(p);
     plan_free(p);
     return 0;
@@ -300,6 +313,7 @@ int main(int argc, char **argv) {
   sandboxes_init();
   watch_init();
   spawn_init();
+  spare_init();
   int port;
   api_init(listen_loopback(&port));
   printf("{\"ready\":true,\"port\":%d}\n", port);

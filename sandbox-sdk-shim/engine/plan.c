@@ -93,11 +93,7 @@ static void root_args(plan *p) {
     ARGS(p, "--cap-add", kept[i]);
 }
 
-static void set_env(plan *p, const cJSON *env, const char *name, const char *value) {
-  if (cJSON_GetObjectItemCaseSensitive(env, name) == NULL) ARGS(p, "--setenv", name, value);
-}
-
-static void bwrap_args(plan *p, const sandbox *sb, const cJSON *env) {
+static void bwrap_args(plan *p, const sandbox *sb) {
   ARGS(p, "--bind", p->root, "/", "--proc", "/proc", "--dev", "/dev");
   /* What the kernel lets the owner of a namespace write there is nobody's business inside. */
   ARGS(p, "--ro-bind", "/proc/sys", "/proc/sys", "--ro-bind-try", "/proc/pressure", "/proc/pressure");
@@ -112,22 +108,18 @@ static void bwrap_args(plan *p, const sandbox *sb, const cJSON *env) {
     ARGS(p, "--perms", "0700", "--dir", "/run/user/1000", "--unshare-user", "--uid", "1000", "--gid", "1000",
          "--cap-drop", "ALL");
   /* Not --unshare-net: the launcher has made the network namespace, where it alone holds rights. */
-  ARGS(p, "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try", "--hostname", sb->name);
+  ARGS(p, "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try", "--hostname",
+       sb->spare ? "sandbox" : sb->name);
   ARGS(p, "--die-with-parent", "--as-pid-1", "--new-session", "--chdir", "/workspace", "--clearenv");
-  /* In a file, not in argv: the host's process list is readable by everyone. */
-  const cJSON *v;
+  /* What the sandbox's own environment says comes later, over the link, and holds. */
   const char *bundle = p->template_root ? BUNDLE_BESIDE : CA_BUNDLE;
   static const char *const trust[] = {"SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE",
                                       "GIT_SSL_CAINFO"};
   for (size_t i = 0; i < sizeof trust / sizeof trust[0]; i++)
-    set_env(p, env, trust[i], bundle);
-  set_env(p, env, "NODE_EXTRA_CA_CERTS", CA_INSIDE);
-  if (p->template_root) {
-    set_env(p, env, "HOME", "/root");
-    set_env(p, env, "USER", "root");
-    set_env(p, env, "LOGNAME", "root");
-  }
-  cJSON_ArrayForEach(v, env) if (cJSON_IsString(v)) ARGS(p, "--setenv", v->string, v->valuestring);
+    ARGS(p, "--setenv", trust[i], bundle);
+  ARGS(p, "--setenv", "NODE_EXTRA_CA_CERTS", CA_INSIDE);
+  if (p->template_root)
+    ARGS(p, "--setenv", "HOME", "/root", "--setenv", "USER", "root", "--setenv", "LOGNAME", "root");
   ARGS(p, "--seccomp", "7");
 }
 
@@ -178,10 +170,10 @@ static void add_template_files(plan *p, const char *hosts) {
   op->text = "APT::Sandbox::User \"root\";\n";
 }
 
-plan *plan_make(const sandbox *sb, const cJSON *env, const cJSON *entrypoint) {
+plan *plan_make(const sandbox *sb) {
   plan *p = calloc(1, sizeof *p);
   if (p == NULL) abort();
-  char *dir = format("%s/sandboxes/%s", cfg.state_dir, sb->name);
+  char *dir = strdup(sandbox_dir(sb->name));
   char *lower = format("%s/base", cfg.state_dir);
   char *hosts = format("%s/hosts", dir);
   p->root = strdup(ROOT);
@@ -227,14 +219,7 @@ plan *plan_make(const sandbox *sb, const cJSON *env, const cJSON *entrypoint) {
   for (size_t i = 0; i < cfg.bind_count; i++)
     add_bind(p, cfg.binds[i].src, cfg.binds[i].dst, false);
   if (cfg.runner != NULL) add_bind(p, cfg.runner, "/opt/caisson/bin/caisson-run", true);
-  bwrap_args(p, sb, env);
-  size_t n = entrypoint == NULL ? 0 : (size_t)cJSON_GetArraySize(entrypoint), i = 0;
-  p->command = calloc(n + 2, sizeof *p->command);
-  if (p->command == NULL) abort();
-  /* By descriptor: the binary needs no place in the sandbox and none that its user can reach. */
-  p->command[i++] = strdup("/proc/self/fd/5");
-  const cJSON *v;
-  cJSON_ArrayForEach(v, entrypoint) p->command[i++] = strdup(v->valuestring);
+  bwrap_args(p, sb);
   free(dir);
   free(lower);
   free(hosts);
@@ -260,10 +245,22 @@ void plan_print(const plan *p) {
   csn_buf_free(&lim);
   for (size_t i = 0; i < p->bwrap.len; i += strlen(p->bwrap.p + i) + 1)
     printf(" %s", p->bwrap.p + i);
-  printf(" --");
-  for (char **c = p->command; *c != NULL; c++)
-    printf(" %s", *c);
-  printf("\n");
+  printf(" -- %s\n", PLAN_COMMAND);
+}
+
+uint64_t plan_sources(const plan *p) {
+  uint64_t all = 0;
+  struct stat st;
+  for (size_t i = 0; i < p->count; i++) {
+    if (p->ops[i].src == NULL) continue;
+    const bool there = stat(p->ops[i].src, &st) == 0;
+    all = all * 0x9e3779b97f4a7c15u + (there ? (uint64_t)st.st_dev << 40 ^ (uint64_t)st.st_ino : 1);
+  }
+  /* It runs already, so that what is written over the file does not reach it. */
+  if (stat(cfg.guest, &st) == 0)
+    all = all * 0x9e3779b97f4a7c15u + ((uint64_t)st.st_ino ^ (uint64_t)st.st_ctim.tv_sec << 30 ^
+                                       (uint64_t)st.st_ctim.tv_nsec << 8 ^ (uint64_t)st.st_size);
+  return all;
 }
 
 void plan_free(plan *p) {
@@ -273,14 +270,9 @@ void plan_free(plan *p) {
     free(p->ops[i].work);
     free(p->ops[i].dst);
   }
-  for (char **c = p->command; c != NULL && *c != NULL; c++)
-    free(*c);
-  free(p->command);
   free(p->ops);
   free(p->root);
   free(p->cgroup);
-  /* It held the sandbox's variables, which may be secrets. */
-  if (p->bwrap.p != NULL) explicit_bzero(p->bwrap.p, p->bwrap.cap);
   csn_buf_free(&p->bwrap);
   free(p);
 }

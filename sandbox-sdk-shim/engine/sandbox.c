@@ -26,6 +26,7 @@ static sandbox *sandboxes;
 static uint64_t last_generation;
 static unsigned removers; /* children that remove storage */
 static bool shutting_down;
+static bool slots[ENGINE_SLOTS]; /* that are taken */
 
 /* A child that removes one directory, and who waits for that. */
 typedef struct remover {
@@ -132,7 +133,10 @@ static void fill_start_failed(const sandbox *sb, csn_buf *b) {
 
 const char *sandbox_dir(const char *name) {
   static char room[4200];
-  snprintf(room, sizeof room, "%s/sandboxes/%s", cfg.state_dir, name);
+  if (name[0] == '.')
+    snprintf(room, sizeof room, "%s/spares/%s", cfg.state_dir, name + 1);
+  else
+    snprintf(room, sizeof room, "%s/sandboxes/%s", cfg.state_dir, name);
   return room;
 }
 
@@ -230,7 +234,7 @@ void sandbox_forget(sandbox *sb) {
 }
 
 static void maybe_stop(void) {
-  if (shutting_down && sandbox_count() == 0 && removers == 0) event_base_loopbreak(base);
+  if (shutting_down && sandbox_count() == 0 && spare_left() == 0 && removers == 0) event_base_loopbreak(base);
 }
 
 static void set_detail(sandbox *sb, const char *fmt, va_list ap) {
@@ -241,9 +245,7 @@ static void set_detail(sandbox *sb, const char *fmt, va_list ap) {
   free(text);
 }
 
-/* Ends it now. PID 1 inside is killed first: then bwrap, which waits for it, ends only when
- * every process of the sandbox is gone. */
-static void kill_now(sandbox *sb) {
+void sandbox_kill(sandbox *sb) {
   if (sb->guest_fd >= 0)
     syscall(SYS_pidfd_send_signal, sb->guest_fd, SIGKILL, NULL, 0);
   else if (sb->pid > 0)
@@ -258,7 +260,7 @@ void sandbox_over_limit(sandbox *sb, const char *reason, const char *fmt, ...) {
   va_end(ap);
   sb->limit_reason = reason;
   log_line(LOG_WARN, "%s: %s: %s", sb->name, reason, csn_buf_cstr(&sb->detail));
-  kill_now(sb);
+  sandbox_kill(sb);
 }
 
 /* Memory ran out and the kernel's choice was a process without which there is no sandbox. */
@@ -272,8 +274,7 @@ static void look_for_oom(sandbox *sb) {
                        sb->limits.memory_mb, u.oom_kills);
 }
 
-/* Everything of the sandbox is gone (or never was). May free sb. */
-static void ended(sandbox *sb) {
+void sandbox_end(sandbox *sb) {
   bool was_starting = sb->state == SB_STARTING;
   read_detail(sb);
   look_for_oom(sb);
@@ -289,6 +290,7 @@ static void ended(sandbox *sb) {
   if (sb->guest_fd >= 0) close(sb->guest_fd);
   sb->guest_fd = -1;
   sb->pid = 0;
+  slots[sb->slot] = false;
   ports_close(sb);
   egress_close(sb);
   template_release(sb);
@@ -302,6 +304,12 @@ static void ended(sandbox *sb) {
   log_line(LOG_INFO, "%s: ended, %s (code %d, signal %d)", sb->name, sb->reason, sb->exit_code,
            sb->exit_signal);
   remove_storage(sb);
+  if (sb->spare) {
+    spare_gone(sb);
+    sandbox_forget(sb);
+    maybe_stop();
+    return;
+  }
   list_answer(&sb->starters, 500, sb, fill_start_failed);
   list_answer(&sb->waiters, 200, sb, fill_end);
   if (sb->destroy_asked) {
@@ -364,6 +372,7 @@ static void on_child(evutil_socket_t sig, short what, void *arg) {
     sandbox *sb = sandboxes;
     while (sb != NULL && sb->pid != pid)
       sb = sb->next;
+    if (sb == NULL) sb = spare_of(pid);
     if (sb == NULL) {
       on_remover_end(pid, status);
       continue;
@@ -377,7 +386,7 @@ static void on_child(evutil_socket_t sig, short what, void *arg) {
       sb->exit_code = code;
       if (code > 128 && code <= 128 + 64) sb->exit_signal = code - 128;
     }
-    ended(sb);
+    sandbox_end(sb);
   }
 }
 
@@ -396,13 +405,18 @@ static void on_start_timeout(evutil_socket_t fd, short what, void *arg) {
   (void)what;
   sandbox *sb = arg;
   csn_buf_fmt(&sb->detail, "not ready after %d ms", ENGINE_START_MS);
-  kill_now(sb);
+  sandbox_kill(sb);
 }
 
-static void became_ready(sandbox *sb, pid_t guest) {
-  if (sb->state != SB_STARTING) return;
+static void became_up(sandbox *sb, pid_t guest) {
+  if (sb->state != SB_STARTING || sb->guest_pid != 0) return;
   sb->guest_fd = guest > 0 ? (int)syscall(SYS_pidfd_open, guest, 0) : -1;
   sb->guest_pid = guest;
+  if (sb->spare) spare_is_up(sb);
+}
+
+static void became_ready(sandbox *sb) {
+  if (sb->state != SB_STARTING || sb->spare) return;
   watch_begin(sb);
   sb->state = SB_RUNNING;
   event_free(sb->start_timer);
@@ -423,7 +437,7 @@ static void on_link(evutil_socket_t fd, short what, void *arg) {
     /* The end, or a record that our guest never sends: somebody else speaks. */
     if (rc < 0) {
       log_line(LOG_WARN, "%s: bad record from the sandbox", sb->name);
-      kill_now(sb);
+      sandbox_kill(sb);
     }
     event_del(sb->link_ev);
     return;
@@ -436,8 +450,11 @@ static void on_link(evutil_socket_t fd, short what, void *arg) {
   case CSN_LINK_PACKETS:
     if (sb->state == SB_STARTING && got >= 0 && net_open(sb, got)) got = -1;
     break;
+  case CSN_LINK_UP:
+    became_up(sb, peer);
+    break;
   case CSN_LINK_READY:
-    became_ready(sb, peer);
+    became_ready(sb);
     break;
   case CSN_LINK_CONNECTED:
     ports_connected(sb, msg.id, msg.code, got);
@@ -449,96 +466,22 @@ static void on_link(evutil_socket_t fd, short what, void *arg) {
   if (got >= 0) close(got);
 }
 
-static int guest_listener(const sandbox *sb) {
-  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  struct sockaddr_un a = {.sun_family = AF_UNIX};
-  snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/guest.sock", sb->dir_fd);
-  mode_t old = umask(0177);
-  int rc = fd < 0 ? -1 : bind(fd, (struct sockaddr *)&a, sizeof a);
-  umask(old);
-  if (rc == 0) rc = listen(fd, 1024);
-  if (rc != 0 && fd >= 0) {
-    close(fd);
-    fd = -1;
-  }
-  return fd;
+void sandbox_await(sandbox *sb) {
+  const struct timeval tv = {ENGINE_START_MS / 1000, 0};
+  event_add(sb->start_timer, &tv);
 }
 
-typedef struct launch_job {
-  const plan *p;
-  const launch_fds *fds;
-  pid_t engine;
-} launch_job;
-
-static void launch_child(void *arg) {
-  const launch_job *job = arg;
-  apply_and_exec(job->p, job->fds, job->engine);
-}
-
-static bool launch_in(sandbox *sb, const cJSON *body, spawner *in);
-
-static bool launch(sandbox *sb, const cJSON *body) {
-  spawner *in = spawn_take(sb->cgroup, sizeof sb->cgroup);
-  if (in == NULL) {
-    snprintf(sb->cgroup, sizeof sb->cgroup, "%llu", (unsigned long long)sb->generation);
-    if (!cgroup_make(sb->cgroup, &sb->detail)) return false;
-  }
-  if (cgroup_limit(sb->cgroup, &sb->limits, &sb->detail)) return launch_in(sb, body, in);
-  if (in != NULL) spawn_drop(in);
-  return false;
-}
-
-/* `in`: of the sandbox's control group; NULL for none. */
-static bool launch_in(sandbox *sb, const cJSON *body, spawner *in) {
-  int link[2] = {-1, -1}, err[2] = {-1, -1}, one = 1;
-  int guest = open(cfg.guest, O_PATH | O_CLOEXEC);
-  int listener = guest_listener(sb);
-  if (guest < 0 || listener < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) != 0 ||
-      socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, err) != 0) {
-    csn_buf_fmt(&sb->detail, "descriptors: %s", strerror(errno));
-    if (guest >= 0) close(guest);
-    if (listener >= 0) close(listener);
-    if (link[0] >= 0) close(link[0]);
-    if (link[1] >= 0) close(link[1]);
-    if (in != NULL) spawn_drop(in);
-    return false;
-  }
-  /* The kernel then tells who sent a record: that is how PID 1's host pid becomes known. */
-  setsockopt(link[0], SOL_SOCKET, SO_PASSCRED, &one, sizeof one);
-  plan *p = plan_make(sb, cJSON_GetObjectItemCaseSensitive(body, "env"),
-                      cJSON_GetObjectItemCaseSensitive(body, "entrypoint"));
-  const launch_fds fds = {listener, link[1], guest, err[1], in != NULL};
-  launch_job job = {p, &fds, getpid()};
-  /* Until the child has reset its handlers: they write to a socket that it shares with the event loop. */
-  sigset_t all, old;
-  sigfillset(&all);
-  sigprocmask(SIG_SETMASK, &all, &old);
-  sb->pid = in != NULL ? spawn_fork(in, launch_child, &job) : fork();
-  if (sb->pid == 0) launch_child(&job);
-  int saved = errno;
-  sigprocmask(SIG_SETMASK, &old, NULL);
-  plan_free(p);
-  close(guest);
-  close(listener);
-  close(link[1]);
-  close(err[1]);
-  sb->link_fd = link[0];
-  sb->err_fd = err[0];
-  if (sb->pid < 0) {
-    sb->pid = 0;
-    csn_buf_fmt(&sb->detail, "fork: %s", strerror(saved));
-    return false;
-  }
-  evutil_make_socket_nonblocking(sb->link_fd);
-  evutil_make_socket_nonblocking(sb->err_fd);
+bool sandbox_launch(sandbox *sb) {
+  if (!make_storage(sb)) return false;
+  egress_write_hosts(sb);
+  if (!start_launch(sb)) return false;
   sb->link_ev = event_new(base, sb->link_fd, EV_READ | EV_PERSIST, on_link, sb);
   sb->err_ev = event_new(base, sb->err_fd, EV_READ | EV_PERSIST, on_stderr, sb);
   sb->start_timer = evtimer_new(base, on_start_timeout, sb);
   if (sb->link_ev == NULL || sb->err_ev == NULL || sb->start_timer == NULL) abort();
   event_add(sb->link_ev, NULL);
   event_add(sb->err_ev, NULL);
-  struct timeval tv = {ENGINE_START_MS / 1000, 0};
-  event_add(sb->start_timer, &tv);
+  sandbox_await(sb);
   return true;
 }
 
@@ -551,6 +494,8 @@ const char *sandbox_check(const cJSON *body) {
   cJSON_ArrayForEach(v, env) {
     if (!cJSON_IsString(v)) return "env must be an object of strings";
     if (v->string[0] == '\0' || strchr(v->string, '=') != NULL) return "env: a name is not valid";
+    if (strlen(v->string) + strlen(v->valuestring) + 2 > ENGINE_STRING_MAX)
+      return "env: a name and its value together have at most 131070 bytes";
   }
   if (entry != NULL && !cJSON_IsNull(entry) && !cJSON_IsArray(entry))
     return "entrypoint must be an array of strings";
@@ -560,14 +505,26 @@ const char *sandbox_check(const cJSON *body) {
   return NULL;
 }
 
-static unsigned free_slot(void) {
-  for (unsigned slot = 0; slot < ENGINE_SANDBOX_MAX; slot++) {
-    bool taken = false;
-    for (const sandbox *sb = sandboxes; sb != NULL && !taken; sb = sb->next)
-      taken = sb->state != SB_ENDED && sb->slot == slot && sb->generation != 0;
-    if (!taken) return slot;
-  }
-  return ENGINE_SANDBOX_MAX;
+/* A generation comes from the clock: one of an earlier engine is never used again. */
+static uint64_t next_generation(void) {
+  uint64_t now = (uint64_t)csn_wall_ms();
+  return last_generation = now > last_generation ? now : last_generation + 1;
+}
+
+sandbox *sandbox_new(const char *name, const limits *l) {
+  unsigned slot = 0;
+  while (slot < ENGINE_SLOTS && slots[slot])
+    slot++;
+  if (slot == ENGINE_SLOTS) return NULL;
+  sandbox *sb = calloc(1, sizeof *sb);
+  if (sb == NULL) abort();
+  slots[slot] = true;
+  sb->slot = slot;
+  sb->template_fd = sb->guest_fd = sb->link_fd = sb->dir_fd = sb->err_fd = -1;
+  memcpy(sb->name, name, strlen(name) + 1);
+  sb->limits = *l;
+  sb->generation = next_generation();
+  return sb;
 }
 
 void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req) {
@@ -605,33 +562,29 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
     return;
   }
   const cJSON *template = cJSON_GetObjectItemCaseSensitive(body, "template");
-  unsigned slot = free_slot();
-  if (slot == ENGINE_SANDBOX_MAX || shutting_down) {
+  const bool plain = !cJSON_IsString(template);
+  const bool room_left = !shutting_down && sandbox_count() < ENGINE_SANDBOX_MAX;
+  sandbox *fresh = room_left && plain ? spare_take(name, &lim) : NULL;
+  const bool taken = fresh != NULL;
+  if (room_left && !taken) fresh = sandbox_new(name, &lim);
+  if (fresh == NULL) {
     egress_free(&egress);
     api_error(req, 503, "TOO_MANY", "no room for another sandbox");
     return;
   }
-  sandbox *fresh = calloc(1, sizeof *fresh);
-  if (fresh == NULL) abort();
-  fresh->template_fd = -1;
   char text[400];
-  wrong = cJSON_IsString(template) ? template_hold(fresh, template->valuestring, text) : NULL;
+  wrong = plain ? NULL : template_hold(fresh, template->valuestring, text);
   if (wrong != NULL) {
     egress_free(&egress);
+    slots[fresh->slot] = false;
     free(fresh);
     api_error(req, 400, "NO_TEMPLATE", "%s", wrong);
     return;
   }
   if (sb != NULL) sandbox_forget(sb);
   sb = fresh;
-  memcpy(sb->name, name, strlen(name) + 1);
-  /* From the clock: a generation of an earlier engine is never used again. */
-  uint64_t now = (uint64_t)csn_wall_ms();
-  sb->generation = last_generation = now > last_generation ? now : last_generation + 1;
-  sb->slot = slot;
-  sb->guest_fd = sb->link_fd = sb->dir_fd = sb->err_fd = -1;
+  if (taken) sb->generation = next_generation();
   sb->egress = egress;
-  sb->limits = lim;
   sb->labels = cJSON_IsObject(labels) ? cJSON_Duplicate(labels, 1) : NULL;
   sb->started_ms = csn_wall_ms();
   sb->internet = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(body, "enable_internet"));
@@ -641,12 +594,15 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
   random_token(sb->port_token);
   random_token(sb->out_token);
   list_add(&sb->starters, req, sb);
-  if (!make_storage(sb)) {
-    ended(sb);
+  if (taken)
+    egress_write_hosts(sb);
+  else if (!sandbox_launch(sb)) {
+    sandbox_end(sb);
     return;
   }
-  egress_write_hosts(sb);
-  if (!launch(sb, body)) ended(sb);
+  if (!start_begin(sb, cJSON_GetObjectItemCaseSensitive(body, "env"),
+                   cJSON_GetObjectItemCaseSensitive(body, "entrypoint")))
+    sandbox_kill(sb);
 }
 
 void sandbox_wait(sandbox *sb, struct evhttp_request *req) {
@@ -669,14 +625,14 @@ void sandbox_delete(sandbox *sb, struct evhttp_request *req) {
     return;
   }
   list_add(&sb->deleters, req, sb);
-  kill_now(sb);
+  sandbox_kill(sb);
 }
 
 int sandbox_signal(sandbox *sb, int sig) {
   if (sb->state != SB_RUNNING) return ESRCH;
   if (sig == SIGKILL) {
     sb->kill_asked = true;
-    kill_now(sb);
+    sandbox_kill(sb);
     return 0;
   }
   return csn_link_send(sb->link_fd, CSN_LINK_SIGNAL, 0, 0, sig, -1) == 0 ? 0 : errno;
@@ -688,10 +644,11 @@ bool sandbox_connect(sandbox *sb, uint32_t id, unsigned port) {
 
 void sandboxes_shutdown(void) {
   shutting_down = true;
+  spare_shutdown();
   for (sandbox *sb = sandboxes; sb != NULL; sb = sb->next) {
     if (sb->state == SB_ENDED) continue;
     sb->destroy_asked = true;
-    kill_now(sb);
+    sandbox_kill(sb);
   }
   maybe_stop();
 }

@@ -15,7 +15,7 @@
 
 #define LOCK_TRIES 150 /* times 20 ms: an engine that was killed is being cleared up after */
 
-static const char *const kept_in[] = {"sandboxes", "trash", "base", NULL};
+static const char *const kept_in[] = {"sandboxes", "spares", "trash", "base", NULL};
 
 /* bwrap's child waits for its parent before it has asked to die with it: killed in that moment, the parent
  * leaves it waiting for ever. It is known by the name that the launcher gave bwrap. */
@@ -84,7 +84,7 @@ const char *state_prepare(struct stat *st) {
   uint64_t mix = ((uint64_t)st->st_ino * 0x9e3779b97f4a7c15u) ^ (uint64_t)st->st_dev;
   snprintf(cfg.id, sizeof cfg.id, "caisson-%012llx", (unsigned long long)(mix >> 16) & 0xffffffffffffu);
   if (!state_clear()) FAIL("%s: what an earlier engine left cannot be removed: %s", real, strerror(errno));
-  for (size_t i = 0; i < 2; i++) {
+  for (size_t i = 0; i < 3; i++) {
     snprintf(path, sizeof path, "%s/%s", real, kept_in[i]);
     if (mkdir(path, 0700) != 0) FAIL("%s: %s", path, strerror(errno));
   }

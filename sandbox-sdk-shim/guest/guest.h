@@ -184,7 +184,13 @@ void port_watch_process_ended(const proc *p);
 void pty_end(const char *id);
 
 /* ---- link_guest.c ---- */
+/* Tells the engine that this process is up; the engine's BEGIN leads to guest_begin. */
 void link_init(int fd);
+
+/* ---- main.c ---- */
+/* Makes this the sandbox that the file `fd` describes (link.h: BEGIN), the caller's still: takes over its
+ * environment, serves, starts its entrypoint. Called once. */
+void guest_begin(int fd, unsigned variables, unsigned words);
 
 /* Ends the sandbox. */
 void guest_exit(int code) __attribute__((noreturn));

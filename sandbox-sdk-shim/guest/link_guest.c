@@ -1,4 +1,4 @@
-/* guest/link_guest.c - the engine's messages: connect to a port here, take a signal. */
+/* guest/link_guest.c - the engine's messages: begin, connect to a port here, take a signal. */
 #define _GNU_SOURCE
 #include "guest.h"
 
@@ -23,6 +23,7 @@ typedef struct connecting {
 } connecting;
 
 static int link_fd = -1;
+static bool begun;
 
 static void try_connect(connecting *c);
 
@@ -77,6 +78,11 @@ static void on_link(evutil_socket_t fd, short what, void *arg) {
   int rc = csn_link_recv(fd, &msg, &got, &peer);
   if (rc == 0) guest_exit(1); /* the engine is gone */
   if (rc < 0) return;
+  if (msg.kind == CSN_LINK_BEGIN && !begun) {
+    begun = true;
+    guest_begin(got, msg.id, msg.port);
+    (void)csn_link_send(fd, CSN_LINK_READY, 0, 0, 0, -1);
+  }
   if (got >= 0) close(got);
   if (msg.kind == CSN_LINK_CONNECT && msg.port >= 1 && msg.port <= 65535) {
     connecting *c = calloc(1, sizeof *c);
@@ -95,5 +101,5 @@ void link_init(int fd) {
   struct event *ev = event_new(guest_base, fd, EV_READ | EV_PERSIST, on_link, NULL);
   if (ev == NULL || evutil_make_socket_nonblocking(fd) < 0) abort();
   event_add(ev, NULL);
-  (void)csn_link_send(fd, CSN_LINK_READY, 0, 0, 0, -1);
+  (void)csn_link_send(fd, CSN_LINK_UP, 0, 0, 0, -1);
 }

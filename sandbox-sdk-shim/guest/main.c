@@ -1,8 +1,9 @@
 /* guest/main.c - PID 1 of a sandbox.
  *
- * Usage: caisson-guest [entrypoint [args...]]
- * Inherits descriptor 3, a listening stream socket, and 4, the link to the engine.
- * Exit status: 0 after SIGTERM or SIGINT, the entrypoint's when that fails. */
+ * Usage: caisson-guest
+ * Inherits descriptor 3, a listening stream socket, and 4, the link to the engine. Over the link comes what
+ * the sandbox is (environment, entrypoint), at once or after a long wait; until then nothing is served or
+ * started. Exit status: 0 after SIGTERM or SIGINT, the entrypoint's when that fails. */
 #define _GNU_SOURCE
 #include "guest.h"
 
@@ -24,6 +25,7 @@
 
 #define LISTEN_FD 3
 #define LINK_FD   4
+#define BEGIN_MAX (4 * 1024 * 1024) /* bytes of an environment and an entrypoint */
 
 struct event_base *guest_base;
 static pid_t entrypoint_pid;
@@ -82,6 +84,36 @@ static void start_entrypoint(char **argv) {
   _exit(127);
 }
 
+/* Ends this process where the file is not as it must be: nothing has been started, and the engine says so. */
+void guest_begin(int fd, unsigned variables, unsigned words) {
+  struct stat st;
+  if (fstat(fd, &st) != 0 || st.st_size > BEGIN_MAX || variables > BEGIN_MAX || words > BEGIN_MAX)
+    guest_exit(1);
+  const size_t size = (size_t)st.st_size;
+  char *text = malloc(size + 1), **argv = calloc(words + 1u, sizeof *argv), *at = text;
+  if (text == NULL || argv == NULL || pread(fd, text, size, 0) != (ssize_t)size) guest_exit(1);
+  text[size] = '\0';
+  for (unsigned i = 0; i < variables + words; i++, at += strlen(at) + 1) {
+    if (at >= text + size) guest_exit(1);
+    if (i >= variables) {
+      argv[i - variables] = at;
+      continue;
+    }
+    char *eq = strchr(at, '=');
+    if (eq == NULL) guest_exit(1);
+    *eq = '\0';
+    /* bwrap has said where it is, over whatever was asked for. */
+    if (strcmp(at, "PWD") != 0 && setenv(at, eq + 1, 1) != 0) guest_exit(1);
+    at = eq + 1;
+  }
+  http_serve(LISTEN_FD);
+  if (words > 0) start_entrypoint(argv);
+  /* They may be secrets. */
+  explicit_bzero(text, size);
+  free(text);
+  free(argv);
+}
+
 static void add_signal(int sig, event_callback_fn fn) {
   struct event *ev = evsignal_new(guest_base, sig, fn, NULL);
   if (ev == NULL || event_add(ev, NULL) != 0) abort();
@@ -136,8 +168,6 @@ int main(int argc, char **argv) {
   add_signal(SIGCHLD, on_child);
   add_signal(SIGTERM, on_terminate);
   add_signal(SIGINT, on_terminate);
-  http_serve(LISTEN_FD);
-  if (argc > 1) start_entrypoint(argv + 1);
   link_init(LINK_FD);
   event_base_dispatch(guest_base);
   return 1;
