@@ -197,6 +197,9 @@ struct sandbox {
   char name[ENGINE_NAME_MAX + 1]; /* of a spare: with a dot in front, which no other has */
   bool spare;
   uint64_t sources; /* plan_sources, when it was started */
+  bool was_spare;   /* until it runs */
+  int begin_fd;     /* what start_describe wrote, until it runs; -1 */
+  uint32_t begin_variables, begin_words;
   uint64_t generation;
   unsigned slot;
   sandbox_state state;
@@ -276,10 +279,12 @@ void sandbox_end(sandbox *sb);
 /* ---- start.c ---- */
 /* Makes the control group and the launcher. false: the reason is in `detail`. */
 bool start_launch(sandbox *sb);
-/* Tells its guest what it is, for which that waits; it says READY then. `env`: an object of strings,
- * `entrypoint`: an array of them, as sandbox_check has found them; or NULL. false: the reason is in `detail`.
+/* Writes down in begin_fd what the sandbox is. `env`: an object of strings, `entrypoint`: an array of them,
+ * as sandbox_check has found them; or NULL. false: the reason is in `detail`. */
+bool start_describe(sandbox *sb, const cJSON *env, const cJSON *entrypoint);
+/* Tells it to the guest, which waits for it, or will; it says READY then. false: the reason is in `detail`.
  */
-bool start_begin(sandbox *sb, const cJSON *env, const cJSON *entrypoint);
+bool start_begin(sandbox *sb);
 /* Sets the host name that a guest sees which is up and has not begun. */
 bool start_rename(sandbox *sb, const char *hostname);
 

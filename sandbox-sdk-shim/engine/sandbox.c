@@ -5,7 +5,6 @@
 #include "../common/link.h"
 #include "cgroup.h"
 #include "keeper.h"
-#include "spawn.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -18,7 +17,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -127,6 +125,12 @@ static void fill_start_failed(const sandbox *sb, csn_buf *b) {
   csn_json_str(b, text.p, text.len);
   csn_buf_free(&text);
   csn_buf_str(b, "}}");
+}
+
+/* A generation comes from the clock: one of an earlier engine is never used again. */
+static uint64_t next_generation(void) {
+  uint64_t now = (uint64_t)csn_wall_ms();
+  return last_generation = now > last_generation ? now : last_generation + 1;
 }
 
 /* ---- storage ---- */
@@ -274,10 +278,8 @@ static void look_for_oom(sandbox *sb) {
                        sb->limits.memory_mb, u.oom_kills);
 }
 
-void sandbox_end(sandbox *sb) {
-  bool was_starting = sb->state == SB_STARTING;
-  read_detail(sb);
-  look_for_oom(sb);
+/* What the engine holds of its processes, which are gone. */
+static void release(sandbox *sb) {
   watch_remove_cgroup(sb->cgroup);
   sb->cgroup[0] = '\0';
   close_link(sb);
@@ -289,10 +291,41 @@ void sandbox_end(sandbox *sb) {
   sb->start_timer = NULL;
   if (sb->guest_fd >= 0) close(sb->guest_fd);
   sb->guest_fd = -1;
-  sb->pid = 0;
-  slots[sb->slot] = false;
+  sb->pid = sb->guest_pid = 0;
   ports_close(sb);
   egress_close(sb);
+}
+
+static void close_begin(sandbox *sb) {
+  if (sb->begin_fd >= 0) close(sb->begin_fd);
+  sb->begin_fd = -1;
+}
+
+/* A spare that died when it was handed out is no reason for a start to fail. */
+static bool start_anew(sandbox *sb) {
+  if (!sb->was_spare || sb->destroy_asked || sb->kill_asked || sb->limit_reason != NULL) return false;
+  log_line(LOG_INFO, "%s: the spare has ended; started anew", sb->name);
+  sb->was_spare = false;
+  remove_storage(sb);
+  sb->generation = next_generation();
+  sb->exit_code = sb->exit_signal = 0;
+  sb->detail.len = 0;
+  if (!sandbox_launch(sb)) {
+    release(sb);
+    return false;
+  }
+  if (!start_begin(sb)) sandbox_kill(sb);
+  return true;
+}
+
+void sandbox_end(sandbox *sb) {
+  bool was_starting = sb->state == SB_STARTING;
+  read_detail(sb);
+  look_for_oom(sb);
+  release(sb);
+  if (was_starting && start_anew(sb)) return;
+  close_begin(sb);
+  slots[sb->slot] = false;
   template_release(sb);
   sb->reason = sb->destroy_asked          ? "destroyed"
                : sb->limit_reason != NULL ? sb->limit_reason
@@ -419,6 +452,8 @@ static void became_ready(sandbox *sb) {
   if (sb->state != SB_STARTING || sb->spare) return;
   watch_begin(sb);
   sb->state = SB_RUNNING;
+  sb->was_spare = false;
+  close_begin(sb);
   event_free(sb->start_timer);
   sb->start_timer = NULL;
   log_line(LOG_INFO, "%s: running, generation %llu", sb->name, (unsigned long long)sb->generation);
@@ -505,12 +540,6 @@ const char *sandbox_check(const cJSON *body) {
   return NULL;
 }
 
-/* A generation comes from the clock: one of an earlier engine is never used again. */
-static uint64_t next_generation(void) {
-  uint64_t now = (uint64_t)csn_wall_ms();
-  return last_generation = now > last_generation ? now : last_generation + 1;
-}
-
 sandbox *sandbox_new(const char *name, const limits *l) {
   unsigned slot = 0;
   while (slot < ENGINE_SLOTS && slots[slot])
@@ -520,7 +549,7 @@ sandbox *sandbox_new(const char *name, const limits *l) {
   if (sb == NULL) abort();
   slots[slot] = true;
   sb->slot = slot;
-  sb->template_fd = sb->guest_fd = sb->link_fd = sb->dir_fd = sb->err_fd = -1;
+  sb->template_fd = sb->guest_fd = sb->link_fd = sb->dir_fd = sb->err_fd = sb->begin_fd = -1;
   memcpy(sb->name, name, strlen(name) + 1);
   sb->limits = *l;
   sb->generation = next_generation();
@@ -594,15 +623,17 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
   random_token(sb->port_token);
   random_token(sb->out_token);
   list_add(&sb->starters, req, sb);
-  if (taken)
-    egress_write_hosts(sb);
-  else if (!sandbox_launch(sb)) {
-    sandbox_end(sb);
+  if (taken) egress_write_hosts(sb);
+  if (!start_describe(sb, cJSON_GetObjectItemCaseSensitive(body, "env"),
+                      cJSON_GetObjectItemCaseSensitive(body, "entrypoint")) ||
+      (!taken && !sandbox_launch(sb))) {
+    if (taken)
+      sandbox_kill(sb);
+    else
+      sandbox_end(sb);
     return;
   }
-  if (!start_begin(sb, cJSON_GetObjectItemCaseSensitive(body, "env"),
-                   cJSON_GetObjectItemCaseSensitive(body, "entrypoint")))
-    sandbox_kill(sb);
+  if (!start_begin(sb)) sandbox_kill(sb);
 }
 
 void sandbox_wait(sandbox *sb, struct evhttp_request *req) {

@@ -152,6 +152,7 @@ sandbox *spare_take(const char *name, const limits *l) {
     unlink_spare(sb);
     sb->next = NULL;
     sb->spare = false;
+    sb->was_spare = true;
     sb->state = SB_STARTING;
     sandbox_await(sb);
     return sb;

@@ -107,29 +107,35 @@ bool start_launch(sandbox *sb) {
 
 /* ---- what the guest waits for ---- */
 
-bool start_begin(sandbox *sb, const cJSON *env, const cJSON *entrypoint) {
+bool start_describe(sandbox *sb, const cJSON *env, const cJSON *entrypoint) {
   csn_buf b = {0};
-  uint32_t variables = 0, words = 0;
   const cJSON *v;
+  sb->begin_variables = sb->begin_words = 0;
   cJSON_ArrayForEach(v, env) {
     csn_buf_fmt(&b, "%s=%s", v->string, v->valuestring);
     csn_buf_add(&b, "", 1);
-    variables++;
+    sb->begin_variables++;
   }
   cJSON_ArrayForEach(v, entrypoint) {
     csn_buf_add(&b, v->valuestring, strlen(v->valuestring) + 1);
-    words++;
+    sb->begin_words++;
   }
   /* A file: there may be more of it than a socket takes, and nobody reads yet. */
-  int fd = memfd_create("begin", MFD_CLOEXEC);
-  bool good = fd >= 0 && (b.len == 0 || write(fd, b.p, b.len) == (ssize_t)b.len) &&
-              csn_link_send(sb->link_fd, CSN_LINK_BEGIN, variables, words, 0, fd) == 0;
-  if (!good) csn_buf_fmt(&sb->detail, "tell the guest what it is: %s", strerror(errno));
-  if (fd >= 0) close(fd);
+  sb->begin_fd = memfd_create("begin", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  bool good = sb->begin_fd >= 0 && (b.len == 0 || write(sb->begin_fd, b.p, b.len) == (ssize_t)b.len) &&
+              fcntl(sb->begin_fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) == 0;
+  if (!good) csn_buf_fmt(&sb->detail, "environment: %s", strerror(errno));
   /* Variables may be secrets. */
   if (b.p != NULL) explicit_bzero(b.p, b.cap);
   csn_buf_free(&b);
   return good;
+}
+
+bool start_begin(sandbox *sb) {
+  if (csn_link_send(sb->link_fd, CSN_LINK_BEGIN, sb->begin_variables, sb->begin_words, 0, sb->begin_fd) == 0)
+    return true;
+  csn_buf_fmt(&sb->detail, "tell the guest what it is: %s", strerror(errno));
+  return false;
 }
 
 bool start_rename(sandbox *sb, const char *hostname) {

@@ -93,14 +93,15 @@ async function attempts(t, box, group, variables = {}, expected = {}) {
   }
 }
 
-function suite(user) {
+/** With `spares`, the sandbox stood ready before anyone asked for it. */
+function suite(user, spares) {
   let engine;
   let box;
   let other;
   const host = new Host();
   before(async () => {
     await host.start();
-    engine = await startEngine({ user, probe: true });
+    engine = await startEngine({ user, probe: true, spares });
     box = await engine.sandbox("probe");
     other = await engine.sandbox("other");
     await other.exec("echo theirs > /workspace/theirs; echo theirs > /tmp/theirs");
@@ -229,12 +230,14 @@ function suite(user) {
   test("what an ended sandbox's processes had open is closed with them", {
     skip: !isRoot && "only root may look into the engine",
   }, async () => {
+    await engine.ready(spares);
     const before = readdirSync(`/proc/${engine.child.pid}/fd`).length;
     for (let i = 0; i < 5; i += 1) {
       const b = await engine.sandbox(`fds${i}`);
       await b.exec("(setsid sleep 100 &) ; true");
       await engine.api("DELETE", `/v1/sandboxes/fds${i}`);
     }
+    await engine.ready(spares);
     await sleep(200);
     const now = readdirSync(`/proc/${engine.child.pid}/fd`).length;
     assert.ok(now <= before + 1, `${before} descriptors, then ${now}`);
@@ -254,9 +257,8 @@ function suite(user) {
 const nested = process.env.CAISSON_TEST_NETWORK !== undefined;
 // In a user namespace of one's own one is root, but can be nobody else.
 const self = process.env.CAISSON_TEST_NETWORK === "self" || !isRoot;
-for (const user of self ? ["self"] : ["root", "nobody"]) {
-  describe(`escape attempts as ${user}`, () => suite(user));
-}
+for (const user of self ? ["self"] : ["root", "nobody"])
+  for (const spares of [0, 2]) describe(`escape attempts as ${user}, ${spares} spares`, () => suite(user, spares));
 describe("where the host has every kind of address", { skip: nested }, () => {
   test("metadata, private ranges, the world: servers there are not reached", (t) => {
     const enter = isRoot ? ["-n"] : ["-Urn"];

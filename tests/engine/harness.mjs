@@ -32,7 +32,7 @@ export function exchange(port, method, path, { headers = {}, body, timeout = 60_
 /**
  * Starts an engine. `user`: "root" or "nobody"; binaries and state then stand in a directory that user can read.
  * `binds` are "SRC:DST" of read-only mounts; `wrap` is a command put before the engine's own, `args` are more options, `probe` puts the escape probe at
- * /opt/probe. stop() ends it and removes its files.
+ * /opt/probe; `spares` is how many sandboxes it keeps ready, and it is waited for them. stop() ends it and removes its files.
  */
 export async function startEngine({
   user = "root",
@@ -42,6 +42,7 @@ export async function startEngine({
   wrap = [],
   args: more = [],
   probe = false,
+  spares,
 } = {}) {
   const home = dir ?? mkdtempSync(join(tmpdir(), "caisson-engine-"));
   const bin = join(home, "bin");
@@ -56,6 +57,7 @@ export async function startEngine({
   if (ordinary) chownSync(home, NOBODY, NOBODY);
   const args = ["--token-file", join(home, "token"), "--state-dir", join(home, "state")];
   args.push("--guest", join(bin, "caisson-guest"), "--log-level", "debug", ...more);
+  if (spares !== undefined) args.push("--spares", String(spares));
   for (const bind of probe ? [...binds, `${join(bin, "probe")}:/opt/probe`] : binds) args.push("--bind-ro", bind);
   const options = { stdio: ["ignore", "pipe", "pipe"], ...(ordinary ? { uid: NOBODY, gid: NOBODY } : {}), cwd: "/" };
   // It must not outlive a test run that crashes.
@@ -93,12 +95,23 @@ export async function startEngine({
     const { port: guestPort, token: portToken } = (await engine.api("GET", `/v1/sandboxes/${name}/ports/3000`)).json;
     return guestOf(engine, name, res.json.generation, guestPort, portToken);
   };
+  /** Waits until so many sandboxes stand ready. */
+  engine.ready = async (n) => {
+    for (let i = 0; i < 400; i += 1) {
+      if ((await engine.spares()) === n) return;
+      // Asking puts the next one off.
+      await sleep(150);
+    }
+    throw new Error(`there are not ${n} spare sandboxes:\n${log}`);
+  };
+  engine.spares = async () => (await engine.api("GET", "/v1/health")).json.spares;
   engine.stop = async () => {
     child.kill("SIGTERM");
     const end = await exited;
     if (!keep) rmSync(home, { recursive: true, force: true });
     return end;
   };
+  if (spares > 0) await engine.ready(spares);
   return engine;
 }
 

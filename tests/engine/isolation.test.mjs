@@ -20,7 +20,7 @@ function suite(user) {
   before(async () => {
     secretDir = mkdtempSync(join(tmpdir(), "caisson-host-secret-"));
     writeFileSync(join(secretDir, "file"), "HOST-SECRET");
-    engine = await startEngine({ user, binds: ["/usr/share/doc:/opt/doc"] });
+    engine = await startEngine({ user, binds: ["/usr/share/doc:/opt/doc"], spares: 2 });
     box = await engine.sandbox("iso");
     other = await engine.sandbox("other");
   });

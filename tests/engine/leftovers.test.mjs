@@ -61,7 +61,7 @@ async function nothingLeft(home, groups, marker, { state = true } = {}) {
   );
   assert.deepEqual(mountsOf(home), []);
   if (!state) return;
-  for (const dir of ["sandboxes", "trash", "base"])
+  for (const dir of ["sandboxes", "spares", "trash", "base"])
     await until(
       () => `${dir} stays`,
       () => !existsSync(join(home, "state", dir)),
@@ -166,7 +166,7 @@ function suite(user) {
     await nothingLeft(engine.home, groups, nap(4744));
   });
   test("kill -9 of a guest: reported, its storage and control groups go", async (t) => {
-    const engine = await startEngine({ user });
+    const engine = await startEngine({ user, spares: 0 });
     t.after(() => engine.stop());
     const b = await busy(engine, "killed", 4745);
     // The first process inside: the parent of what it started.
@@ -203,7 +203,8 @@ function suite(user) {
     assert.deepEqual(hostProcesses(nap(4746)), []);
     assert.deepEqual(groups.filter(existsSync), []);
     for (const pid of keepers) assert.ok(!existsSync(`/proc/${pid}`));
-    for (const dir of ["sandboxes", "trash"]) assert.deepEqual(readdirSync(join(engine.home, "state", dir)), []);
+    for (const dir of ["sandboxes", "spares", "trash"])
+      assert.deepEqual(readdirSync(join(engine.home, "state", dir)), []);
   });
   test("a sandbox that nobody asks about is ended; one that is waited for is not", async (t) => {
     const engine = await startEngine({ user, args: ["--lease", "1"] });
@@ -241,7 +242,7 @@ function suite(user) {
     gone();
   });
   test("a hundred cycles: no growth of memory, descriptors, processes, control groups or files", async (t) => {
-    const engine = await startEngine({ user });
+    const engine = await startEngine({ user, spares: 2 });
     t.after(() => engine.stop());
     const cycle = async (i) => {
       const b = await engine.sandbox(`c${i % 7}`);
@@ -275,6 +276,7 @@ function taken(group, engine) {
 
 /** What an engine holds. */
 async function footprint(engine) {
+  await engine.ready(2);
   await sleep(300);
   const { pid } = engine.child;
   const status = readFileSync(`/proc/${pid}/status`, "utf8");
@@ -292,6 +294,7 @@ async function footprint(engine) {
     files:
       readdirSync(state).length +
       readdirSync(join(state, "sandboxes")).length +
+      readdirSync(join(state, "spares")).length +
       readdirSync(join(state, "trash")).length,
   };
 }

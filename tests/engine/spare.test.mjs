@@ -1,0 +1,260 @@
+/** Sandboxes that stand ready before they are asked for: handed out once, whole, and to nobody whom they do not fit. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { BUILD, isRoot, sleep, startEngine } from "./harness.mjs";
+
+for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
+  describe(`spares as ${user}`, () => suite(user));
+}
+
+const pause = async (what, good) => {
+  for (let i = 0; i < 200; i += 1) {
+    if (await good()) return;
+    await sleep(50);
+  }
+  assert.fail(what);
+};
+
+/** Host process ids of the control servers below this engine. */
+function guests(engine) {
+  const rows = spawnSync("ps", ["axo", "pid=,ppid=,stat=,comm="], { encoding: "utf8" }).stdout.trim().split("\n");
+  const all = rows
+    .map((row) => row.trim().split(/\s+/))
+    .map(([pid, ppid, stat, comm]) => ({ pid: Number(pid), ppid: Number(ppid), stat, comm }));
+  const parent = new Map(all.map((p) => [p.pid, p.ppid]));
+  const ours = ({ pid }) => {
+    let at = pid;
+    while (at > 1 && at !== engine.child.pid) at = parent.get(at) ?? 0;
+    return at === engine.child.pid;
+  };
+  return all
+    .filter((p) => p.comm === "caisson-guest" && !p.stat.startsWith("Z") && ours(p))
+    .map((p) => p.pid)
+    .sort((a, b) => a - b);
+}
+
+const gone = (pid) => !existsSync(`/proc/${pid}`);
+const spareDirs = (engine) => readdirSync(join(engine.home, "state/spares"));
+
+function suite(user) {
+  let engine;
+  before(async () => {
+    engine = await startEngine({ user, spares: 2 });
+  });
+  after(() => engine.stop());
+  const end = (t, name) => t.after(() => engine.api("DELETE", `/v1/sandboxes/${name}`));
+  /** What is to be true when a spare has been handed out, and nothing was started: for less than the time until the next. */
+  const handedOut = async (work) => {
+    await engine.ready(2);
+    const ready = guests(engine);
+    assert.equal(ready.length, 2 + (await engine.api("GET", "/v1/sandboxes")).json.sandboxes.length);
+    const box = await work();
+    return { box, ready };
+  };
+
+  test("no sandbox of the API is one, and none is left over by the waiting", async () => {
+    await engine.ready(2);
+    assert.deepEqual((await engine.api("GET", "/v1/sandboxes")).json.sandboxes, []);
+    assert.equal((await engine.api("GET", "/v1/health")).json.sandboxes, 0);
+    const [one, two] = guests(engine);
+    for (const name of ["spare-1", ".spare-1"])
+      assert.ok([400, 404].includes((await engine.api("GET", `/v1/sandboxes/${name}`)).status), name);
+    await sleep(700);
+    assert.deepEqual(guests(engine), [one, two], "they stay");
+    assert.equal(spareDirs(engine).length, 2);
+  });
+  test("one that is handed out is what was asked for", async (t) => {
+    end(t, "asked");
+    const env = { A: "1", MANY: "x\ny=z", SSL_CERT_FILE: "/own", PWD: "/etc", EMPTY: "" };
+    const { box, ready } = await handedOut(() =>
+      engine.sandbox("asked", {
+        env,
+        labels: { l: "v" },
+        entrypoint: ["bash", "-c", 'echo "$A $(hostname) $PWD" > /tmp/entry; sleep 1000'],
+      }),
+    );
+    const now = guests(engine);
+    assert.ok(
+      ready.every((pid) => now.includes(pid)),
+      "both of them still run: one is the sandbox",
+    );
+    const said = await box.exec(
+      'echo "$A|$MANY|$SSL_CERT_FILE|$CURL_CA_BUNDLE|$(printenv EMPTY || echo unset)|$(hostname)|$(uname -n)"; tail -1 /etc/hosts; id -u',
+    );
+    const bundle = "/etc/ssl/certs/ca-certificates.crt";
+    assert.equal(said.stdout, `1|x\ny=z|/own|${bundle}||asked|asked\n127.0.0.1 asked\n1000\n`, said.stderr);
+    await pause("no entrypoint", async () => (await box.exec("cat /tmp/entry")).stdout === "1 asked /workspace\n");
+    const shown = (await engine.api("GET", "/v1/sandboxes/asked")).json;
+    assert.deepEqual([shown.name, shown.running, shown.labels], ["asked", true, { l: "v" }]);
+    assert.ok(Date.now() - shown.started_ms < 60_000);
+    // Its files are under its name, from the root of the sandbox to its home.
+    await box.exec("echo x > /workspace/file; mkdir -p /home/user/d");
+    for (const path of ["workspace/file", "home/user/d"])
+      assert.ok(existsSync(join(engine.home, "state/sandboxes/asked/upper", path)), path);
+    // Nothing in the host's process list tells what it was given.
+    const list = spawnSync("ps", ["axo", "args"], { encoding: "utf8" }).stdout;
+    assert.ok(!list.includes("--setenv") && !list.includes("y=z"));
+    await engine.ready(2);
+    assert.equal(guests(engine).length, 3, "its place is taken by another");
+  });
+  test("one is used once: its process, its files, its user and its tokens are gone with it", async () => {
+    const { box, ready } = await handedOut(() => engine.sandbox("once", { env: { SECRET: "first" } }));
+    await box.exec("echo mine > /workspace/mine; echo t > /tmp/t; touch /dev/shm/s; (setsid sleep 1000 &)");
+    assert.equal((await engine.api("DELETE", "/v1/sandboxes/once")).status, 200);
+    await pause("its guest stays", () => ready.filter(gone).length === 1);
+    assert.ok(!existsSync(join(engine.home, "state/sandboxes/once")));
+    const second = (await handedOut(() => engine.sandbox("once"))).box;
+    const r = await second.exec('ls -A /workspace /tmp /dev/shm; echo "$SECRET"; ps ax | grep -c "[s]leep 1000"');
+    assert.equal(r.stdout, "/dev/shm:\n\n/tmp:\n\n/workspace:\n\n0\n");
+    assert.notEqual(second.token, box.token);
+    assert.ok(Number(second.generation) > Number(box.generation));
+    await engine.api("DELETE", "/v1/sandboxes/once");
+  });
+  test("limits of its own are a start's own: no spare has them", async (t) => {
+    const bodies = [{ limits: { memory_mb: 128 } }, { at_most: { memory_mb: 128 } }, { at_most: { open_files: 100 } }];
+    for (const [i, body] of bodies.entries()) {
+      end(t, `limited${i}`);
+      const { box, ready } = await handedOut(() => engine.sandbox(`limited${i}`, body));
+      assert.equal((await engine.api("GET", "/v1/health")).json.spares, 2);
+      assert.ok(ready.every((pid) => guests(engine).includes(pid)) && guests(engine).length === ready.length + 1);
+      const size = (await box.exec("df --output=size -m /tmp | tail -1; ulimit -n")).stdout
+        .trim()
+        .split(/\s+/)
+        .map(Number);
+      if (i < 2) assert.equal(size[0], 64);
+      else assert.equal(size[1], 100);
+    }
+    // The same numbers as the engine's own are no difference.
+    end(t, "same");
+    const { memory_mb, open_files } = (await engine.api("GET", "/v1/sandboxes/limited0")).json.limits;
+    assert.ok(memory_mb === 128);
+    const { ready } = await handedOut(() => engine.sandbox("same", { at_most: { open_files, memory_mb: 16777216 } }));
+    assert.equal(guests(engine).length, ready.length);
+  });
+  test("what is refused takes none", async () => {
+    await engine.ready(2);
+    const ready = guests(engine);
+    for (const body of [
+      { template: "absent" },
+      { env: { A: 1 } },
+      { env: { A: "x".repeat(131072) } },
+      { limits: { memory_mb: 1 } },
+      { egress: { url: "ftp://x" } },
+    ])
+      assert.equal(
+        (await engine.api("PUT", "/v1/sandboxes/refused", body)).status,
+        400,
+        JSON.stringify(body).slice(0, 50),
+      );
+    assert.deepEqual(guests(engine), ready);
+    assert.equal(await engine.spares(), 2);
+  });
+  test("a burst gets the spares and then fresh ones, each its own", async () => {
+    await engine.ready(2);
+    const names = Array.from({ length: 8 }, (_, i) => `burst${i}`);
+    const boxes = await Promise.all(names.map((name) => engine.sandbox(name, { env: { ME: name } })));
+    const said = await Promise.all(
+      boxes.map((b) => b.exec('echo "$ME $(hostname)"; touch /workspace/$ME; ls /workspace')),
+    );
+    for (const [i, name] of names.entries()) assert.equal(said[i].stdout, `${name} ${name}\n${name}\n`);
+    assert.equal(new Set(boxes.map((b) => b.token)).size, 8);
+    if (isRoot && user === "root") {
+      const users = guests(engine).map((pid) => statSync(`/proc/${pid}`).uid);
+      const of = guests(engine).map((pid) => readFileSync(`/proc/${pid}/status`, "utf8").match(/^Uid:\s+(\d+)/m)[1]);
+      assert.equal(new Set(of).size, of.length, `a user of its own each: ${users} ${of}`);
+    }
+    await Promise.all(names.map((name) => engine.api("DELETE", `/v1/sandboxes/${name}`)));
+    await engine.ready(2);
+  });
+  test("one that dies is noticed and replaced; a start right after its death works", async (t) => {
+    await engine.ready(2);
+    const [dead, other] = guests(engine);
+    const dirs = spareDirs(engine);
+    process.kill(dead, "SIGKILL");
+    await pause("still counted", async () => (await engine.spares()) === 1);
+    await engine.ready(2);
+    const now = guests(engine);
+    assert.ok(now.includes(other) && !now.includes(dead) && now.length === 2);
+    assert.equal(spareDirs(engine).filter((d) => dirs.includes(d)).length, 1, "its files are gone");
+    assert.match(engine.log(), /\.spare-\d+ ended; another one in \d+ s/);
+    end(t, "after");
+    for (const pid of now) process.kill(pid, "SIGKILL");
+    assert.equal((await (await engine.sandbox("after")).exec("hostname")).stdout, "after\n");
+  });
+  test("the engine's own view: no packet, no name, no way out before it is handed out", async (t) => {
+    end(t, "closed");
+    const { box } = await handedOut(() => engine.sandbox("closed"));
+    const r = await box.exec("getent hosts example.com; curl -sS -m 5 http://1.1.1.1/", { timeoutMs: 20_000 });
+    assert.match(r.stdout + r.stderr, /403|refused|Forbidden|not/i);
+    const log = (await engine.api("GET", "/v1/sandboxes/closed/egress/log")).text.trim().split("\n").filter(Boolean);
+    assert.ok(log.length > 0 && log.every((line) => JSON.parse(line).verdict === "denied"), log.join("\n"));
+  });
+}
+
+for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
+  describe(`spares of other engines as ${user}`, () => {
+    test("what was put in another place since is seen by the next sandbox", async (t) => {
+      const dir = mkdtempSync(join(tmpdir(), "caisson-bind-"));
+      t.after(() => rmSync(dir, { recursive: true, force: true }));
+      spawnSync("chmod", ["755", dir]);
+      const file = join(dir, "tool");
+      writeFileSync(file, "old");
+      const engine = await startEngine({ user, spares: 1, binds: [`${file}:/opt/tool`] });
+      t.after(() => engine.stop());
+      assert.equal((await (await engine.sandbox("a")).exec("cat /opt/tool")).stdout, "old");
+      await engine.ready(1);
+      const [spare] = guests(engine).slice(-1);
+      writeFileSync(join(dir, "new"), "new");
+      renameSync(join(dir, "new"), file);
+      assert.equal((await (await engine.sandbox("b")).exec("cat /opt/tool")).stdout, "new");
+      await pause("the old one stays", () => gone(spare));
+      await engine.ready(1);
+      assert.equal((await (await engine.sandbox("c")).exec("cat /opt/tool")).stdout, "new");
+    });
+    test("--spares 0: none; a wrong number is refused", async (t) => {
+      const engine = await startEngine({ user, spares: 0 });
+      t.after(() => engine.stop());
+      await engine.sandbox("a");
+      await sleep(400);
+      assert.equal(guests(engine).length, 1);
+      assert.equal(await engine.spares(), 0);
+      for (const n of ["17", "-1", "x", "", "1x"]) {
+        const r = spawnSync(join(BUILD, "caisson-engine"), ["--spares", n], { encoding: "utf8" });
+        assert.match(r.stderr, /--spares .*: not a number from 0 to 16/);
+        assert.equal(r.status, 1);
+      }
+      assert.match(spawnSync(join(BUILD, "caisson-engine"), ["--help"], { encoding: "utf8" }).stdout, /--spares N/);
+    });
+    for (const signal of ["SIGKILL", "SIGTERM"])
+      test(`${signal} of the engine: nothing of them is left`, async (t) => {
+        const engine = await startEngine({ user, spares: 4, keep: true });
+        t.after(() => {
+          engine.child.kill("SIGKILL");
+          rmSync(engine.home, { recursive: true, force: true });
+        });
+        const pids = guests(engine);
+        assert.equal(pids.length, 4);
+        const list = join(engine.home, "state/cgroups");
+        const groups = existsSync(list) ? readFileSync(list, "utf8").trim().split("\n").filter(Boolean) : [];
+        engine.child.kill(signal);
+        await engine.exited;
+        await pause("processes stay", () => pids.every(gone));
+        await pause("control groups stay", () => !groups.some(existsSync));
+        const spares = join(engine.home, "state/spares");
+        await pause("files stay", () => !existsSync(spares) || readdirSync(spares).length === 0);
+      });
+  });
+}
