@@ -267,7 +267,6 @@ static void on_request(struct evhttp_request *req, void *unused) {
     api_error(req, 401, "UNAUTHORIZED", "missing or wrong token");
     return;
   }
-  spare_quiet();
   bool other_method = false;
   for (size_t i = 0; i < sizeof api_routes / sizeof api_routes[0]; i++) {
     api_call c = {.req = req};
@@ -277,6 +276,8 @@ static void on_request(struct evhttp_request *req, void *unused) {
       other_method = true;
       continue;
     }
+    /* Who looks whether there are spares yet is not to put them off. */
+    if (api_routes[i].handle != get_health) spare_quiet();
     if (m == MATCH_BAD_NAME) {
       api_error(req, 400, "BAD_NAME", "a sandbox name is 1 to 64 of a-z 0-9 _ -");
     } else if (m == MATCH_BAD_PORT) {

@@ -215,6 +215,7 @@ struct sandbox {
   cJSON *labels;                      /* object of strings, or NULL */
   int64_t started_ms;                 /* wall clock */
   int64_t used_ms;                    /* csn_now_ms: the API was last asked about it, or its end */
+  unsigned open_port;                 /* that a start's answer names; 0: none */
   bool kill_asked;                    /* SIGKILL came over the API */
   const char *limit_reason;           /* why the engine ended it, NULL if it did not */
   int link_fd;                        /* -1 */
@@ -291,7 +292,7 @@ bool start_rename(sandbox *sb, const char *hostname);
 /* ---- spare.c ---- */
 /* Begins to keep cfg.spares of them. */
 void spare_init(void);
-/* Somebody asked for something: from now on it must be quiet for a while before one is made. */
+/* Somebody asked for something (other than health): from now on it must be quiet for a while before one is made. */
 void spare_quiet(void);
 /* One that fits, now under this name and of the caller, who lists it, writes its hosts file and tells its
  * guest what it is; NULL when there is none. */

@@ -83,9 +83,9 @@ static void on_waiter_gone(struct evhttp_connection *conn, void *arg) {
   list_drop_gone(&sb->deleters);
 }
 
-typedef void fill_answer(const sandbox *sb, csn_buf *b);
+typedef void fill_answer(sandbox *sb, csn_buf *b);
 
-static void list_answer(request_list *l, int status, const sandbox *sb, fill_answer *fill) {
+static void list_answer(request_list *l, int status, sandbox *sb, fill_answer *fill) {
   for (size_t i = 0; i < l->count; i++) {
     struct evhttp_connection *conn = evhttp_request_get_connection(l->req[i]);
     if (conn != NULL) evhttp_connection_set_closecb(conn, NULL, NULL);
@@ -97,12 +97,15 @@ static void list_answer(request_list *l, int status, const sandbox *sb, fill_ans
   *l = (request_list){0};
 }
 
-static void fill_running(const sandbox *sb, csn_buf *b) {
-  csn_buf_fmt(b, "{\"name\":\"%s\",\"generation\":%llu,\"running\":true}", sb->name,
+static void fill_running(sandbox *sb, csn_buf *b) {
+  csn_buf_fmt(b, "{\"name\":\"%s\",\"generation\":%llu,\"running\":true", sb->name,
               (unsigned long long)sb->generation);
+  const unsigned host_port = sb->open_port == 0 ? 0 : ports_open(sb, sb->open_port);
+  if (host_port != 0) csn_buf_fmt(b, ",\"port\":%u,\"token\":\"%s\"", host_port, sb->port_token);
+  csn_buf_str(b, "}");
 }
 
-static void fill_end(const sandbox *sb, csn_buf *b) {
+static void fill_end(sandbox *sb, csn_buf *b) {
   if (sb->exit_signal != 0)
     csn_buf_fmt(b, "{\"exit_code\":null,\"signal\":%d", sb->exit_signal);
   else
@@ -115,7 +118,7 @@ static void fill_end(const sandbox *sb, csn_buf *b) {
   csn_buf_str(b, "}");
 }
 
-static void fill_start_failed(const sandbox *sb, csn_buf *b) {
+static void fill_start_failed(sandbox *sb, csn_buf *b) {
   csn_buf_str(b, "{\"error\":{\"code\":\"START_FAILED\",\"message\":");
   csn_buf text = {0};
   csn_buf_str(&text, "the sandbox did not start: ");
@@ -537,6 +540,10 @@ const char *sandbox_check(const cJSON *body) {
   cJSON_ArrayForEach(v, entry) if (!cJSON_IsString(v)) return "entrypoint must be an array of strings";
   v = cJSON_GetObjectItemCaseSensitive(body, "template");
   if (v != NULL && !cJSON_IsNull(v) && !cJSON_IsString(v)) return "template must be a name";
+  v = cJSON_GetObjectItemCaseSensitive(body, "open_port");
+  if (v != NULL && !cJSON_IsNull(v) &&
+      (!cJSON_IsNumber(v) || v->valuedouble != v->valueint || v->valueint < 1 || v->valueint > 65535))
+    return "open_port must be a port";
   return NULL;
 }
 
@@ -571,7 +578,10 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
     api_error(req, 400, "BAD_REQUEST", "%s", wrong);
     return;
   }
+  const cJSON *port = cJSON_GetObjectItemCaseSensitive(body, "open_port");
+  const unsigned open_port = cJSON_IsNumber(port) ? (unsigned)port->valueint : 0;
   if (sb != NULL && sb->state != SB_ENDED) {
+    if (open_port != 0) sb->open_port = open_port;
     if (!sb->destroy_asked && cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(body, "egress"))) {
       /* A Worker that was restarted has another URL and token. */
       egress_free(&sb->egress);
@@ -613,6 +623,7 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
   if (sb != NULL) sandbox_forget(sb);
   sb = fresh;
   if (taken) sb->generation = next_generation();
+  sb->open_port = open_port;
   sb->egress = egress;
   sb->labels = cJSON_IsObject(labels) ? cJSON_Duplicate(labels, 1) : NULL;
   sb->started_ms = csn_wall_ms();

@@ -42,6 +42,8 @@ interface Port {
   readonly token: string;
 }
 
+/** Where the control server listens: what a start is followed by. */
+const CONTROL_PORT = 3000;
 const PORT_TOKEN_HEADER = "x-caisson-port-token";
 const STATE_KEY = "caisson:container";
 const TEMPLATE_KEY = "caisson:template";
@@ -118,6 +120,7 @@ export class LocalContainer {
 
   async #start(config: StartConfig): Promise<void> {
     try {
+      const egress = await this.#egressSet();
       const response = await this.#engine(
         "PUT",
         "",
@@ -128,13 +131,17 @@ export class LocalContainer {
           template: this.#config.kv.get<string>(TEMPLATE_KEY) ?? null,
           at_most: this.#config.kv.get<Record<string, number>>(LIMITS_KEY) ?? null,
           enable_internet: config.enableInternet ?? false,
-          egress: await this.#egressSet(),
+          egress,
+          open_port: CONTROL_PORT,
         },
         START_MS,
       );
-      const body = (await response.json()) as { generation: string | number };
+      const body = (await response.json()) as { generation: string | number } & Partial<Port>;
       this.#generation = String(body.generation);
       this.#setState(true);
+      this.#sentEgress = JSON.stringify(egress);
+      if (body.port !== undefined && body.token !== undefined)
+        this.#ports.set(CONTROL_PORT, { port: body.port, token: body.token });
     } catch (error) {
       this.#setState(false);
       throw error;

@@ -38,13 +38,13 @@ export async function openWorker({ dir, engine, vars = {}, name }) {
 }
 
 /** An engine of its own in `dir`; start it again on the same port with `port` and `token`. */
-export async function openEngine({ dir, port = 0, token = randomBytes(32).toString("hex") }) {
-  const engine = await startEngine({ dir, port, token });
+export async function openEngine({ dir, port = 0, token = randomBytes(32).toString("hex"), args }) {
+  const engine = await startEngine({ dir, port, token, args });
   return { ...engine, token, stop: () => endGroup(engine.child, 5000) };
 }
 
 /** Both, with fresh state; close() ends them and removes the state. */
-export async function openStack({ vars, name } = {}) {
+export async function openStack({ vars, name, engineArgs } = {}) {
   const dir = mkdtempSync(join(ROOT, "build", "conformance-"));
   const started = [];
   const close = async () => {
@@ -53,7 +53,7 @@ export async function openStack({ vars, name } = {}) {
   };
   try {
     const stack = { dir, close };
-    stack.engine = await openEngine({ dir });
+    stack.engine = await openEngine({ dir, args: engineArgs });
     started.push(() => stack.engine.stop());
     stack.worker = await openWorker({ dir: join(dir, "w"), engine: stack.engine, vars, name });
     started.push(() => stack.worker.stop());

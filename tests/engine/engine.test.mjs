@@ -571,6 +571,20 @@ while True:
       assert.equal(got.bytes, "clean 40000000 ".length + 60_000_000);
       await box.call("DELETE", "/api/process/echo");
     });
+    test("a start may ask for a port, which its answer names", async () => {
+      const start = (body) => engine.api("PUT", "/v1/sandboxes/opened", body);
+      for (const open_port of [0, 65536, 1.5, "3000", []])
+        assert.equal((await start({ open_port })).status, 400, `${open_port}`);
+      const first = (await start({ open_port: 3000 })).json;
+      const asked = (await engine.api("GET", "/v1/sandboxes/opened/ports/3000")).json;
+      assert.deepEqual({ port: first.port, token: first.token }, asked);
+      const headers = { "x-caisson-port-token": first.token };
+      assert.equal((await exchange(first.port, "GET", "/", { headers })).status, 200);
+      assert.equal((await start({ open_port: 8000 })).json.port !== first.port, true, "one that runs, too");
+      await engine.api("DELETE", "/v1/sandboxes/opened");
+      assert.deepEqual(Object.keys((await start({})).json).sort(), ["generation", "name", "running"]);
+      await engine.api("DELETE", "/v1/sandboxes/opened");
+    });
     test("a head that is too long or never comes is refused", async () => {
       const res = await new Promise((done) => {
         const socket = net.connect(box.port, "127.0.0.1");

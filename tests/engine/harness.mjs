@@ -97,10 +97,9 @@ export async function startEngine({
   };
   /** Waits until so many sandboxes stand ready. */
   engine.ready = async (n) => {
-    for (let i = 0; i < 400; i += 1) {
+    for (let i = 0; i < 1000; i += 1) {
       if ((await engine.spares()) === n) return;
-      // Asking puts the next one off.
-      await sleep(150);
+      await sleep(20);
     }
     throw new Error(`there are not ${n} spare sandboxes:\n${log}`);
   };

@@ -78,6 +78,7 @@ describe("LocalContainer", () => {
         template: null,
         labels: { l: "2" },
         enable_internet: false,
+        open_port: 3000,
         egress: {
           url: `http://worker/__caisson/egress/${NAME}`,
           token: await egressToken("t0ken", NAME),
@@ -98,6 +99,23 @@ describe("LocalContainer", () => {
       await again.verify();
       expect(again.running).toBe(true);
       expect(again.generation).toBe("7");
+    });
+  });
+
+  it("takes the port from the start's answer, and a changed set of interceptions only", async () => {
+    const body = { name: NAME, generation: 7, running: true, port: 4567, token: "port-token" };
+    const seen = network(engine({ "PUT ": () => Response.json(body) }));
+    await withContainer(async (container) => {
+      const handler = { fetch: async () => new Response("x") } as unknown as Fetcher;
+      await container.interceptOutboundHttp("api.example.com", handler);
+      container.start();
+      expect(await (await container.getTcpPort(3000).fetch("http://localhost/")).text()).toBe("from the guest");
+      await container.interceptOutboundHttp("api.example.com", handler);
+      expect(seen.map((r) => `${r.method} ${new URL(r.url).pathname}`)).toEqual([`PUT /v1/sandboxes/${NAME}`, "GET /"]);
+      expect(seen[1]?.headers.get("x-caisson-port-token")).toBe("port-token");
+      await container.interceptOutboundHttp("other.example.com", handler);
+      expect(seen).toHaveLength(3);
+      expect(new URL(seen[2]?.url ?? "").pathname).toBe(`/v1/sandboxes/${NAME}/egress`);
     });
   });
 

@@ -19,8 +19,9 @@ const TOKEN = "density-benchmark-token";
 const field = (path, name) => Number(readFileSync(path, "utf8").match(new RegExp(`^${name}:\\s+(\\d+)`, "m"))[1]);
 
 async function tenAtOnce(put) {
-  await withFloor(async (client) => {
+  await withFloor(async (client, rested) => {
     const ten = async (namespace, round) => {
+      await rested();
       const all = Array.from({ length: 10 }, (_, i) => client.sandbox(`ten-${round}-${i}`, undefined, namespace));
       const begun = performance.now();
       const said = await Promise.all(all.map((sandbox) => sandbox.exec("echo hi")));
@@ -94,12 +95,18 @@ async function cycles(put) {
       await api("PUT", `/sandboxes/c${i % 7}`, {});
       await api("DELETE", `/sandboxes/c${i % 7}`);
     };
+    // As many sandboxes ready before as after.
+    const rested = async () => {
+      do await new Promise((r) => setTimeout(r, 500));
+      while ((await api("GET", "/health")).spares < 2);
+    };
     for (let i = 0; i < 50; i++) await cycle(i);
+    await rested();
     const before = holds();
     const begun = performance.now();
     for (let i = 0; i < CYCLES; i++) await cycle(i);
     put("cycle_ms", (performance.now() - begun) / CYCLES);
-    await new Promise((r) => setTimeout(r, 500));
+    await rested();
     for (const [name, value] of Object.entries(holds())) put(`cycles_growth_${name}`, value - before[name]);
   });
 }
