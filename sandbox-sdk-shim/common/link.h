@@ -20,7 +20,8 @@ enum {
                      */
   CSN_LINK_PACKETS, /* launcher -> engine, before that: the packet socket there */
   CSN_LINK_UP,      /* guest -> engine: waits for BEGIN */
-  CSN_LINK_BEGIN,   /* engine -> guest, once: be the sandbox that the descriptor's file describes: `id` variables
+  CSN_LINK_BEGIN,   /* engine -> guest, once: be the sandbox that the descriptor's file describes: `id`
+                       variables
                        ("NAME=value"), then `port` words of the entrypoint, each with a NUL */
 };
 

@@ -292,7 +292,8 @@ bool start_rename(sandbox *sb, const char *hostname);
 /* ---- spare.c ---- */
 /* Begins to keep cfg.spares of them. */
 void spare_init(void);
-/* Somebody asked for something (other than health): from now on it must be quiet for a while before one is made. */
+/* Somebody asked for something (other than health): from now on it must be quiet for a while before one is
+ * made. */
 void spare_quiet(void);
 /* One that fits, now under this name and of the caller, who lists it, writes its hosts file and tells its
  * guest what it is; NULL when there is none. */
