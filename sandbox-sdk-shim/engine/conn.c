@@ -49,6 +49,7 @@ static conn *new_conn(sandbox *sb, flow *f, uint32_t dst, unsigned port) {
 }
 
 run conn_free(conn *c, bool reset) {
+  if (c->switched && c->entry[0] != '\0') out_told(c);
   relay_clear(c);
   reach_cancel(c->reach);
   if (c->dns != NULL) dns_cancel(c->dns);

@@ -71,6 +71,8 @@ const ip_addr *idle_address(const sandbox *sb, bool tls, const char *host, unsig
 void idle_forget_hosts(sandbox *sb);
 void idle_close(sandbox *sb);
 
+#define OUT_ENTRY_MAX 20u /* bytes: a decimal number */
+
 /* ---- conn.c ---- */
 typedef enum conn_start { CONN_REFUSE, CONN_TAKE, CONN_HOLD } conn_start;
 /* A connection begins. CONN_TAKE: *c is there and waits for conn_accepted(). CONN_HOLD: it will call
@@ -145,6 +147,12 @@ struct conn {
   int64_t begun_ms;
   ip_addr reached; /* all zero: none */
   int64_t made_ms; /* when `up` was connected */
+  /* Of a WebSocket of the Worker's, from when it was switched to: what it calls the request, empty where it
+   * does not want to know, and what had passed before. */
+  char entry[OUT_ENTRY_MAX + 1];
+  bool switched;
+  uint64_t switched_up, switched_down;
+  int64_t switched_ms;
 };
 
 /* What a step came to: nothing to do until something happens, call it again, or c is no more. */
@@ -177,11 +185,15 @@ typedef struct out_target {
   char host[ENGINE_HOST_MAX + 1];
   unsigned port;
   http_span authority, path;
-  ip_addr address; /* judged: that and no other */
+  ip_addr address;               /* judged: that and no other */
+  char entry[OUT_ENTRY_MAX + 1]; /* what the Worker calls the request, when it wants to be told of its end */
 } out_target;
 /* The loopback port for the Worker's requests, opened if it is not yet; 0 when that fails. */
 unsigned out_open(sandbox *sb);
 void out_close(sandbox *sb);
+/* Tells the Worker how a WebSocket has ended: the bytes of its frames both ways and how long it was. Nobody
+ * waits for that, and it is not said twice. */
+void out_told(const conn *c);
 /* NULL, or what is wrong. */
 const char *out_read(const sandbox *sb, const http_head *h, out_target *t);
 

@@ -8,12 +8,16 @@
 #include "egress.h"
 
 #include <arpa/inet.h>
+#include <event2/http.h>
+#include <event2/keyvalq_struct.h>
 #include <event2/listener.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+
+#define TOLD_S 5 /* for the Worker to take a word that nobody waits for */
 
 struct out_door {
   sandbox *sb;
@@ -67,6 +71,36 @@ static bool text_of(const http_head *h, const char *name, char *room, size_t siz
   return true;
 }
 
+static void on_told(struct evhttp_request *req, void *arg) {
+  (void)arg;
+  const int status = req == NULL ? 0 : evhttp_request_get_response_code(req);
+  if (status < 200 || status >= 300) log_line(LOG_INFO, "the Worker did not take how a WebSocket ended");
+}
+
+void out_told(const conn *c) {
+  const egress_set *set = &c->sb->egress;
+  if (set->url_host == NULL) return;
+  struct evhttp_connection *to =
+      evhttp_connection_base_new(base, NULL, set->url_host, (ev_uint16_t)set->port);
+  if (to == NULL) abort();
+  evhttp_connection_set_timeout(to, TOLD_S);
+  evhttp_connection_free_on_completion(to);
+  struct evhttp_request *req = evhttp_request_new(on_told, NULL);
+  if (req == NULL) abort();
+  csn_buf said = {0};
+  csn_buf_fmt(&said, "%s %llu %llu %lld", c->entry, (unsigned long long)(c->up_bytes - c->switched_up),
+              (unsigned long long)(c->down_bytes - c->switched_down),
+              (long long)(csn_now_ms() - c->switched_ms));
+  struct evkeyvalq *head = evhttp_request_get_output_headers(req);
+  evhttp_add_header(head, "Host", set->authority);
+  evhttp_add_header(head, "Content-Length", "0");
+  evhttp_add_header(head, "Connection", "close");
+  if (set->token != NULL) evhttp_add_header(head, "X-Caisson-Egress-Token", set->token);
+  evhttp_add_header(head, "X-Caisson-Egress-Ended", csn_buf_cstr(&said));
+  evhttp_make_request(to, req, EVHTTP_REQ_POST, set->path);
+  csn_buf_free(&said);
+}
+
 const char *out_read(const sandbox *sb, const http_head *h, out_target *t) {
   char room[ENGINE_HOST_MAX + 8];
   *t = (out_target){0};
@@ -101,6 +135,11 @@ const char *out_read(const sandbox *sb, const http_head *h, out_target *t) {
   t->path = (http_span){slash, at.n - n};
   if (memchr(t->path.p, '#', t->path.n) != NULL || memchr(t->path.p, ' ', t->path.n) != NULL)
     return "X-Caisson-Out-URL is not well formed";
+  if (http_find(h, "X-Caisson-Out-Entry") != NULL) {
+    if (!text_of(h, "X-Caisson-Out-Entry", t->entry, sizeof t->entry) ||
+        t->entry[strspn(t->entry, "0123456789")] != '\0')
+      return "X-Caisson-Out-Entry is not a number";
+  }
   t->resolve = http_find(h, "X-Caisson-Out-Resolve") != NULL;
   if (http_find(h, "X-Caisson-Out-Address") != NULL) {
     if (!text_of(h, "X-Caisson-Out-Address", room, sizeof room) || !ip_parse(room, &t->address))

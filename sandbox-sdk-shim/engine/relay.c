@@ -386,6 +386,7 @@ static run begin_out(conn *c, const http_head *h, size_t used) {
   memcpy(x->key.host, t.host, sizeof x->key.host);
   x->again = may_repeat(c, h);
   x->keep_up = !x->websocket;
+  memcpy(c->entry, t.entry, sizeof c->entry);
   csn_buf_fmt(&x->head, "%s ", x->method);
   csn_buf_add(&x->head, t.path.p, t.path.n);
   csn_buf_str(&x->head, " HTTP/1.1\r\nHost: ");
@@ -583,6 +584,10 @@ static run pass_answer_head(conn *c, const http_head *h) {
     return RUN_MORE;
   }
   log_exchange(c, "switched to websocket");
+  c->switched = true;
+  c->switched_up = c->up_bytes;
+  c->switched_down = c->down_bytes;
+  c->switched_ms = csn_now_ms();
   return conn_tunnel(c);
 }
 

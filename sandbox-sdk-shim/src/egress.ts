@@ -6,6 +6,7 @@ import type { Env } from "../../worker/src/env.js";
 
 export const EGRESS_TOKEN_HEADER = "x-caisson-egress-token";
 export const EGRESS_URL_HEADER = "x-caisson-egress-url";
+export const EGRESS_ENDED_HEADER = "x-caisson-egress-ended";
 export const EGRESS_PATH = "/__caisson/egress/";
 
 /** items: tokens kept once they were derived. */

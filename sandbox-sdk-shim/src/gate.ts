@@ -75,9 +75,10 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
   const begun = Date.now();
   const up: Counter = { bytes: 0 };
   let address: string | null = null;
-  const ended = async (status: number, bytes_down: number): Promise<void> => {
+  const ended = async (status: number, bytes_down: number | null): Promise<void> => {
     const duration_ms = Date.now() - begun;
-    await session.egressEnded(answer.id, { status, bytes_up: up.bytes, bytes_down, duration_ms, address });
+    const bytes_up = bytes_down === null ? null : up.bytes;
+    await session.egressEnded(answer.id, { status, bytes_up, bytes_down, duration_ms, address });
   };
   try {
     let response: Response;
@@ -92,7 +93,7 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
         await ended(held.status, 0);
         return held;
       }
-      ({ response, address } = await out.send(await outgoing(held, answer, up), judged));
+      ({ response, address } = await out.send(await outgoing(held, answer, up), judged, answer.id));
     }
     const usage = payer !== null && payer.run !== null && response.ok ? usageOf(session, payer.run, response) : null;
     return await passed(response, ended, usage);
@@ -255,11 +256,12 @@ function usageOf(session: SessionRpc, run: string, response: Response): Usage {
 /** The answer as it comes, counted; its end is reported before the sandbox sees it. */
 async function passed(
   response: Response,
-  ended: (status: number, down: number) => Promise<void>,
+  ended: (status: number, down: number | null) => Promise<void>,
   usage: Usage | null,
 ): Promise<Response> {
   if (response.webSocket !== null || response.body === null) {
-    await ended(response.status, 0);
+    // What passes through a WebSocket is not seen here: it is joined outside of JavaScript, with its back pressure.
+    await ended(response.status, response.webSocket !== null ? null : 0);
     return response;
   }
   let bytes = 0;

@@ -6,8 +6,8 @@ import { ContainerProxy, Sandbox as SDKSandbox } from "@cloudflare/sandbox";
 import { operatorMask, report } from "../../worker/src/effects/report.js";
 import type { Env } from "../../worker/src/env.js";
 import { problem, problemResponse } from "../../worker/src/errors.js";
-import type { PortView } from "../../worker/src/session/api.js";
-import { EGRESS_TOKEN_HEADER, egressAllowed } from "./egress.js";
+import type { PortView, SessionRpc } from "../../worker/src/session/api.js";
+import { EGRESS_ENDED_HEADER, EGRESS_TOKEN_HEADER, egressAllowed } from "./egress.js";
 import { gate } from "./gate.js";
 import { LocalContainer } from "./local-container.js";
 import { PREVIEW_HEADER, Previews, type PreviewVerdict } from "./previews.js";
@@ -136,13 +136,27 @@ export class Sandbox extends SDKSandbox<Env> {
   override async fetch(request: Request): Promise<Response> {
     if (this.#local !== null && request.headers.has(EGRESS_TOKEN_HEADER)) {
       const allowed = await egressAllowed(request, this.#env.CAISSON_ENGINE_TOKEN ?? "", this.ctx.id.toString());
-      return allowed ? await this.#local.egress(request) : new Response("forbidden\n", { status: 403 });
+      if (!allowed) return new Response("forbidden\n", { status: 403 });
+      const ended = request.headers.get(EGRESS_ENDED_HEADER);
+      return ended === null ? await this.#local.egress(request) : await this.#webSocketEnded(ended);
     }
     if (this.#local !== null && request.url === RPC_URL) throw noRPC();
     if (request.headers.get(PREVIEW_HEADER) === "1") return await this.#preview(request);
     const response = await super.fetch(request);
     if (request.url === CONTROL_URL && response.webSocket !== null) this.#control = response.webSocket;
     return response;
+  }
+
+  /** The engine's word of a WebSocket to the outside that has ended: `<entry> <bytes up> <bytes down> <milliseconds>`. */
+  async #webSocketEnded(text: string): Promise<Response> {
+    const [entry = -1, up = -1, down = -1, ms = -1, ...more] = text.split(" ").map(Number);
+    if (more.length > 0 || ![entry, up, down, ms].every((n) => Number.isSafeInteger(n) && n >= 0))
+      return new Response("not understood\n", { status: 400 });
+    const owner = await this.owner();
+    if (owner === "") return new Response("no session\n", { status: 404 });
+    const session = this.#env.SESSION.get(this.#env.SESSION.idFromName(owner)) as unknown as SessionRpc;
+    const told = await session.webSocketEnded(entry, up, down, ms);
+    return new Response(null, { status: told.ok ? 204 : 404 });
   }
 
   /** A request of a preview URL; the SDK only says of a failure that there was one. */

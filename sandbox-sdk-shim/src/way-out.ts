@@ -13,6 +13,8 @@ import type { Env } from "../../worker/src/env.js";
 export const OUT_HEADER = "x-caisson-out";
 const TOKEN = "x-caisson-out-token";
 const URL_HEADER = "x-caisson-out-url";
+/** Whoever asks for a WebSocket is told of its end by this name: the number of the entry in the session's log. */
+const ENTRY = "x-caisson-out-entry";
 const RESOLVE = "x-caisson-out-resolve";
 const ADDRESS = "x-caisson-out-address";
 const ADDRESSES = "x-caisson-out-addresses";
@@ -33,8 +35,11 @@ export interface WayOut {
   readonly open: string | null;
   /** Every address of a name; null where that is not for us to know. */
   addresses(host: string): Promise<readonly string[] | null>;
-  /** `judged`: connect to that address and no other. Throws AddressRefused, and an Error in words for a host that does not answer. */
-  send(request: Request, judged: string | null): Promise<{ response: Response; address: string | null }>;
+  /**
+   * `judged`: connect to that address and no other. `entry`: of the session's log, where the bytes of a WebSocket go when it has
+   * ended. Throws AddressRefused, and an Error in words for a host that does not answer.
+   */
+  send(request: Request, judged: string | null, entry: number): Promise<{ response: Response; address: string | null }>;
 }
 
 /** `request`: as it came from the sandbox. */
@@ -70,11 +75,16 @@ class Door implements WayOut {
     return list === "" ? [] : list.split(",");
   }
 
-  async send(request: Request, judged: string | null): Promise<{ response: Response; address: string | null }> {
+  async send(
+    request: Request,
+    judged: string | null,
+    entry: number,
+  ): Promise<{ response: Response; address: string | null }> {
     const headers = new Headers(request.headers);
     headers.set(TOKEN, this.#token);
     headers.set(URL_HEADER, request.url.replace(/#.*$/s, ""));
     if (judged !== null) headers.set(ADDRESS, judged);
+    if (headers.has("upgrade")) headers.set(ENTRY, String(entry));
     const sent = { method: request.method, headers, body: request.body, redirect: "manual", signal: request.signal };
     const answered = await fetch(this.#url, sent as RequestInit);
     const address = answered.headers.get(ADDRESS);

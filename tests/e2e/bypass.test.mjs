@@ -92,7 +92,17 @@ before(async () => {
       const accept = createHash("sha1")
         .update(`${req.headers["sec-websocket-key"]}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`)
         .digest("base64");
-      socket.on("error", () => {}).resume();
+      // Of each kilobyte that comes half a kilobyte goes back; a close is answered.
+      let come = 0;
+      let sent = 0;
+      socket
+        .on("error", () => {})
+        .on("data", (data) => {
+          come += data.length;
+          for (; sent < Math.floor(come / 1_008); sent += 1)
+            socket.write(Buffer.concat([Buffer.from([0x82, 126, 500 >> 8, 500 & 255]), Buffer.alloc(500, "d")]));
+          if (data.length >= 2 && data.at(-8) === 0x88) socket.end(Buffer.from([0x88, 2, 3, 0xe8]));
+        });
       socket.write(
         `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`,
       );
@@ -142,6 +152,39 @@ describe("a WebSocket upgrade", () => {
   here("passes to a host that is allowed, and to no other", async () => {
     assert.match(await out(UPGRADE("plain.example")), /^HTTP\/1\.1 101/);
     assert.match(await out(UPGRADE("evil.example")), /^HTTP\/1\.1 403/);
+  });
+  here("is in the log with the bytes of its frames both ways, once it has ended", async () => {
+    const { id: before } = (await log()).at(-1);
+    const python = `import socket
+s = socket.create_connection(("plain.example", 80), 10)
+s.sendall(b"GET /ws HTTP/1.1\\r\\nHost: plain.example\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\nSec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n")
+got = b""
+while b"\\r\\n\\r\\n" not in got: got += s.recv(1000)
+got = got.split(b"\\r\\n\\r\\n", 1)[1]
+for _ in range(40):
+    s.sendall(b"\\x82\\xfe\\x03\\xe8" + bytes(4) + b"u" * 1000)
+while len(got) < 40 * 504: got += s.recv(65536)
+s.sendall(b"\\x88\\x82" + bytes(4) + b"\\x03\\xe8")
+while s.recv(1000): pass
+print(len(got))`;
+    assert.equal(await out(`python3 - <<'PY'\n${python}\nPY`), String(40 * 504));
+    const entry = await api.until(
+      async () => (await log()).find(({ id, path, bytes_up }) => id > before && path === "/ws" && bytes_up !== null),
+      "the WebSocket's end in the log",
+    );
+    // Frames of 1,000 bytes up, of 500 down, each with its head; the runtime between may cut them otherwise.
+    assert.equal(entry.status, 101);
+    assert.ok(entry.bytes_up >= 40_000 && entry.bytes_up < 42_000, JSON.stringify(entry));
+    assert.ok(entry.bytes_down >= 20_000 && entry.bytes_down < 21_000, JSON.stringify(entry));
+    const { events } = (await api.ok("GET", `/v1/sessions/${session.id}/events?limit=1000`)).body;
+    const told = events.filter(({ type, path }) => type === "egress.allowed" && path === "/ws").slice(-2);
+    assert.deepEqual(
+      told.map(({ bytes_up, bytes_down }) => [bytes_up, bytes_down]),
+      [
+        [null, null],
+        [entry.bytes_up, entry.bytes_down],
+      ],
+    );
   });
   here("and nowhere where the policy has none", async () => {
     const at = await api.session({

@@ -232,3 +232,48 @@ describe("connections of the Worker's", () => {
     socket.destroy();
   });
 });
+
+describe("a WebSocket to a host", () => {
+  const LINES = (url, more) =>
+    `GET / HTTP/1.1\r\nHost: x\r\nX-Caisson-Out-Token: ${door.token}\r\nX-Caisson-Out-URL: ${url}\r\nX-Caisson-Out-Address: 127.0.0.1\r\n` +
+    `Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n${more}\r\n`;
+  /** Sends `up` bytes, gets `down`, ends; answers the head. */
+  async function through(upstream, more, up, down) {
+    upstream.server.removeAllListeners("upgrade");
+    upstream.server.on("upgrade", (_req, to) => {
+      let come = 0;
+      to.on("error", () => {}).on("data", (data) => {
+        come += data.length;
+        if (come === up) to.end(Buffer.alloc(down));
+      });
+      to.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    });
+    const socket = net.connect(door.port, "127.0.0.1");
+    socket.write(LINES(`http://up.example:${upstream.port}/`, more));
+    let got = "";
+    for await (const piece of socket.on("error", () => {})) {
+      const head = got.includes("\r\n\r\n");
+      got += piece;
+      if (!head && got.includes("\r\n\r\n") && got.startsWith("HTTP/1.1 101")) socket.write(Buffer.alloc(up));
+    }
+    socket.destroy();
+    return got;
+  }
+  const told = () => worker.seen.filter(({ headers }) => headers["x-caisson-egress-ended"] !== undefined);
+
+  test("is told the Worker when it has ended, by the name that it gave it, with its bytes", async () => {
+    const upstream = await startHttp((_req, res) => res.end());
+    assert.match(await through(upstream, "X-Caisson-Out-Entry: 41\r\n", 70_000, 3_000), /^HTTP\/1\.1 101 /);
+    for (let n = 0; told().length === 0 && n < 100; n += 1) await sleep(50);
+    const [{ method, headers }] = told();
+    assert.deepEqual([method, headers["x-caisson-egress-token"]], ["POST", TOKEN]);
+    assert.match(headers["x-caisson-egress-ended"], /^41 70000 3000 \d+$/);
+    // Not asked for, and no number: nothing is told.
+    assert.match(await through(upstream, "", 10, 10), /^HTTP\/1\.1 101 /);
+    for (const bad of ["x", "-1", "1 2", "9".repeat(21)])
+      assert.match(await through(upstream, `X-Caisson-Out-Entry: ${bad}\r\n`, 1, 1), /^HTTP\/1\.1 400 /);
+    await sleep(300);
+    assert.equal(told().length, 1);
+    await upstream.stop();
+  });
+});

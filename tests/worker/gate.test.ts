@@ -201,6 +201,41 @@ describe("the gate", () => {
     expect(value(await session.egressLog(0, 1))[0]).toMatchObject({ status: 502 });
   });
 
+  it("leaves the bytes of a WebSocket open until somebody says them, once, and of nothing else", async () => {
+    const { session, containerId } = await created({ policy: POLICY });
+    network(() => {
+      const { 0: client, 1: server } = new WebSocketPair();
+      server.accept();
+      return new Response(null, { status: 101, webSocket: client });
+    });
+    const response = await through(containerId, "https://a.allowed.example/ws", { headers: { upgrade: "websocket" } });
+    expect(response.status).toBe(101);
+    response.webSocket?.accept();
+    response.webSocket?.close();
+    network(() => new Response("x"));
+    await (await through(containerId, "https://a.allowed.example/plain")).text();
+    const bytes = async (): Promise<unknown[]> =>
+      value(await session.egressLog(0, 10)).map((entry) => [entry.status, entry.bytes_up, entry.bytes_down]);
+    await vi.waitFor(async () =>
+      expect(await bytes()).toEqual([
+        [101, null, null],
+        [200, 0, 1],
+      ]),
+    );
+    for (const [id, up, down] of [
+      [1, 10, 20],
+      [1, 99, 99],
+      [2, 99, 99],
+      [3, 99, 99],
+    ] as const)
+      value(await session.webSocketEnded(id, up, down, 5));
+    expect(await bytes()).toEqual([
+      [101, 10, 20],
+      [200, 0, 1],
+    ]);
+    const { events } = value(await session.events(0, 100, false));
+    expect(events.filter(({ type }) => type === "egress.allowed")).toHaveLength(3);
+  });
   it("obeys network.websockets", async () => {
     const { containerId } = await created({ policy: { network: { allow: ["a.example"], websockets: "deny" } } });
     network(() => new Response("must not be reached"));

@@ -186,9 +186,9 @@ export interface AddressVerdict {
 /** What became of an allowed request. */
 export interface EgressEnd {
   status: number;
-  /** Of the bodies. */
-  bytes_up: number;
-  bytes_down: number;
+  /** Of the bodies. Of a WebSocket null while it is open, and where nobody counts: in production. */
+  bytes_up: number | null;
+  bytes_down: number | null;
   duration_ms: number;
   /** Connected to; null where that is not known: in production. */
   address: string | null;
@@ -345,6 +345,8 @@ export interface SessionRpc {
   /** May the sandbox do this? The question is logged, and reported as an event when it is denied. */
   egress(question: EgressQuestion): Promise<Result<EgressAnswer>>;
   egressEnded(id: number, end: EgressEnd): Promise<Result<true>>;
+  /** A WebSocket has ended: the bytes of its frames, framing included, and how long it was. */
+  webSocketEnded(id: number, bytesUp: number, bytesDown: number, durationMs: number): Promise<Result<true>>;
   /** May an allowed request go to one of these addresses of its host? If not, its entry becomes a denial. */
   egressAddress(id: number, addresses: readonly string[]): Promise<Result<AddressVerdict>>;
   /** Asks for a push to be approved; `id` is its entry in the egress log. 409 `too_many_approvals`. */

@@ -288,6 +288,15 @@ export class Gate {
     return this.log(id - 1, 1)[0] ?? null;
   }
 
+  /** Null where that entry is no WebSocket that is open. */
+  webSocketEnded(id: number, bytesUp: number, bytesDown: number, durationMs: number): EgressEntry | null {
+    this.#tables();
+    const query =
+      "UPDATE egress SET bytes_up = ?, bytes_down = ?, duration_ms = ? WHERE id = ? AND status = 101 AND bytes_up IS NULL";
+    const { rowsWritten } = this.#sql.exec(query, bytesUp, bytesDown, durationMs, id);
+    return rowsWritten === 0 ? null : (this.log(id - 1, 1)[0] ?? null);
+  }
+
   log(after: number, limit: number): EgressEntry[] {
     this.#tables();
     return [...this.#sql.exec<Row>("SELECT * FROM egress WHERE id > ? ORDER BY id LIMIT ?", after, limit)].map(

@@ -354,14 +354,23 @@ export class Session extends DurableObject<Env> implements SessionRpc {
 
   async egressEnded(id: number, end: EgressEnd): Promise<Result<true>> {
     return this.#try(() => {
-      const entry = this.#gate.ended(id, end);
-      this.#archive.note();
-      if (entry !== null && this.#store.text("state") !== "ended") {
-        const { id: _, time: __, verdict: ___, ...fields } = entry;
-        this.#machine.note(this.#activeRun(), T.EGRESS_ALLOWED, fields);
-      }
+      this.#tellEnd(this.#gate.ended(id, end));
       return { ok: true, value: true };
     });
+  }
+
+  async webSocketEnded(id: number, bytesUp: number, bytesDown: number, durationMs: number): Promise<Result<true>> {
+    return this.#try(() => {
+      this.#tellEnd(this.#gate.webSocketEnded(id, bytesUp, bytesDown, durationMs));
+      return { ok: true, value: true };
+    });
+  }
+
+  #tellEnd(entry: EgressEntry | null): void {
+    this.#archive.note();
+    if (entry === null || this.#store.text("state") === "ended") return;
+    const { id: _, time: __, verdict: ___, ...fields } = entry;
+    this.#machine.note(this.#activeRun(), T.EGRESS_ALLOWED, fields);
   }
 
   async egressAddress(id: number, addresses: readonly string[]): Promise<Result<AddressVerdict>> {
