@@ -6,11 +6,11 @@
  * Prints TAP.
  */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { build } from "esbuild";
+import { scratch } from "../scratch.mjs";
 import { insideBase64 } from "../secret-forms.ts";
 import { done, ok } from "../tap.mjs";
 
@@ -26,7 +26,7 @@ await build({
 });
 const { Redactor } = await import(pathToFileURL(out));
 const module = new WebAssembly.Module(readFileSync(wasm));
-const dir = mkdtempSync(join(tmpdir(), "redact-"));
+const dir = scratch("redact");
 
 let seed = 20260801;
 /** 0 … n-1, the same in every run. */
@@ -331,5 +331,4 @@ const lines = readdirSync(TRANSCRIPTS)
     `${readFileSync(wasm).length} bytes, memory of ${exports.memory.buffer.byteLength}`,
   );
 }
-rmSync(dir, { recursive: true });
 done();

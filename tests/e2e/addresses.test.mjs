@@ -1,10 +1,9 @@
 /** Names and the addresses behind them: what is judged is what is connected to, whatever a resolver says in between. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { rmSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
+import { scratch } from "../scratch.mjs";
 import { openStack } from "./lib.mjs";
 import { makeCertificate, ownAddress, startResolver, startSite } from "./outside.mjs";
 
@@ -30,7 +29,7 @@ let server;
 const seen = [];
 
 before(async () => {
-  dir = mkdtempSync(join(tmpdir(), "caisson-addresses-"));
+  dir = scratch("addresses");
   const tls = makeCertificate(dir, ["app.example", "rebound.example", "mixed.example", "stranger.example"]);
   resolver = await startResolver(names);
   const handler = (req, res) => {

@@ -12,6 +12,9 @@ const AGENTS = [
   // Its title costs a request of its own, which it does not report: the wire does.
   { name: "opencode", model: "gpt-5.5", tool: "bash", mcpTool: "adder_add", forks: true, title: true },
 ];
+/** Quotes, and what agents would read variables into. */
+// biome-ignore lint/suspicious/noTemplateCurlyInString: it is to stay as it is
+const SAYS = 'it\'s "$x" ${HOME} {env:HOME} \\$HOME ';
 const SERVER = readFileSync(new URL("adder.mjs", import.meta.url), "utf8");
 
 for (const { name, model, tool, mcpTool, forks, title = false } of AGENTS) {
@@ -72,7 +75,7 @@ for (const { name, model, tool, mcpTool, forks, title = false } of AGENTS) {
       const session = await open({
         files: [{ path: "adder.mjs", content: SERVER }],
         mcp: {
-          adder: { command: "/opt/caisson/bin/node", args: ["/workspace/adder.mjs"], env: { SAYS: 'it\'s "x" ' } },
+          adder: { command: "/opt/caisson/bin/node", args: ["/workspace/adder.mjs"], env: { SAYS: SAYS } },
         },
       });
       const { events, outcome } = await api.run(session.id, { prompt: `[script:${name}-mcp] Add` });
@@ -83,7 +86,7 @@ for (const { name, model, tool, mcpTool, forks, title = false } of AGENTS) {
         [mcpTool],
       );
       const [result] = of("agent.tool_result");
-      assert.deepEqual([result.is_error, result.text], [false, 'it\'s "x" 42']);
+      assert.deepEqual([result.is_error, result.text], [false, `${SAYS}42`]);
       await api.ok("DELETE", `/v1/sessions/${session.id}`);
     });
 

@@ -2,8 +2,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { openStack } from "./lib.mjs";
@@ -65,7 +64,7 @@ with zipfile.ZipFile(sys.argv[1], "w") as z:
 }
 
 before(async () => {
-  dir = mkdtempSync(join(tmpdir(), "caisson-bypass-"));
+  dir = scratch("bypass");
   const tls = makeCertificate(dir, HOSTS);
   site = await startSite(
     address,
@@ -147,6 +146,8 @@ s = socket.create_connection(("${host}", 80), 10)
 s.sendall(b"GET /ws HTTP/1.1\\r\\nHost: ${host}\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\nSec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n")
 print(s.recv(1000).split(b"\\r\\n")[0].decode())
 PY`;
+
+import { scratch } from "../scratch.mjs";
 
 describe("a WebSocket upgrade", () => {
   here("passes to a host that is allowed, and to no other", async () => {

@@ -4,6 +4,9 @@ import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { openStack } from "./lib.mjs";
 
+/** Quotes, and what agents would read variables into. */
+// biome-ignore lint/suspicious/noTemplateCurlyInString: it is to stay as it is
+const SAYS = 'it\'s "$x" ${HOME} {env:HOME} \\$HOME ';
 const SERVER = readFileSync(new URL("adder.mjs", import.meta.url), "utf8");
 
 describe("MCP servers of a session", () => {
@@ -21,7 +24,7 @@ describe("MCP servers of a session", () => {
       agent: "claude-code",
       files: [{ path: "adder.mjs", content: SERVER }],
       mcp: {
-        adder: { command: "/opt/caisson/bin/node", args: ["/workspace/adder.mjs"], env: { SAYS: 'it\'s "$x" ' } },
+        adder: { command: "/opt/caisson/bin/node", args: ["/workspace/adder.mjs"], env: { SAYS: SAYS } },
       },
     });
     const { events, outcome } = await api.run(session.id, { prompt: "[script:mcp] Add" });
@@ -32,7 +35,7 @@ describe("MCP servers of a session", () => {
       ["mcp__adder__add"],
     );
     const [result] = of(events, "agent.tool_result");
-    assert.deepEqual([result.is_error, result.text], [false, 'it\'s "$x" 42']);
+    assert.deepEqual([result.is_error, result.text], [false, `${SAYS}42`]);
     assert.ok(of(events, "agent.init")[0].tools.includes("mcp__adder__add"), JSON.stringify(of(events, "agent.init")));
     await api.ok("DELETE", `/v1/sessions/${session.id}`);
   });

@@ -1,10 +1,10 @@
 /** A private repository by an injected credential, and pushes that wait for an approval, against git's own server. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { scratch } from "../scratch.mjs";
 import { assertProblem, openStack } from "./lib.mjs";
 import { gitBackend, makeCertificate, ownAddress, startSite } from "./outside.mjs";
 
@@ -30,7 +30,7 @@ const git = (...args) => {
 };
 
 before(async () => {
-  dir = mkdtempSync(join(tmpdir(), "caisson-push-"));
+  dir = scratch("push");
   root = join(dir, "repositories");
   const seed = join(dir, "seed");
   git("init", "-q", "-b", "main", seed);

@@ -1,10 +1,10 @@
 /** Sessions and one-shots on a template, through the real Worker and engine; what is refused, and how. */
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { makeRoot, template } from "../engine/rootfs.mjs";
+import { scratch } from "../scratch.mjs";
 import { assertProblem, openStack } from "./lib.mjs";
 
 /** What a session's workspace needs: git, and what its scripts call. */
@@ -45,7 +45,7 @@ describe("templates", () => {
   let stack;
   let api;
   before(async () => {
-    dir = mkdtempSync(join(tmpdir(), "caisson-e2e-template-"));
+    dir = scratch("e2e-template");
     const home = join(dir, "templates");
     mkdirSync(home);
     makeRoot(join(dir, "root"), "made here", [...PROGRAMS, ...MORE]);

@@ -5,16 +5,17 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import dgram from "node:dgram";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import net from "node:net";
-import { networkInterfaces, tmpdir } from "node:os";
+import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { scratch } from "../scratch.mjs";
 import { exchange, hostProcesses, isRoot, NO_SESSION, nap, sleep, startEngine } from "./harness.mjs";
 
 /** What the host has that a sandbox must not reach. */
 class Host {
-  dir = mkdtempSync(join(tmpdir(), "caisson-host-"));
+  dir = scratch("host");
   secret = join(this.dir, "secret");
   unix = join(this.dir, "unix.sock");
   abstract = `caisson-probe-${process.pid}`;

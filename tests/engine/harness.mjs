@@ -1,9 +1,9 @@
 /** What the engine's tests share: a real engine on an ephemeral port, and callers for its API and the guest's. */
 import { spawn, spawnSync } from "node:child_process";
-import { chmodSync, chownSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, chownSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import http from "node:http";
-import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
+import { scratch } from "../scratch.mjs";
 
 export const BUILD = resolve(import.meta.dirname, "../../build");
 export const NO_SESSION = "__DISABLE_SESSION__";
@@ -44,7 +44,7 @@ export async function startEngine({
   probe = false,
   spares,
 } = {}) {
-  const home = dir ?? mkdtempSync(join(tmpdir(), "caisson-engine-"));
+  const home = dir ?? scratch("engine");
   const bin = join(home, "bin");
   const ordinary = user === "nobody";
   mkdirSync(bin, { recursive: true });

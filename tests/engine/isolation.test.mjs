@@ -1,11 +1,11 @@
 /** What a program in a sandbox must not be able to do, each attempted; and what stays when the engine is killed. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, rmSync, writeFileSync } from "node:fs";
 import http from "node:http";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { scratch } from "../scratch.mjs";
 import { hostProcesses, isRoot, nap, sleep, startEngine } from "./harness.mjs";
 
 for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
@@ -18,7 +18,7 @@ function suite(user) {
   let other;
   let secretDir;
   before(async () => {
-    secretDir = mkdtempSync(join(tmpdir(), "caisson-host-secret-"));
+    secretDir = scratch("host-secret");
     writeFileSync(join(secretDir, "file"), "HOST-SECRET");
     engine = await startEngine({ user, binds: ["/usr/share/doc:/opt/doc"], spares: 2 });
     box = await engine.sandbox("iso");
@@ -115,7 +115,7 @@ function suite(user) {
     await fails("echo b > /proc/sysrq-trigger");
   });
   test("mounts below a read-only bind are read-only too", { skip: !isRoot && "needs root to mount" }, async (t) => {
-    const top = mkdtempSync(join(tmpdir(), "caisson-bind-"));
+    const top = scratch("bind");
     spawnSync("mkdir", ["-m", "777", join(top, "below")]);
     assert.equal(spawnSync("mount", ["-t", "tmpfs", "-o", "mode=777", "none", join(top, "below")]).status, 0);
     spawnSync("chmod", ["755", top]);

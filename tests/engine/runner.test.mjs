@@ -1,23 +1,14 @@
 /** caisson-run from outside: every reason a run can end with, the spool, and following it. */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { after, describe, test } from "node:test";
+import { scratch } from "../scratch.mjs";
 import { nap } from "./harness.mjs";
 
 const RUNNER = resolve(import.meta.dirname, "../../build/caisson-run");
-const root = mkdtempSync(join(tmpdir(), "caisson-run-"));
+const root = scratch("run");
 after(() => rmSync(root, { recursive: true, force: true }));
 
 let count = 0;

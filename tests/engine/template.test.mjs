@@ -7,7 +7,6 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -15,9 +14,9 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { scratch } from "../scratch.mjs";
 import { BUILD, isRoot, sleep, startEngine } from "./harness.mjs";
 import { startWorker, TOKEN } from "./outside.mjs";
 import { makeRoot, oddTar, template, toolFor, versions, which } from "./rootfs.mjs";
@@ -35,7 +34,7 @@ function suite(user) {
   let engine;
   const make = (...args) => template(home, args, { uid });
   before(async () => {
-    dir = mkdtempSync(join(tmpdir(), "caisson-template-"));
+    dir = scratch("template");
     chmodSync(dir, 0o755);
     home = join(dir, "templates");
     mkdirSync(home);

@@ -2,10 +2,10 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { scratch } from "../scratch.mjs";
 import { isRoot, startEngine } from "./harness.mjs";
 import { egressLog, python, RAW, startWorker, TOKEN } from "./outside.mjs";
 
@@ -23,7 +23,7 @@ function suite(user) {
   let worker;
   let work;
   before(async () => {
-    work = mkdtempSync(join(tmpdir(), "caisson-tls-"));
+    work = scratch("tls");
     worker = await startWorker();
     engine = await startEngine({ user });
     box = await engine.sandbox("main", {

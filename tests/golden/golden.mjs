@@ -10,17 +10,16 @@
  * `--update` writes what the native tool prints into the events blocks; read the diff before you commit it.
  */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join as joinPath } from "node:path";
 import { Core, exitRecord, linesOf } from "../diff/core.mjs";
+import { scratch } from "../scratch.mjs";
 import { done, ok } from "../tap.mjs";
 
 const args = process.argv.slice(2).filter((a) => !a.startsWith("--"));
 const update = process.argv.includes("--update");
 const [tool = "build/caisson-events", wasm = "build/core.wasm", replayer = ""] = args;
-const scratch = mkdtempSync(joinPath(tmpdir(), "golden-"));
-process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
+const work = scratch("golden");
 
 function decoded(coded) {
   const text = coded.replace(/\\\*(\d+)\(([^)]*)\)/g, (_, n, what) => what.repeat(Number(n)));
@@ -45,8 +44,8 @@ function parse(file) {
     tools: field("tools"),
     input: fixture ? readFileSync(fixture) : decoded(half ? block.slice(0, -1) : block),
     stderr,
-    errors: joinPath(scratch, "stderr"),
-    output: joinPath(scratch, "stdout"),
+    errors: joinPath(work, "stderr"),
+    output: joinPath(work, "stdout"),
     expect: text.match(/^```events\n([\s\S]*?)^```$/m)?.[1] ?? "",
   };
 }

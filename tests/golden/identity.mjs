@@ -1,13 +1,13 @@
 /** caisson-token and caisson-audit as an operator uses them. Prints TAP. usage: identity.mjs CAISSON_TOKEN CAISSON_AUDIT */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { scratch } from "../scratch.mjs";
 import { done, ok } from "../tap.mjs";
 
 const [token, audit] = process.argv.slice(2);
-const dir = mkdtempSync(join(tmpdir(), "identity-"));
+const dir = scratch("identity");
 function run(program, args, input = "") {
   const r = spawnSync(program, args, { input });
   return { status: r.status, out: r.stdout.toString(), err: r.stderr.toString() };
@@ -75,5 +75,4 @@ ok(verify(good.slice(0, -1)).status === 1, "cut in its last line");
 ok(verify(log(lines[0], mark(1)), "--head", marks[2]).status === 1, "a whole end cut off shows against the head");
 ok(verify("{}\n").status === 65 && verify("").status === 1, "not a log at all");
 ok(run(audit, ["verify"]).status === 64 && run(audit, ["--help"]).status === 0, "--help");
-rmSync(dir, { recursive: true, force: true });
 done();

@@ -3,9 +3,9 @@
  * usage: node tests/golden/policy.mjs CAISSON_POLICY
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { scratch } from "../scratch.mjs";
 import { done, ok } from "../tap.mjs";
 
 const tool = process.argv[2];
@@ -99,7 +99,7 @@ ok(
   "what has no equal is listed with its pointer",
 );
 /* The operator's presets, all in one file as the Worker has them. */
-const dir = mkdtempSync(join(tmpdir(), "caisson-policy-"));
+const dir = scratch("policy");
 const file = (name, value) => {
   writeFileSync(join(dir, name), typeof value === "string" ? value : JSON.stringify(value));
   return join(dir, name);
@@ -200,6 +200,5 @@ const both = spawnSync(tool, [
   "a.example:443",
 ]);
 ok(both.status === 64, "not together with --below");
-rmSync(dir, { recursive: true });
 
 done();

@@ -194,6 +194,27 @@ static void servers(void) {
      "opencode: a configuration in the environment");
 }
 
+/* What an agent would take for a variable reaches the server as it is. */
+static void dollars(void) {
+#define DOLLARS                                                                                              \
+  "\"mcp\":{\"a\":{\"command\":\"c\",\"args\":[\"$A\"],\"env\":{\"K\":\"{$B\"}},\"r\":{\"url\":\"http://h/"  \
+  "$C\"}}"
+  create("{\"agent\":\"claude-code\"," DOLLARS "}");
+  run_with(1, "{\"prompt\":\"-\"}", NULL);
+  ok(has(&d, "\\\"${.:-$}A\\\"") && has(&d, ":\\\"{${.:-$}B\\\"") && has(&d, "http://h/${.:-$}C"),
+     "claude-code: $");
+  create("{\"agent\":\"gemini\"," DOLLARS "}");
+  run_with(1, "{\"prompt\":\"-\"}", NULL);
+  ok(has(&d, "\\\"${.:-$}A\\\"") && has(&d, ":\\\"{\\\\\\\\${.:-$}B\\\"") && has(&d, "http://h/${.:-$}C"),
+     "gemini: $");
+  create("{\"agent\":\"opencode\"," DOLLARS "}");
+  run_with(1, "{\"prompt\":\"-\"}", NULL);
+  ok(has(&d, "\\\"$A\\\"") && has(&d, ":\\\"\\\\u007b$B\\\"") && has(&d, "http://h/$C"), "opencode: {");
+  create("{\"agent\":\"codex\"," DOLLARS "}");
+  run_with(1, "{\"prompt\":\"-\"}", NULL);
+  ok(has(&d, "\\\"$A\\\"") && has(&d, "=\\\"{$B\\\""), "codex: as it is");
+}
+
 /* Tool rules, in the words of each agent. */
 static void tools(void) {
   create("{\"agent\":\"claude-code\",\"tools\":{\"deny\":[\"Bash(rm:*)\"]}}");
@@ -258,6 +279,7 @@ static void formats(void) {
 int main(void) {
   forks();
   servers();
+  dollars();
   tools();
   formats();
   sizes_and_reloads("codex", "tools-gpt-5.5");

@@ -53,7 +53,10 @@ static void put_settings(csn_fx *fx, const csn_spec_in *in) {
                                       .args = "args",
                                       .env = "env",
                                       .url = "httpUrl",
-                                      .headers = "headers"};
+                                      .headers = "headers",
+                                      /* a variable that nobody has, and its default; maps are read twice */
+                                      .dollar = "${.:-$}",
+                                      .dollar_in_map = "\\\\${.:-$}"};
   csn_put_str(fx, ",\"files\":{\"" HOME "/.gemini/settings.json\":\"");
   csn_put_doc(fx, "{\"security\":{\"auth\":{\"selectedType\":\"gemini-api-key\"}},"
                   "\"general\":{\"disableAutoUpdate\":true,\"enableAutoUpdate\":false},"

@@ -207,13 +207,15 @@ static csn_span plain_model(csn_span model) {
 /* All of the vendors that it knows go through the model gateway, and a model without a vendor is asked for by
  * Chat Completions. Its own cloud is left out. */
 static void put_config(csn_fx *fx, const csn_spec_in *in) {
-  static const csn_mcp_style style = {.is = ":",
-                                      .local = "\"type\":\"local\",\"enabled\":true,",
-                                      .remote = "\"type\":\"remote\",\"enabled\":true,",
-                                      .args = NULL,
-                                      .env = "environment",
-                                      .url = "url",
-                                      .headers = "headers"};
+  static const csn_mcp_style style = {
+      .is = ":",
+      .local = "\"type\":\"local\",\"enabled\":true,",
+      .remote = "\"type\":\"remote\",\"enabled\":true,",
+      .args = NULL,
+      .env = "environment",
+      .url = "url",
+      .headers = "headers",
+      .brace = "\\u007b"}; /* {env:NAME} and {file:PATH} are read before the JSON is */
   csn_span plain = plain_model(in->model);
   csn_put_str(fx, ",\"OPENCODE_CONFIG_CONTENT\":\"");
   csn_put_doc(fx, "{\"autoupdate\":false,\"share\":\"disabled\","

@@ -75,13 +75,29 @@ static void put_key(csn_fx *fx, const char *key, const csn_mcp_style *style) {
   csn_put_doc(fx, style->is);
 }
 
-static void put_list(csn_fx *fx, csn_span rest, csn_option_tag tag) {
+static void put_text(csn_fx *fx, csn_span text, const csn_mcp_style *style, bool in_map) {
+  uint32_t from = 0;
+  csn_put_str(fx, "\\\"");
+  for (uint32_t i = 0; i < text.len; i++) {
+    const char *as = NULL;
+    if (text.ptr[i] == '$') as = in_map ? style->dollar_in_map : style->dollar;
+    if (text.ptr[i] == '{') as = style->brace;
+    if (as == NULL) continue;
+    csn_put_nested(fx, csn_span_of(text.ptr + from, i - from));
+    csn_put_doc(fx, as);
+    from = i + 1;
+  }
+  csn_put_nested(fx, csn_span_of(text.ptr + from, text.len - from));
+  csn_put_str(fx, "\\\"");
+}
+
+static void put_list(csn_fx *fx, csn_span rest, csn_option_tag tag, const csn_mcp_style *style) {
   csn_option o;
   const char *comma = "";
   while (server_next(&rest, &o)) {
     if (o.tag != (uint8_t)tag) continue;
     csn_put_doc(fx, comma);
-    csn_put_doc_string(fx, o.text);
+    put_text(fx, o.text, style, false);
     comma = ",";
   }
 }
@@ -102,7 +118,7 @@ static void put_map(csn_fx *fx, const char *key, csn_span rest, csn_option_tag t
       comma = ",";
       values = true;
     } else if (o.tag == CSN_OPT_VALUE && values) {
-      csn_put_doc_string(fx, o.text);
+      put_text(fx, o.text, style, true);
       values = false;
     }
   }
@@ -118,7 +134,7 @@ static void put_local(csn_fx *fx, csn_span command, csn_span rest, const csn_mcp
   csn_put_doc(fx, style->local);
   put_key(fx, "command", style);
   if (style->args == NULL) csn_put_doc(fx, "[");
-  csn_put_doc_string(fx, command);
+  put_text(fx, command, style, false);
   if (style->args == NULL) {
     if (has_args) csn_put_doc(fx, ",");
   } else {
@@ -126,7 +142,7 @@ static void put_local(csn_fx *fx, csn_span command, csn_span rest, const csn_mcp
     put_key(fx, style->args, style);
     csn_put_doc(fx, "[");
   }
-  put_list(fx, rest, CSN_OPT_ARG);
+  put_list(fx, rest, CSN_OPT_ARG, style);
   csn_put_doc(fx, "]");
   put_map(fx, style->env, rest, CSN_OPT_ENV, style);
 }
@@ -138,7 +154,7 @@ void csn_put_mcp_server(csn_fx *fx, csn_span *rest, const csn_mcp_style *style) 
     if (first.tag == CSN_OPT_URL) {
       csn_put_doc(fx, style->remote);
       put_key(fx, style->url, style);
-      csn_put_doc_string(fx, first.text);
+      put_text(fx, first.text, style, false);
       put_map(fx, style->headers, *rest, CSN_OPT_HEADER, style);
     } else {
       put_local(fx, first.text, *rest, style);

@@ -2,11 +2,11 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ROOT, startLocal } from "../../../scripts/local.mjs";
 import { makeCertificate, ownAddress } from "../../e2e/outside.mjs";
 import { startEngine } from "../../engine/harness.mjs";
+import { scratch } from "../../scratch.mjs";
 import { quantile } from "../measure.mjs";
 
 const BULK = 256 * 1024 * 1024;
@@ -106,7 +106,7 @@ async function throughWorker(trust, direct) {
 }
 
 export default async function egress(put) {
-  const dir = mkdtempSync(join(tmpdir(), "caisson-bench-"));
+  const dir = scratch("bench");
   const { file } = makeCertificate(dir, [NAME]);
   const upstream = await startUpstream([ADDRESS, join(dir, "upstream-key.pem"), file]);
   try {

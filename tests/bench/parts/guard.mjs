@@ -1,11 +1,11 @@
 /** The guard: what a policy question, a compile, a token and a sealed secret cost, over guard.wasm as the Worker calls it. */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { ROOT } from "../../../scripts/local.mjs";
+import { scratch } from "../../scratch.mjs";
 import { build } from "../measure.mjs";
 
 /** Nanoseconds of one call: the best of five rounds, so that another process's turn does not count. */
@@ -20,7 +20,7 @@ function cost(n, work) {
 }
 
 export default async function guard(put) {
-  const dir = mkdtempSync(join(tmpdir(), "guard-"));
+  const dir = scratch("guard");
   try {
     const esbuild = createRequire(import.meta.url).resolve("esbuild/bin/esbuild");
     const file = join(dir, "guard.mjs");

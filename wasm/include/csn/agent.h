@@ -193,7 +193,7 @@ extern const csn_dialect csn_claude_code_dialect, csn_shell_dialect, csn_codex_d
 csn_span csn_rules_options(const csn_dialect *d, csn_span options, const csn_tool_store *tools, csn_arena *a);
 #define CSN_RULES_CAP 32768u
 
-#define CSN_SPEC_MAX     737280u
+#define CSN_SPEC_MAX     785408u
 #define CSN_ERR_LINE_MAX (CSN_MESSAGE_CAP * 6u + CSN_LINE_EVENT_MAX) /* bytes */
 
 /* The conversation that a run resumes by default; NULL when there is none. */

@@ -170,6 +170,10 @@ typedef struct csn_mcp_style {
   const char *remote; /* the same for a URL */
   const char *args;   /* NULL: program and arguments are one list, "command" */
   const char *env, *url, *headers;
+  /* An agent that reads variables into its configuration would change a text with `$` or `{` in it: what they
+   * are written as, so that it gets them as they are; `dollar_in_map` in the values of env and headers. NULL:
+   * themselves. */
+  const char *dollar, *dollar_in_map, *brace;
 } csn_mcp_style;
 /* The body of the server whose options `rest` begins with, braces included; moves `rest` behind it. */
 void csn_put_mcp_server(csn_fx *fx, csn_span *rest, const csn_mcp_style *style);
