@@ -131,13 +131,11 @@ function refusal({ refs, capabilities }: Commands, text: string): Response {
   });
 }
 
-/** bytes of one packet of the narrower side band. */
-const BAND_MAX = 900;
+/** characters: with four bytes each they fit into one packet of the narrower side band, 1,000 bytes. */
+const BAND_MAX = 240;
 
 function bands(report: string): string[] {
-  const list: string[] = [];
-  for (let at = 0; at < report.length; at += BAND_MAX) list.push(pkt(`\x01${report.slice(at, at + BAND_MAX)}`));
-  return list;
+  return (report.match(new RegExp(`.{1,${BAND_MAX}}`, "gsu")) ?? []).map((piece) => pkt(`\x01${piece}`));
 }
 
 function pkt(text: string): string {

@@ -201,8 +201,7 @@ static void dollars(void) {
   "$C\"}}"
   create("{\"agent\":\"claude-code\"," DOLLARS "}");
   run_with(1, "{\"prompt\":\"-\"}", NULL);
-  ok(has(&d, "\\\"${.:-$}A\\\"") && has(&d, ":\\\"{${.:-$}B\\\"") && has(&d, "http://h/${.:-$}C"),
-     "claude-code: $");
+  ok(has(&d, "\\\"$A\\\"") && has(&d, ":\\\"{$B\\\"") && has(&d, "http://h/$C"), "claude-code: as it is");
   create("{\"agent\":\"gemini\"," DOLLARS "}");
   run_with(1, "{\"prompt\":\"-\"}", NULL);
   ok(has(&d, "\\\"${.:-$}A\\\"") && has(&d, ":\\\"{\\\\\\\\${.:-$}B\\\"") && has(&d, "http://h/${.:-$}C"),

@@ -1,10 +1,12 @@
 /** The egress log in R2. */
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it, vi } from "vitest";
+import { createApp } from "../../worker/src/routes/app.js";
+import { newSessionId } from "../../worker/src/routes/ids.js";
 import type { EgressEntry } from "../../worker/src/session/api.js";
 import { archivePrefix, PORTION } from "../../worker/src/session/egress-archive.js";
 import { env } from "./env.js";
-import { created, eventually, type Stub, value } from "./session-fixture.js";
+import { created, eventually, type Stub, stub, value } from "./session-fixture.js";
 
 const ask = async (session: Stub, n: number, host = "denied.example") =>
   value(await session.egress({ host, port: 443, method: "GET", path: `/${n}`, websocket: false, policy: null })).id;
@@ -81,6 +83,26 @@ describe("the archive of the egress log", () => {
       address: "192.0.2.1",
     });
     expect(all[last - 1]).toMatchObject({ host: "slow.example", status: null });
+  });
+
+  it("comes once each, also where a portion is written while it is read", async () => {
+    const id = newSessionId();
+    const session = stub(id);
+    value(await session.create(id, { agent: "shell" }));
+    await eventually(async () => expect(value(await session.view()).state).toBe("idle"));
+    await seed(session, PORTION - 1);
+    await ask(session, PORTION);
+    await eventually(async () => expect(value(await session.egressArchived())).toBe(PORTION));
+    const last = await ask(session, PORTION + 1);
+    // What the next portion will be called: it is there, and the session has not said so yet.
+    const next = `${archivePrefix(id)}${String(last).padStart(10, "0")}.ndjson`;
+    await env.ARTIFACTS.put(next, `${JSON.stringify({ id: last })}\n`);
+    const answer = await createApp().request(`/v1/sessions/${id}/egress/archive`, {}, env);
+    const ids = (await answer.text())
+      .trimEnd()
+      .split("\n")
+      .map((line) => (JSON.parse(line) as EgressEntry).id);
+    expect(ids).toEqual(Array.from({ length: last }, (_, n) => n + 1));
   });
 
   it("a bucket that is away costs no entry: the next portion has them all", async () => {

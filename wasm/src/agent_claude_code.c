@@ -173,10 +173,7 @@ static void put_servers(csn_fx *fx, csn_span options) {
                                       .args = "args",
                                       .env = "env",
                                       .url = "url",
-                                      .headers = "headers",
-                                      /* a variable that nobody has, and its default */
-                                      .dollar = "${.:-$}",
-                                      .dollar_in_map = "${.:-$}"};
+                                      .headers = "headers"};
   if (!csn_option_has(options, CSN_OPT_SERVER)) return;
   csn_put_str(fx, ",\"--mcp-config\",\"");
   csn_put_doc(fx, "{\"mcpServers\":");

@@ -1,7 +1,7 @@
 /** The session's policy and the log of what its sandbox asked of the network. */
 import { z } from "@hono/zod-openapi";
 import { LIMITS } from "../limits.js";
-import { archivePrefix } from "../session/egress-archive.js";
+import { archivedFirst, archivePrefix } from "../session/egress-archive.js";
 import { type App, endpoint, intParam } from "./endpoint.js";
 import { json } from "./json.js";
 import { EgressEntrySchema, PolicySchema } from "./schemas.js";
@@ -96,6 +96,8 @@ export function registerPolicy(app: App): void {
           const prefix = archivePrefix(session.id);
           const listed = await env.ARTIFACTS.list(cursor === undefined ? { prefix } : { prefix, cursor });
           for (const { key } of listed.objects) {
+            // A portion that was written since is in the object's own log still: it comes once.
+            if (archivedFirst(key) > archived) continue;
             const stored = await env.ARTIFACTS.get(key);
             await stored?.body.pipeTo(writable, { preventClose: true });
           }

@@ -15,6 +15,9 @@ const OPEN_MAX_MS = 600_000;
 /** What the keys of a session's portions begin with; they sort as the entries do. */
 export const archivePrefix = (sessionId: string): string => `sessions/${sessionId}/egress/`;
 
+/** Number of the first entry of the portion with this key. */
+export const archivedFirst = (key: string): number => Number(/(\d+)\.ndjson$/.exec(key)?.[1]);
+
 export class EgressArchive {
   readonly #ctx: DurableObjectState;
   readonly #env: Env;

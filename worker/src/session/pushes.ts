@@ -40,8 +40,10 @@ export class Pushes {
 
   async request(host: string, path: string, refs: readonly PushedRef[]): Promise<Result<ApprovalView>> {
     this.#expire();
-    if (this.#approvals.isFull) return fail(409, "too_many_approvals", "too many pushes wait for an approval");
+    if (this.#approvals.isFull) return TOO_MANY;
     const diff = await this.#diff(refs);
+    // Others may have asked meanwhile.
+    if (this.#approvals.isFull) return TOO_MANY;
     const seconds = Number(this.#env.CAISSON_APPROVAL_WAIT_S);
     const waitMs = seconds > 0 ? seconds * 1_000 : WAIT_MS;
     const nowMs = Date.now();
@@ -119,4 +121,5 @@ export class Pushes {
   }
 }
 
+const TOO_MANY = fail(409, "too_many_approvals", "too many pushes wait for an approval");
 const NOT_FOUND = fail(404, "approval_not_found", "there is no approval with this id");

@@ -1,0 +1,23 @@
+/** Pushes that wait for somebody's word. */
+import { describe, expect, it } from "vitest";
+import { created, eventually, value } from "./session-fixture.js";
+
+const REFS = [{ ref: "refs/heads/main", old: "0".repeat(40), new: "1".repeat(40) }];
+
+describe("approvals", () => {
+  it("never wait by more than sixteen, also where all are asked for at once", async () => {
+    const { session } = await created({
+      policy: { network: { allow: ["git.example"] }, git: { push_approval: true } },
+    });
+    await eventually(async () => expect(value(await session.view()).state).toBe("idle"));
+    const question = { host: "git.example", port: 443, method: "POST", path: "/r/git-receive-pack", websocket: false };
+    const { id, holdPush } = value(await session.egress(question));
+    expect(holdPush).toBe(true);
+    const asked = await Promise.all(Array.from({ length: 20 }, () => session.requestApproval(id, REFS)));
+    expect(asked.map((answer) => (answer.ok ? "waits" : answer.code)).sort()).toEqual([
+      ...Array.from({ length: 4 }, () => "too_many_approvals"),
+      ...Array.from({ length: 16 }, () => "waits"),
+    ]);
+    expect(value(await session.approvals())).toHaveLength(16);
+  });
+});
