@@ -15,4 +15,9 @@ fi
 if git grep -nE '\b(TODO|FIXME|XXX)\b' -- '*.c' '*.h' '*.ts' '*.mjs' '*.sh' ':!scripts/lint-tree.sh'; then
   complain "unfinished work belongs in an issue"
 fi
+# An operator learns of a variable from the README alone.
+while read -r name; do
+  grep -q "\`$name\`" README.md || complain "README.md does not tell of $name, which worker/src/env.ts or a script reads"
+done < <({ grep -oE 'readonly [A-Z_]+\?: string' worker/src/env.ts | sed -E 's/readonly ([A-Z_]+).*/\1/'
+  git grep -ohE '(process\.env\.|environ\.get\(")CAISSON_[A-Z_]+' -- scripts | grep -oE 'CAISSON_[A-Z_]+'; } | sort -u)
 exit "$bad"

@@ -47,9 +47,13 @@ static const char usage[] =
     "  --log-level LEVEL   error, warn, info (default) or debug\n"
     "  --dry-run NAME      print the plan of a sandbox and leave\n"
     "\n"
-    "Prints {\"ready\":true,\"port\":n} when it serves. SIGTERM removes all sandboxes and ends it.\n";
+    "Prints {\"ready\":true,\"port\":n} when it serves. SIGTERM removes all sandboxes and ends it.\n"
+    "Exit status: 0 after SIGTERM, 64 for a bad call, 1 when it cannot serve.\n";
 
 static void fail(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
+/* The status that fail() leaves: a bad call, until the options are read. */
+static int failure = 64;
+
 static void fail(const char *fmt, ...) {
   va_list ap;
   va_start(ap, fmt);
@@ -57,7 +61,7 @@ static void fail(const char *fmt, ...) {
   vfprintf(stderr, fmt, ap);
   fputc('\n', stderr);
   va_end(ap);
-  exit(1);
+  exit(failure);
 }
 
 static void add_bind(char *text) {
@@ -161,6 +165,7 @@ static void parse_options(int argc, char **argv) {
   if (optind < argc) fail("unknown argument %s; see --help", argv[optind]);
   if (cfg.state_dir == NULL || cfg.guest == NULL || (cfg.token_file == NULL && cfg.dry_run == NULL))
     fail("--state-dir, --token-file and --guest are needed; see --help");
+  failure = 1;
 }
 
 static char *find_bwrap(void) {

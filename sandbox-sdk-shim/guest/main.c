@@ -3,7 +3,8 @@
  * Usage: caisson-guest
  * Inherits descriptor 3, a listening stream socket, and 4, the link to the engine. Over the link comes what
  * the sandbox is (environment, entrypoint), at once or after a long wait; until then nothing is served or
- * started. Exit status: 0 after SIGTERM or SIGINT, the entrypoint's when that fails. */
+ * started. Exit status: 0 after SIGTERM or SIGINT, the entrypoint's when that fails, 64 without those
+ * descriptors. */
 #define _GNU_SOURCE
 #include "guest.h"
 
@@ -130,10 +131,20 @@ static void drop_bounding_set(void) {
       prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
 }
 
+static bool is_socket(int fd) {
+  struct stat st;
+  return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
 int main(int argc, char **argv) {
   if (argc > 1 && strcmp(argv[1], "--version") == 0) {
     puts("caisson-guest " GUEST_VERSION);
     return 0;
+  }
+  if (!is_socket(LISTEN_FD) || !is_socket(LINK_FD)) {
+    fputs("caisson-guest is the first process of a sandbox: caisson-engine starts it, with its sockets\n",
+          stderr);
+    return 64;
   }
   /* bwrap was given a descriptor's path to execute; that is no name for a process list. */
   size_t room = strlen(argv[0]);

@@ -5,7 +5,7 @@
  * URLSearchParams, Buffer's base64 and hex make; length and every other byte stay; a text without secrets stays as it is.
  * Prints TAP.
  */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -262,6 +262,17 @@ const lines = readdirSync(TRANSCRIPTS)
     .map(([, prefix, min, name]) => `${prefix}\t${name}\t${min}\n`)
     .join("");
   ok(documented === shapes, "docs/SECURITY.md lists the shapes");
+}
+
+{
+  const statusOf = (...args) => spawnSync(tool, args, { input: "" }).status;
+  const statuses = [
+    statusOf("--help"),
+    statusOf("--nonsense"),
+    statusOf("--chunk", "0"),
+    statusOf("--secrets", join(dir, "none")),
+  ];
+  ok(statuses.join() === "0,64,64,66", `exit statuses: ${statuses}`);
 }
 
 // The host.

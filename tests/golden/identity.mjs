@@ -48,6 +48,7 @@ ok(run(token, ["mint", "--keys", join(dir, "none"), "--scope", "x"]).status === 
 writeFileSync(join(dir, "bad.json"), '{"keys":[{"kid":"a","secret":"c2hvcnQ"}]}');
 const short = run(token, ["mint", "--keys", join(dir, "bad.json"), "--scope", "x"]);
 ok(short.status === 65 && short.err.includes("/keys/0"), "a short key is refused, and named");
+ok(run(token, ["--help"]).out.includes(" approve;"), "--help names every scope");
 ok(run(token, ["--help"]).status === 0 && run(token, []).status === 64, "--help");
 
 /** The chain as csn/audit.h defines it, by another implementation. */

@@ -40,6 +40,8 @@ export interface Env {
   readonly CAISSON_POLICIES?: string;
   /** Seconds that a git push waits for its approval; 600 when absent. */
   readonly CAISSON_APPROVAL_WAIT_S?: string;
+  /** Model that `POST /execute` asks for code. */
+  readonly CAISSON_CODE_MODEL?: string;
   /** Class → limits of a tenant, JSON (identity/quotas.ts). */
   readonly CAISSON_QUOTAS?: string;
   /** Origins whose pages may call, separated by commas; `*` for any. None when absent. */

@@ -10,11 +10,6 @@ const MODEL_MS = 120_000;
 
 export type AnswerLanguage = "python" | "javascript";
 
-/** Variables that only this endpoint reads. */
-interface ModelVars {
-  readonly CAISSON_CODE_MODEL?: string;
-}
-
 /** Throws when there is neither a key nor an upstream that may do without one. */
 export function requireModel(env: Env): void {
   if (env.ANTHROPIC_API_KEY !== undefined && env.ANTHROPIC_API_KEY !== "") return;
@@ -46,7 +41,7 @@ export async function codeFor(
         ...(key === undefined ? {} : { "x-api-key": key }),
       },
       body: JSON.stringify({
-        model: (env as Env & ModelVars).CAISSON_CODE_MODEL ?? DEFAULT_MODEL,
+        model: env.CAISSON_CODE_MODEL ?? DEFAULT_MODEL,
         max_tokens: maxTokens === 0 ? DEFAULT_MAX_TOKENS : maxTokens,
         messages: [{ role: "user", content: instructions(question, language) }],
       }),
