@@ -10,7 +10,14 @@ describe("approvals", () => {
       policy: { network: { allow: ["git.example"] }, git: { push_approval: true } },
     });
     await eventually(async () => expect(value(await session.view()).state).toBe("idle"));
-    const question = { host: "git.example", port: 443, method: "POST", path: "/r/git-receive-pack", websocket: false };
+    const question = {
+      host: "git.example",
+      port: 443,
+      method: "POST",
+      path: "/r/git-receive-pack",
+      websocket: false,
+      policy: null,
+    };
     const { id, holdPush } = value(await session.egress(question));
     expect(holdPush).toBe(true);
     const asked = await Promise.all(Array.from({ length: 20 }, () => session.requestApproval(id, REFS)));
