@@ -45,7 +45,7 @@ export class FakeScript {
   cutFiles: number | null = null;
   /** What a terminal prints at once, and then in answer to what is typed; a string is a control frame. */
   terminal: { readonly first: (string | Uint8Array)[]; readonly answer: (typed: string) => (string | Uint8Array)[] } = {
-    first: [],
+    first: ['{"type":"ready"}'],
     answer: (typed) => [new TextEncoder().encode(typed)],
   };
   /** The addresses at which terminals were asked for. */

@@ -86,7 +86,10 @@ describe("a terminal", { timeout: 20_000 }, () => {
     const line = `${SECRET}\n`;
     const piece = bytes(line.repeat(20_000));
     const pieces = Math.ceil((4 * LIMITS.TERMINAL_SKIP_AT) / piece.byteLength);
-    fixture.fake.terminal = { first: [], answer: () => [...Array<Uint8Array>(pieces).fill(piece), bytes("the end\n")] };
+    fixture.fake.terminal = {
+      first: ['{"type":"ready"}'],
+      answer: () => [...Array<Uint8Array>(pieces).fill(piece), bytes("the end\n")],
+    };
     const client = await open(fixture);
     client.socket.send(bytes("go"));
     await eventually(async () => expect(client.printed.length).toBeGreaterThan(LIMITS.TERMINAL_SKIP_AT));
@@ -98,6 +101,25 @@ describe("a terminal", { timeout: 20_000 }, () => {
     const skipped = client.control.find(({ type }) => type === "skipped")?.bytes ?? 0;
     expect(client.printed.length - "\x1bc".length + skipped).toBe(pieces * piece.byteLength + "the end\n".length);
     for (const part of [SECRET.slice(0, 8), SECRET.slice(-8)]) expect(client.printed).not.toContain(part);
+  });
+
+  it("does not show the rest of a secret with which an old screen begins", async () => {
+    const fixture = await idle();
+    const screen = `${SECRET.slice(4)}\n${"x".repeat(20_000)}\n`;
+    fixture.fake.terminal = {
+      first: [bytes(screen.slice(0, 10)), bytes(screen.slice(10)), '{"type":"ready"}'],
+      answer: () => [],
+    };
+    const client = await open(fixture);
+    await eventually(async () => expect(client.control).toEqual([{ type: "ready" }]));
+    expect(client.printed).toBe(screen.slice(screen.indexOf("\n") + 1));
+  });
+
+  it("waits only so long to be told that all of an old screen is there", async () => {
+    const fixture = await idle();
+    fixture.fake.terminal = { first: [bytes("$ ")], answer: () => [] };
+    const client = await open(fixture);
+    await eventually(async () => expect(client.printed).toBe("$ "));
   });
 
   it("takes no more than it can hold", async () => {

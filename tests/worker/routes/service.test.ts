@@ -42,6 +42,17 @@ describe("without an API key", () => {
   it.each(refused)("refuses %s %j", async (url, headers) => {
     expect(await outcome(await rig().call("GET", url, undefined, { headers }))).toEqual([403, "no_api_key_configured"]);
   });
+  it("lets pages of this machine connect only when they are listed", async () => {
+    const page = { upgrade: "websocket", origin: "http://localhost:5173" };
+    const connect = async (vars: object, headers: Record<string, string>): Promise<number> => {
+      const r = rig(vars);
+      const { id } = await r.session();
+      return (await r.call("GET", `/v1/sessions/${id}/events`, undefined, { headers })).status;
+    };
+    expect(await connect({}, page)).toBe(403);
+    expect(await connect({ CAISSON_CORS_ORIGINS: page.origin }, page)).toBe(101);
+    expect(await connect({}, { ...page, origin: "http://localhost:8787" })).toBe(101);
+  });
 });
 
 describe("with an API key", () => {

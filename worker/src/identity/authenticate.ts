@@ -30,6 +30,7 @@ export async function authenticate(request: Request, env: IdentityEnv): Promise<
   if (guard instanceof Problem) throw guard;
   if (!env.CAISSON_API_KEY && !env.CAISSON_KEYS) {
     refuseRemote(request, url, env);
+    refuseOrigin(request, env);
     return { caller: OPERATOR, guard };
   }
   refuseOrigin(request, env);

@@ -31,6 +31,12 @@ const TOUCH_MS = 10_000;
 const SKIP_MS = 1_000;
 /** bytes kept of what is skipped: some screens full. */
 const TAIL_BYTES = 64 * 1024;
+/** bytes: what a terminal printed before and the sandbox shows again may be cut at its beginning when it is so long. */
+const REPLAY_CUT = 16 * 1024;
+/** bytes of it that are waited for; the local server keeps 256 KiB. */
+const REPLAY_MAX = 1_048_576;
+/** milliseconds that it is waited for where nothing says that it is all there. */
+const REPLAY_MS = 2_000;
 /** Terminal control: full reset (RIS), screen and what was scrolled out of it. */
 const RESET = new TextEncoder().encode("\x1bc");
 /** milliseconds: the longest time that a timer takes. */
@@ -185,6 +191,9 @@ class Relay {
   /** What is not sent because the client is behind; null when it is not. */
   #skipped: Tail | null = null;
   #skipping: Timer | undefined;
+  /** What was printed before, until all of it is there; null after that. */
+  #replay: Uint8Array[] | null = [];
+  readonly #replaying: Timer;
   #over = false;
 
   constructor(client: WebSocket, shell: WebSocket, { idle_s, until }: TerminalRequest, hooks: RelayHooks) {
@@ -194,6 +203,7 @@ class Relay {
     this.#idleMs = idle_s * 1_000;
     this.#stream = hooks.redacted();
     this.#idle = setTimeout(() => this.#look(), this.#idleMs);
+    this.#replaying = setTimeout(() => this.#guarded(() => this.#printReplay()), REPLAY_MS);
     if (until !== null) {
       const left = Math.min(TIMER_MS_MAX, Math.max(0, until - Date.now()));
       this.#expiry = setTimeout(() => this.close(CLOSE.POLICY, "the token has expired"), left);
@@ -214,7 +224,7 @@ class Relay {
   close(code: number, reason: string): void {
     if (this.#over) return;
     this.#over = true;
-    for (const timer of [this.#idle, this.#holding, this.#expiry, this.#skipping]) clearTimeout(timer);
+    for (const timer of [this.#idle, this.#holding, this.#expiry, this.#skipping, this.#replaying]) clearTimeout(timer);
     try {
       this.#release();
     } catch (error) {
@@ -256,6 +266,7 @@ class Relay {
     this.#lastUse = Date.now();
     this.#untaken = 0;
     if (typeof data === "string") {
+      this.#printReplay();
       // "ready" comes after what was printed before and says nothing about what follows; the others end something.
       if (!data.includes('"ready"')) {
         this.#release();
@@ -265,6 +276,24 @@ class Relay {
       return;
     }
     const bytes = new Uint8Array(data);
+    if (this.#replay === null) {
+      this.#print(bytes);
+      return;
+    }
+    this.#replay.push(bytes);
+    if (this.#replay.reduce((sum, part) => sum + part.byteLength, 0) > REPLAY_MAX) this.#printReplay();
+  }
+
+  /** Without its first line when it is long: of a secret in it the beginning may be cut off, and the rest would not be known for one. */
+  #printReplay(): void {
+    if (this.#replay === null) return;
+    clearTimeout(this.#replaying);
+    const bytes = new Uint8Array(Buffer.concat(this.#replay));
+    this.#replay = null;
+    this.#print(bytes.byteLength < REPLAY_CUT ? bytes : bytes.subarray(bytes.indexOf(10) + 1));
+  }
+
+  #print(bytes: Uint8Array): void {
     this.#printed += bytes.byteLength;
     this.#held += bytes.byteLength;
     this.#show(this.#stream.push(bytes));
