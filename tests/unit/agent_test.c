@@ -201,7 +201,8 @@ static void dollars(void) {
   "$C\"}}"
   create("{\"agent\":\"claude-code\"," DOLLARS "}");
   run_with(1, "{\"prompt\":\"-\"}", NULL);
-  ok(has(&d, "\\\"$A\\\"") && has(&d, ":\\\"{$B\\\"") && has(&d, "http://h/$C"), "claude-code: as it is");
+  ok(has(&d, "\\\"${__:-$}A\\\"") && has(&d, ":\\\"{${__:-$}B\\\"") && has(&d, "http://h/${__:-$}C"),
+     "claude-code: $");
   create("{\"agent\":\"gemini\"," DOLLARS "}");
   run_with(1, "{\"prompt\":\"-\"}", NULL);
   ok(has(&d, "\\\"${.:-$}A\\\"") && has(&d, ":\\\"{\\\\\\\\${.:-$}B\\\"") && has(&d, "http://h/${.:-$}C"),

@@ -173,7 +173,10 @@ static void put_servers(csn_fx *fx, csn_span options) {
                                       .args = "args",
                                       .env = "env",
                                       .url = "url",
-                                      .headers = "headers"};
+                                      .headers = "headers",
+                                      /* a variable that nobody has, and its default */
+                                      .dollar = "${__:-$}",
+                                      .dollar_in_map = "${__:-$}"};
   if (!csn_option_has(options, CSN_OPT_SERVER)) return;
   csn_put_str(fx, ",\"--mcp-config\",\"");
   csn_put_doc(fx, "{\"mcpServers\":");
