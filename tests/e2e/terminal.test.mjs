@@ -1,6 +1,8 @@
 /** Terminals through the API: a real shell in a real sandbox, over the SDK's PTY. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { SandboxAddon } from "@cloudflare/sandbox/xterm";
+import WebSocket from "ws";
 import { connectSocket } from "../conformance/socket.mjs";
 import { assertProblem, openStack } from "./lib.mjs";
 
@@ -116,6 +118,48 @@ describe("a terminal", () => {
     const again = await open({ terminal: "quiet" });
     assert.ok(!again.output().replaceAll(/\s/g, "").includes(SECRET), "what is shown again");
     await again.close();
+  });
+
+  test("serves the SDK's xterm addon", async () => {
+    const token = await mint({ scopes: ["terminal"] });
+    // The addon gives its socket no subprotocols; a page with a token gives it one that does.
+    class Authorized extends WebSocket {
+      constructor(url) {
+        super(url, ["caisson", `caisson.bearer.${Buffer.from(token).toString("base64url")}`]);
+      }
+    }
+    const screen = { text: "", cols: 91, rows: 27, write: (data) => (screen.text += Buffer.from(data)) };
+    const listening = (name) => (listener) => {
+      screen[name] = listener;
+      return { dispose() {} };
+    };
+    Object.assign(screen, { clear() {}, focus() {}, onData: listening("type"), onResize: listening("resize") });
+    const before = { WebSocket: globalThis.WebSocket, location: globalThis.location };
+    Object.assign(globalThis, { WebSocket: Authorized, location: new URL(stack.url) });
+    const states = [];
+    const addon = new SandboxAddon({
+      getWebSocketUrl: ({ sandboxId, sessionId, origin }) =>
+        `${origin}/v1/sessions/${sandboxId}/terminal?terminal=${sessionId}`,
+      onStateChange: (state, error) => states.push([state, error?.message]),
+      reconnect: false,
+    });
+    try {
+      addon.activate(screen);
+      addon.connect({ sandboxId: session.id, sessionId: "addon" });
+      await stack.api.until(() => addon.state === "connected", "the connection");
+      screen.type("stty size\r");
+      await stack.api.until(() => screen.text.includes("27 91"), "the addon's size");
+      screen.resize({ cols: 70, rows: 20 });
+      await stack.api.until(() => {
+        screen.type("stty size\r");
+        return screen.text.includes("20 70");
+      }, "the new size");
+      screen.type("exit 4\r");
+      await stack.api.until(() => states.some(([, message]) => /exited with code 4/.test(message)), "the exit");
+    } finally {
+      addon.dispose();
+      Object.assign(globalThis, before);
+    }
   });
 
   test("is closed when nothing happens, or when its client shows no sign of reading", async () => {

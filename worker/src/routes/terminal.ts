@@ -11,7 +11,7 @@ const SHELL = /^[\w./+-]{1,255}$/;
 const matching = (pattern: RegExp, what: string): z.ZodString =>
   z.string().refine((text) => pattern.test(text), { message: what, params: { code: "invalid_value" } }) as z.ZodString;
 
-const DESCRIPTION = `With \`Upgrade: websocket\`. Frames are those of the Cloudflare Sandbox SDK, so its xterm addon works as it is: binary frames are what is
+const DESCRIPTION = `With \`Upgrade: websocket\`. Frames are those of the Cloudflare Sandbox SDK, and so of its xterm addon: binary frames are what is
 typed and printed; text frames are JSON with a \`type\`. From the server \`ready\` (after what was printed before), \`exit\` with \`code\` and \`signal\`,
 \`error\` with \`message\`, \`skipped\` with \`bytes\`; from the client \`resize\` with \`cols\` and \`rows\`, and \`ack\` with \`bytes\`: how many of the output it
 has, all when it names no number.
@@ -26,7 +26,7 @@ reset; one that does not acknowledge is taken to have read what it got a second 
 Close codes: 1000 the shell has ended or the client has left, 1001 the session or its sandbox has ended, 1008 the token has expired, 1009 a frame is too long, 1011 the terminal
 failed, 4408 nothing was typed or printed for \`idle_s\`, 4429 one end is ${LIMITS.TERMINAL_AHEAD_MAX / 1_048_576} MiB ahead of the other.
 
-A browser's page connects when its origin is the API's own or listed in CAISSON_CORS_ORIGINS.`;
+A browser's page connects when its origin is the API's own or listed in CAISSON_CORS_ORIGINS, with its token as a subprotocol: \`new WebSocket(url, ["caisson", "caisson.bearer.<token in base64url>"])\`.`;
 
 export function registerTerminal(app: App): void {
   endpoint(app, {
