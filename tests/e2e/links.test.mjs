@@ -1,0 +1,109 @@
+/** Links to artifacts and quotas at the real Worker, with real sandboxes: what a link opens, and many starts at once. */
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { assertProblem, openStack } from "./lib.mjs";
+
+const KEYS = JSON.stringify({
+  issuer: "tests",
+  audience: "tests",
+  keys: [{ kid: "a", secret: Buffer.alloc(32, 5).toString("base64url") }],
+});
+const operator = { authorization: "Bearer operator-key-of-the-link-tests" };
+const QUOTAS = { gold: { sessions_alive: 3 }, tin: { starts_per_minute: 2 }, fast: { requests_per_second: 4 } };
+let stack;
+let api;
+before(async () => {
+  stack = await openStack({
+    vars: {
+      CAISSON_KEYS: KEYS,
+      CAISSON_API_KEY: operator.authorization.slice(7),
+      CAISSON_QUOTAS: JSON.stringify(QUOTAS),
+    },
+  });
+  api = stack.api;
+});
+after(() => stack?.close());
+
+/** A token of a tenant with a class of quotas, as a header. */
+async function tenant(name, quota) {
+  const body = { tenant: name, quota, scopes: ["sessions:write", "execute"] };
+  const { token } = (await api.ok("POST", "/v1/tokens", body, operator)).body;
+  return { authorization: `Bearer ${token}` };
+}
+
+describe("a link to an artifact", () => {
+  test("downloads what a run has left, to anybody, until it is revoked", async () => {
+    const { id } = (await api.ok("POST", "/v1/sessions", { agent: "shell" }, operator)).body;
+    const base = `/v1/sessions/${id}`;
+    const page = "<html><script>alert(1)</script></html>\n";
+    const command = `mkdir -p out && printf '%s\\n' '${page.trim()}' > out/page.html && head -c 300000 /dev/urandom > out/big.bin && sha256sum out/big.bin`;
+    const run = (await api.ok("POST", `${base}/runs`, { command }, operator)).body;
+    const { outcome } = await api.follow(id, run.id, () => {}, operator);
+    assert.equal(outcome.type, "run.succeeded");
+    const link = async (path) => (await api.ok("POST", `${base}/share`, { artifact: { path } }, operator)).body;
+    const [html, big] = [await link("out/page.html"), await link("out/big.bin")];
+    const at = (url) => new URL(url).pathname;
+    const got = await api.call("GET", at(html.url));
+    assert.deepEqual([got.status, got.bytes.toString()], [200, page]);
+    assert.equal(got.headers.get("content-type"), "application/octet-stream");
+    assert.equal(got.headers.get("content-disposition"), "attachment; filename*=UTF-8''page.html");
+    assert.match(got.headers.get("content-security-policy"), /^sandbox; default-src 'none'/);
+    assert.equal(got.headers.get("x-content-type-options"), "nosniff");
+    const whole = await api.ok("GET", at(big.url));
+    assert.equal(whole.bytes.length, 300_000);
+    const headOnly = await api.ok("HEAD", at(big.url));
+    assert.deepEqual([headOnly.bytes.length, headOnly.headers.get("etag")], [0, whole.headers.get("etag")]);
+    // The session's end takes nothing away; a revocation does.
+    await api.ok("DELETE", base, undefined, operator);
+    await api.ok("GET", at(html.url));
+    await api.ok("DELETE", `${base}/shares/${html.id}`, undefined, operator);
+    assertProblem(await api.call("GET", at(html.url)), 404, "link_not_found");
+    await api.ok("GET", at(big.url));
+    const token = at(big.url).split("/").at(-1);
+    assertProblem(await api.call("GET", `${base}/artifacts?share=${token}`), 403, "insufficient_scope");
+    assertProblem(await api.call("GET", `/v1/links/${token.slice(0, -3)}AAA`), 404, "link_not_found");
+  });
+});
+
+describe("quotas", () => {
+  const many = (n, ask) => Promise.all(Array.from({ length: n }, (_, i) => ask(i)));
+  /** Let in; each refusal names the limit and says when to come again. */
+  function letIn(answers, limit) {
+    for (const answer of answers.filter(({ status }) => status >= 300)) {
+      assertProblem(answer, 429, "quota_exceeded");
+      assert.equal(answer.body.limit, limit);
+      assert.match(answer.headers.get("retry-after"), /^[1-9]\d*$/);
+    }
+    return answers.filter(({ status }) => status < 300);
+  }
+
+  test("hold for starts that race, and each tenant has its own", async () => {
+    const [gold, other, tin] = [
+      await tenant("gold-1", "gold"),
+      await tenant("gold-2", "gold"),
+      await tenant("tin-1", "tin"),
+    ];
+    const start = (headers) => api.call("POST", "/v1/sessions", { agent: "shell" }, headers);
+    const answers = await many(24, (i) => start([gold, other, tin][i % 3]));
+    const of = (n) => answers.filter((_, i) => i % 3 === n);
+    const made = letIn(of(0), "sessions_alive");
+    assert.deepEqual([made.length, letIn(of(1), "sessions_alive").length], [3, 3]);
+    assert.equal(letIn(of(2), "starts_per_minute").length, 2);
+    // One that ends makes room for one.
+    await api.ok("DELETE", `/v1/sessions/${made[0].body.id}`, undefined, gold);
+    await api.until(async () => {
+      const again = await many(3, () => start(gold));
+      return letIn(again, "sessions_alive").length === 1;
+    }, "room for one more");
+  });
+
+  test("hold for requests that race", async () => {
+    const fast = await tenant("fast-1", "fast");
+    const begun = Date.now();
+    const answers = await many(30, () => api.call("GET", "/v1/sessions", undefined, fast));
+    const seconds = Math.ceil((Date.now() - begun) / 1_000);
+    const passed = letIn(answers, "requests_per_second").length;
+    assert.ok(passed >= 4 && passed <= 4 * (seconds + 1), `${passed} in ${seconds} s`);
+    assert.ok(passed < 30 || seconds > 6, `${passed} in ${seconds} s`);
+  });
+});
