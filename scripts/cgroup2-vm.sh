@@ -38,13 +38,15 @@ done
 dir=${DIR:-build/cgroup2-vm}
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
 # What the programs and the tests need at run time; the compilers of scripts/setup.sh stay outside.
-packages=linux-image-cloud-amd64,bubblewrap,ca-certificates,curl,dbus-user-session,git,iproute2,kmod,libevent-2.1-7,libseccomp2,libpam-systemd,procps,python3,squashfs-tools,systemd,systemd-sysv,dbus,xz-utils
+packages=linux-image-cloud-amd64,bubblewrap,ca-certificates,curl,dbus-user-session,git,iproute2,kmod,libevent-2.1-7,libseccomp2,libpam-systemd,nodejs,procps,python3,squashfs-tools,systemd,systemd-sysv,dbus,xz-utils
 mkdir -p "$dir"
-if [ ! -e "$dir/root/etc/caisson-$suite" ]; then
+# A root that was made with another list is made anew.
+stamp="$suite $packages"
+if [ "$(cat "$dir/root/etc/caisson-vm" 2>/dev/null)" != "$stamp" ]; then
   echo "cgroup2-vm: making $suite in $dir/root"
   rm -rf --one-file-system "$dir/root"
   mmdebstrap --quiet --variant=minbase --include="$packages" "$suite" "$dir/root"
-  touch "$dir/root/etc/caisson-$suite"
+  echo "$stamp" >"$dir/root/etc/caisson-vm"
 fi
 root=$dir/root
 grep -q '^dev:' "$root/etc/passwd" || chroot "$root" useradd --create-home --uid 1000 --shell /bin/bash dev

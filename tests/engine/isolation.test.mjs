@@ -204,8 +204,11 @@ for s in kept: s.close()
   test("kill -9 of bwrap from outside: ended, reported, nothing left", async () => {
     const b = await engine.sandbox("outside");
     await b.call("POST", "/api/process/start", { command: `setsid ${nap(4719)}`, sessionId: "__DISABLE_SESSION__" });
-    await sleep(100);
-    const mine = bwrapOf(engine.child.pid);
+    let mine = 0;
+    for (let i = 0; i < 100 && mine === 0; i += 1) {
+      await sleep(50);
+      mine = bwrapOf(engine.child.pid);
+    }
     assert.ok(mine, "found its bwrap");
     process.kill(mine, "SIGKILL");
     const end = await engine.api("GET", `/v1/sandboxes/outside/wait?generation=${b.generation}`);
