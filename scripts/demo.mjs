@@ -68,7 +68,7 @@ async function show(local) {
   if (!outcome) throw new LocalError("the event stream ended before the run did");
 
   title("Result");
-  console.log(outcome.result ?? outcome.error?.message ?? outcome.reason);
+  console.log(outcome.result ?? [outcome.reason, outcome.error?.message].filter(Boolean).join(": "));
   title("Diff");
   console.log((await (await call(`${api}/${session.id}/diff`)).text()).trimEnd());
   title("Artifacts");

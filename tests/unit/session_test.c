@@ -281,6 +281,7 @@ static void losses(void) {
          has(&d, "\"raw\",\"reason\":\"half_line\",\"text\":\"{\\\"half\"") &&
          has(&d, "run_1\",\"type\":\"run.interrupted\",\"reason\":\"sandbox_lost\"") &&
          has(&d, "run_2\",\"type\":\"run.cancelled\",\"reason\":\"sandbox_lost\"") &&
+         has(&d, ",\"error\":{\"message\":\"OOM\"},") &&
          has(&d, "\"session.ended\",\"reason\":\"sandbox_lost\",\"message\":\"OOM\"}") &&
          d.s.state == CSN_ST_ENDED,
      "the sandbox is lost");
@@ -294,6 +295,7 @@ static void losses(void) {
   drive_clear(&d);
   ok(drive_ev(&d, CSN_EV_SANDBOX_FAILED, 0, "\"no engine\"") == CSN_ERR_OK &&
          has(&d, "\"run.cancelled\",\"reason\":\"sandbox_failed\"") &&
+         has(&d, "\"duration_ms\":0,\"error\":{\"message\":\"no engine\"},\"usage\"") &&
          has(&d, "\"session.ended\",\"reason\":\"sandbox_failed\",\"message\":\"no engine\""),
      "the sandbox does not start");
   bring(CSN_ST_STARTING);

@@ -160,8 +160,11 @@ describe("a session", () => {
     const fixture = fresh();
     fixture.fake.failing = { text: "mkdir -p /workspace", times: 3 };
     value(await fixture.session.create(fixture.id, { agent: "shell" }));
+    value(await fixture.session.createRun({ command: "true" }));
     await eventually(async () => expect(value(await fixture.session.view()).state).toBe("ended"));
-    const last = (await log(fixture.session)).at(-1);
+    const [ended, last] = (await log(fixture.session)).slice(-2);
+    expect(ended).toMatchObject({ type: "run.cancelled", reason: "sandbox_failed" });
+    expect(String((ended?.["error"] as { message?: string })?.message)).toContain("scripted failure");
     expect(last).toMatchObject({ type: "session.ended", reason: "sandbox_failed" });
     expect(String(last?.["message"])).toContain("scripted failure");
   });

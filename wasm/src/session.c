@@ -173,12 +173,19 @@ static void tell_outcome(csn_session *s, csn_fx *fx) {
   forget_run(s);
 }
 
-/* A run that never became the current one. */
-static void end_waiting(csn_session *s, csn_fx *fx, uint32_t run, csn_type type, const char *reason) {
+/* A run that never became the current one. `why`: JSON text without its quotes, empty for none. */
+static void end_waiting(csn_session *s, csn_fx *fx, uint32_t run, csn_type type, const char *reason,
+                        csn_span why) {
   csn_emit e = csn_session_emitter(s, fx, run);
   uint32_t at = csn_event_open(&e, type);
   csn_put_field_raw(fx, "reason", csn_span_str(reason));
-  csn_put_str(fx, ",\"exit_code\":null,\"signal\":null,\"duration_ms\":0,\"usage\":{");
+  csn_put_str(fx, ",\"exit_code\":null,\"signal\":null,\"duration_ms\":0");
+  if (why.len > 0) {
+    csn_put_str(fx, ",\"error\":{\"message\":\"");
+    csn_fx_put(fx, why.ptr, why.len);
+    csn_put_str(fx, "\"}");
+  }
+  csn_put_str(fx, ",\"usage\":{");
   csn_put_counters(fx, &(csn_counters){0});
   csn_put_str(fx, "}");
   if (type == CSN_T_RUN_OVER_BUDGET) {
@@ -189,23 +196,34 @@ static void end_waiting(csn_session *s, csn_fx *fx, uint32_t run, csn_type type,
   csn_event_close(&e, at);
 }
 
-/* Ends the current run, if any, and all that wait. A run that has an outcome keeps it. */
-static void end_all_runs(csn_session *s, csn_fx *fx, csn_type type, const char *reason) {
+static void set_message(csn_session *s, csn_span why) {
+  s->result.message_len = (uint16_t)why.len;
+  if (why.len > 0) memcpy(s->result.message, why.ptr, why.len);
+}
+
+/* Ends the current run, if any, and all that wait. A run that has an outcome keeps it. `why` is told of the
+ * current run, or where there is none, of all: behind what a run leaves there is no room in the out-box for
+ * so many. */
+static void end_all_runs(csn_session *s, csn_fx *fx, csn_type type, const char *reason, csn_span why) {
+  csn_span why_waiting = s->run == 0 ? why : csn_span_of(NULL, 0);
   if (s->run != 0) {
     csn_emit e = csn_session_emitter(s, fx, s->run);
     csn_streams_flush(s, &e);
-    if (s->outcome.type == 0) set_outcome(s, type, reason);
+    if (s->outcome.type == 0) {
+      set_outcome(s, type, reason);
+      if (why.len > 0) set_message(s, why);
+    }
     tell_outcome(s, fx);
   }
   for (uint32_t i = 0; i < s->queue_len; i++)
-    end_waiting(s, fx, s->queue[i], CSN_T_RUN_CANCELLED, reason);
+    end_waiting(s, fx, s->queue[i], CSN_T_RUN_CANCELLED, reason, why_waiting);
   s->queue_len = 0;
 }
 
 static void to_queue(csn_session *s, csn_fx *fx) {
   csn_limit spent = csn_budget_spent(&s->budget);
   for (uint32_t i = 0; spent != CSN_LIMIT_NONE && i < s->queue_len; i++)
-    end_waiting(s, fx, s->queue[i], CSN_T_RUN_OVER_BUDGET, csn_limit_key(spent));
+    end_waiting(s, fx, s->queue[i], CSN_T_RUN_OVER_BUDGET, csn_limit_key(spent), csn_span_of(NULL, 0));
   if (spent != CSN_LIMIT_NONE) s->queue_len = 0;
   if (s->queue_len == 0) {
     enter(s, CSN_ST_IDLE);
@@ -356,8 +374,7 @@ static csn_err on_start_failed(csn_session *s, csn_span payload, csn_fx *fx) {
     set_outcome(s, CSN_T_RUN_POLICY_VIOLATION, "policy_violation");
   else
     set_outcome(s, CSN_T_RUN_FAILED, "start_failed");
-  s->result.message_len = (uint16_t)why.len;
-  if (why.len > 0) memcpy(s->result.message, why.ptr, why.len);
+  set_message(s, why);
   tell_outcome(s, fx);
   to_queue(s, fx);
   return CSN_ERR_OK;
@@ -417,7 +434,7 @@ static void on_cancel_waiting(csn_session *s, uint32_t run, csn_fx *fx) {
   for (uint32_t i = 0; i < s->queue_len; i++)
     if (s->queue[i] != run) s->queue[kept++] = s->queue[i];
   s->queue_len = kept;
-  end_waiting(s, fx, run, CSN_T_RUN_CANCELLED, "cancelled");
+  end_waiting(s, fx, run, CSN_T_RUN_CANCELLED, "cancelled", csn_span_of(NULL, 0));
 }
 
 static void on_cancel(csn_session *s, csn_fx *fx) {
@@ -445,9 +462,9 @@ static csn_err on_set_timeout(csn_session *s, int32_t seconds, csn_fx *fx) {
 
 static void on_ending(csn_session *s, csn_end reason, csn_fx *fx) {
   if (reason == CSN_END_TIMEOUT)
-    end_all_runs(s, fx, CSN_T_RUN_TIMED_OUT, "session_timeout");
+    end_all_runs(s, fx, CSN_T_RUN_TIMED_OUT, "session_timeout", csn_span_of(NULL, 0));
   else
-    end_all_runs(s, fx, CSN_T_RUN_CANCELLED, "session_deleted");
+    end_all_runs(s, fx, CSN_T_RUN_CANCELLED, "session_deleted", csn_span_of(NULL, 0));
   s->end_reason = (uint8_t)reason;
   enter(s, CSN_ST_ENDING);
   csn_fx_emit(fx, CSN_FX_SANDBOX_DESTROY, 0, 0, csn_span_of(NULL, 0));
@@ -461,7 +478,7 @@ static csn_err on_sandbox_end(csn_session *s, csn_span payload, csn_end reason, 
     end_session(s, fx, (csn_end)s->end_reason, csn_span_of(NULL, 0)); /* it was meant to go */
     return CSN_ERR_OK;
   }
-  end_all_runs(s, fx, CSN_T_RUN_INTERRUPTED, end_reasons[reason]);
+  end_all_runs(s, fx, CSN_T_RUN_INTERRUPTED, end_reasons[reason], why);
   end_session(s, fx, reason, why);
   return CSN_ERR_OK;
 }

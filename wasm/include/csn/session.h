@@ -36,6 +36,8 @@ _Static_assert(CSN_LINE_FX_MAX + CSN_TEXT_FX_MAX + CSN_FIELD_MAX + (CSN_QUEUE_MA
                        CSN_BUDGET_FX <=
                    CSN_EVENT_FX_MAX,
                "RUN_EXIT and its like must fit the out-box");
+_Static_assert((CSN_QUEUE_MAX + 4u) * (768u + CSN_MESSAGE_CAP) <= CSN_EVENT_FX_MAX,
+               "SANDBOX_FAILED must fit the out-box");
 _Static_assert(CSN_SPEC_MAX + 1024u <= CSN_EVENT_FX_MAX, "a spec must fit the out-box");
 _Static_assert(CSN_IN_CAP + 1024u <= CSN_EVENT_FX_MAX, "a note must fit the out-box");
 
