@@ -2,7 +2,7 @@
  *
  * A block is 16 bytes; csn_v_mask gives one bit a byte, the lowest for the first. Comparisons are signed, so
  * "less than 0x20" also holds for every byte from 0x80 on. The plain form is the reference of the others:
- * tests/unit/simd_test.c holds them against each other. */
+ * tests/unit/scan_test.c holds them against each other. */
 #ifndef CSN_SIMD_H
 #define CSN_SIMD_H
 

@@ -1,5 +1,5 @@
-/* transcript_write.h - between the files of a view. Each form writes a node in parts; view_write.c walks the
- * tree.
+/* transcript_write.h - between the files of a view. Each form writes a node in parts; transcript_write.c
+ * walks the tree.
  */
 #ifndef TRANSCRIPT_WRITE_H
 #define TRANSCRIPT_WRITE_H

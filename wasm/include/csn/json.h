@@ -75,7 +75,7 @@ typedef struct csn_json_item {
 #define CSN_JSON_GAP_OPS   4u   /* items */
 #define CSN_JSON_GAP_COUNT 256u /* items */
 typedef struct csn_json_op {
-  uint8_t what;       /* of json_trail.c */
+  uint8_t what;       /* of json_gap.c */
   uint8_t at;         /* bytes into the gap */
   uint8_t node, kind; /* csn_json_kind of what is captured */
   uint8_t depth;
