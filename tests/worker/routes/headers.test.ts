@@ -165,7 +165,7 @@ describe("the headers of every route", { timeout: 60_000 }, () => {
     // The table is one of answers that were given and of refusals, not of refusals alone.
     const good = [...seen].filter(([, statuses]) => statuses.some((status) => status < 300)).map(([where]) => where);
     const all = Object.entries(paths).flatMap(([path, item]) => Object.keys(item).map((method) => `${method} ${path}`));
-    expect(all.filter((where) => !good.includes(where)).sort()).toEqual(UNREACHED);
+    expect(all.filter((where) => !good.includes(where) && !UNREACHED.includes(where))).toEqual([]);
     expect(all.filter((where) => !(seen.get(where) ?? []).some((status) => status >= 400))).toEqual([]);
     await r.settle();
   });
@@ -216,10 +216,4 @@ describe("what a request says", { timeout: 60_000 }, () => {
 });
 
 /** Routes whose good answer needs more than the stand-ins of these tests do; their refusals are checked. */
-const UNREACHED = [
-  "delete /v1/sessions/{id}/ports/{port}",
-  "get /v1/sessions/{id}/ports",
-  "get /v1/sessions/{id}/terminal",
-  "post /v1/sessions/{id}/approvals/{approval}",
-  "post /v1/sessions/{id}/ports",
-];
+const UNREACHED = ["get /v1/sessions/{id}/terminal", "post /v1/sessions/{id}/approvals/{approval}"];
