@@ -152,11 +152,13 @@ describe("writing", () => {
       `POST /api/write HTTP/1.1\r\nHost: x\r\nX-Caisson-Port-Token: ${box.token}\r\nContent-Length: 9000000\r\n\r\n` +
         `{"path":"/workspace/gone/file","content":"${"x".repeat(2_000_000)}`,
     );
-    await sleep(300);
-    assert.match(await names("/workspace/gone"), /^\.caisson-\w+\nfile\n$/, "it is on its way");
+    const until = async (wanted) => {
+      for (let i = 0; i < 200 && !wanted.test(await names("/workspace/gone")); i += 1) await sleep(50);
+      return names("/workspace/gone");
+    };
+    assert.match(await until(/caisson/), /^\.caisson-\w+\nfile\n$/, "it is on its way");
     socket.destroy();
-    await sleep(200);
-    assert.equal(await names("/workspace/gone"), "file\n");
+    assert.equal(await until(/^file\n$/), "file\n");
     assert.equal((await box.exec("cat /workspace/gone/file")).stdout, "old\n");
   });
   test("a full disk costs nothing that was there", async () => {

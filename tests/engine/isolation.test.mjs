@@ -87,7 +87,10 @@ function suite(user) {
       command: "python3 -m http.server 8300 --bind 127.0.0.1",
       sessionId: "__DISABLE_SESSION__",
     });
-    await sleep(400);
+    const up = await other.exec("until curl -s -m 1 -o /dev/null http://127.0.0.1:8300/; do sleep 0.05; done", {
+      timeoutMs: 10_000,
+    });
+    assert.equal(up.exitCode, 0, "the other one reaches its own server");
     await fails("curl -s -m 3 http://127.0.0.1:8300/");
     await fails("python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)'");
     await fails("python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)'");
@@ -204,6 +207,8 @@ for s in kept: s.close()
   test("kill -9 of bwrap from outside: ended, reported, nothing left", async () => {
     const b = await engine.sandbox("outside");
     await b.call("POST", "/api/process/start", { command: `setsid ${nap(4719)}`, sessionId: "__DISABLE_SESSION__" });
+    for (let i = 0; i < 200 && hostProcesses(nap(4719)).length === 0; i += 1) await sleep(50);
+    assert.notDeepEqual(hostProcesses(nap(4719)), [], "there is something to be left");
     let mine = 0;
     for (let i = 0; i < 100 && mine === 0; i += 1) {
       await sleep(50);
