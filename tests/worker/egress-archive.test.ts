@@ -120,3 +120,25 @@ describe("the archive of the egress log", () => {
     expect((await stored(id)).entries).toHaveLength(value(await session.egressArchived()));
   });
 });
+
+describe("the egress log", () => {
+  it("has an allowed request soon after its verdict, and allows nothing while it cannot be written", async () => {
+    const { session } = await created({ policy: { network: { allow: ["allowed.example"] } } });
+    const sql = <T>(work: (sql: SqlStorage) => T): Promise<T> =>
+      runInDurableObject(session, (_, state) => work(state.storage.sql));
+    const hosts = (): Promise<string[]> =>
+      sql((db) => [...db.exec<{ path: string }>("SELECT path FROM egress ORDER BY id")].map(({ path }) => path));
+    await ask(session, 1, "allowed.example");
+    await vi.waitFor(async () => expect(await hosts()).toEqual(["/1"]));
+    await sql(
+      (db) => void db.exec("CREATE TRIGGER full BEFORE INSERT ON egress BEGIN SELECT RAISE(ABORT, 'disk full'); END"),
+    );
+    await ask(session, 2, "allowed.example");
+    await scheduler.wait(50);
+    const question = { host: "allowed.example", port: 443, method: "GET", path: "/3", websocket: false, policy: null };
+    expect((await session.egress(question)).ok).toBe(false);
+    await sql((db) => void db.exec("DROP TRIGGER full"));
+    await ask(session, 4, "allowed.example");
+    expect(value(await session.egressLog(0, 10)).map(({ path }) => path)).toEqual(["/1", "/2", "/4"]);
+  });
+});

@@ -7,7 +7,7 @@ import { ROOT, startLocal } from "../../../scripts/local.mjs";
 import { makeCertificate, ownAddress } from "../../e2e/outside.mjs";
 import { startEngine } from "../../engine/harness.mjs";
 import { scratch } from "../../scratch.mjs";
-import { quantile } from "../measure.mjs";
+import { quantile, timed } from "../measure.mjs";
 
 const BULK = 256 * 1024 * 1024;
 const SMALL = 500;
@@ -94,11 +94,18 @@ async function throughWorker(trust, direct) {
       return JSON.parse(text);
     };
     const session = await post("/v1/sessions", { agent: "shell", policy: { network: { allow: [NAME, ADDRESS] } } });
-    return await compare(async (command) => {
+    // What the server in front of the Worker takes for a request that the Worker refuses at once.
+    const route = async () => {
+      await (await fetch(`${local.url}/__caisson/egress/none`)).arrayBuffer();
+    };
+    await timed(SMALL / 5, route);
+    const front = await timed(SMALL, route);
+    const found = await compare(async (command) => {
       const { stdout, stderr, exit_code } = await post(`/v1/sessions/${session.id}/exec`, { command, timeout_s: 120 });
       if (exit_code !== 0) throw new Error(`${command}: ${stderr}`);
       return stdout;
     }, direct);
+    return { ...found, front: quantile(front, 0.5) };
   } finally {
     await local.stop();
     rmSync(state, { recursive: true, force: true });
@@ -119,6 +126,7 @@ export default async function egress(put) {
     put("egress_direct_https_mb_s", all.direct);
     put("egress_https_mb_s", all.rate);
     put("egress_added_ms", all.added);
+    put("egress_front_route_ms", all.front);
   } finally {
     upstream.stop();
     rmSync(dir, { recursive: true, force: true });

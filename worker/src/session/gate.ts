@@ -17,6 +17,7 @@ import type {
   Failure,
   Result,
 } from "./api.js";
+import { EgressLog } from "./egress-log.js";
 import { fail } from "./failures.js";
 import type { PolicyLimits } from "./limits.js";
 import { Mask } from "./mask.js";
@@ -25,8 +26,6 @@ import type { Store } from "./store.js";
 
 /** What holds for a session whose request says nothing: its agent's model and nothing else. */
 const DEFAULT_POLICY = '{"preset":"model-only"}';
-/** items: rows of the egress log; the oldest go. */
-const LOG_MAX = 10_000;
 /** A rule that may be an address or a block of them; a name that looks like one costs no more than a look-up. */
 const ADDRESS_PATTERN = /^\[?[0-9a-f:.]+(\/|\]|$)|^[0-9.]+:\d+$/i;
 /** UTF-16 units of a path kept in the log. */
@@ -45,8 +44,6 @@ interface PrintedPolicy {
   readonly git?: { push_approval?: boolean };
 }
 
-type Row = Omit<EgressEntry, "time"> & { time_ms: number };
-
 export class Gate {
   readonly #sql: SqlStorage;
   readonly #env: Env;
@@ -54,6 +51,7 @@ export class Gate {
   readonly #newGuard: () => Guard;
   /** Keeps the session's secrets and the operator's keys out of what is stored and sent. */
   readonly mask: Mask;
+  readonly #log: EgressLog;
   #guard: Guard | null = null;
   #facts: Facts | null = null;
   /** The policy for those who judge addresses; its id is of this policy and no other. */
@@ -65,6 +63,7 @@ export class Gate {
     this.#store = store;
     this.#newGuard = newGuard;
     this.mask = new Mask(env, () => this.#secrets());
+    this.#log = new EgressLog(sql, store);
   }
 
   /** The session's secrets, opened. Throws when the key that sealed one is gone. */
@@ -139,8 +138,6 @@ export class Gate {
   #tables(): void {
     this.#sql.exec(`
       CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, placeholder TEXT NOT NULL, sealed BLOB NOT NULL) STRICT, WITHOUT ROWID;
-      CREATE TABLE IF NOT EXISTS egress (id INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, host TEXT NOT NULL, port INTEGER NOT NULL, method TEXT NOT NULL,
-        path TEXT NOT NULL, verdict TEXT NOT NULL, rule TEXT NOT NULL, status INTEGER, bytes_up INTEGER, bytes_down INTEGER, duration_ms INTEGER, address TEXT) STRICT;
     `);
   }
 
@@ -186,19 +183,15 @@ export class Gate {
       reason = `A WebSocket to ${question.host} is denied: network.websockets is deny.`;
     }
     const allow = verdict === "allow";
-    this.#tables();
-    this.#sql.exec(
-      "INSERT INTO egress (time_ms, host, port, method, path, verdict, rule) VALUES (?, ?, ?, ?, ?, ?, ?)",
-      nowMs,
-      this.mask.text(question.host),
-      question.port,
-      this.mask.text(question.method),
-      this.mask.text(question.path).slice(0, PATH_KEPT),
-      allow ? "allow" : "deny",
+    const id = this.#log.add({
+      time_ms: nowMs,
+      host: this.mask.text(question.host),
+      port: question.port,
+      method: this.mask.text(question.method),
+      path: this.mask.text(question.path).slice(0, PATH_KEPT),
+      verdict: allow ? "allow" : "deny",
       rule,
-    );
-    const id = [...this.#sql.exec<{ id: number }>("SELECT last_insert_rowid() AS id")][0]?.id ?? 0;
-    this.#sql.exec("DELETE FROM egress WHERE id <= ?", id - LOG_MAX);
+    });
     const address = literal(question.host);
     const facts = this.#known(guard);
     const byAddress = address !== null || facts.addresses ? this.#addressPolicy(guard, question.policy) : null;
@@ -227,13 +220,12 @@ export class Gate {
 
   /** Number of the newest entry, 0 before the first. */
   get lastEntry(): number {
-    return [...this.#sql.exec<{ id: number | null }>("SELECT max(id) AS id FROM egress")][0]?.id ?? 0;
+    return this.#log.last;
   }
 
   /** The request of an entry of the log. */
   entry(id: number): EgressEntry | null {
-    const entry = this.log(id - 1, 1)[0];
-    return entry?.id === id ? entry : null;
+    return this.#log.line(id);
   }
 
   /** The first of a host's addresses that may be connected to. */
@@ -245,7 +237,7 @@ export class Gate {
     const good = found.find(({ verdict }) => verdict === "allow");
     if (good !== undefined) return { address: good.address, rule: good.rule, reason: good.reason };
     const bad = found[0] ?? { address: null, rule: "network", reason: `${entry.host} has no address.` };
-    this.#sql.exec("UPDATE egress SET verdict = 'deny', rule = ?, address = ? WHERE id = ?", bad.rule, bad.address, id);
+    this.#log.denied(id, bad.rule, bad.address);
     return { address: null, rule: bad.rule, reason: bad.reason };
   }
 
@@ -275,17 +267,8 @@ export class Gate {
 
   /** What became of an allowed request. */
   ended(id: number, end: EgressEnd): EgressEntry | null {
-    this.#tables();
-    this.#sql.exec(
-      "UPDATE egress SET status = ?, bytes_up = ?, bytes_down = ?, duration_ms = ?, address = ? WHERE id = ?",
-      end.status,
-      end.bytes_up,
-      end.bytes_down,
-      end.duration_ms,
-      end.address,
-      id,
-    );
-    return this.log(id - 1, 1)[0] ?? null;
+    this.#log.ended(id, end);
+    return this.#log.line(id);
   }
 
   /** Null where that entry is no WebSocket that is open. */
@@ -298,10 +281,7 @@ export class Gate {
   }
 
   log(after: number, limit: number): EgressEntry[] {
-    this.#tables();
-    return [...this.#sql.exec<Row>("SELECT * FROM egress WHERE id > ? ORDER BY id LIMIT ?", after, limit)].map(
-      ({ time_ms, ...row }) => ({ ...row, time: new Date(time_ms).toISOString() }),
-    );
+    return this.#log.read(after, limit);
   }
 
   #current(): Guard {
