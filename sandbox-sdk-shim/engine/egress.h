@@ -60,13 +60,15 @@ typedef struct idle_key {
   ip_addr address;
 } idle_key;
 /* Keeps the stream, which is the caller's no more, or closes it where it is of no use. It was made at
- * made_ms. */
-void idle_put(sandbox *sb, stream *s, const idle_key *key, const ip_addr *reached, int64_t made_ms);
+ * seen_ms. */
+void idle_put(sandbox *sb, stream *s, const idle_key *key, const ip_addr *reached, int64_t seen_ms);
 /* A connection for that, the caller's; NULL when there is none. *reached: its address. */
-stream *idle_take(sandbox *sb, const idle_key *key, ip_addr *reached, int64_t *made_ms);
-/* The judged address of one to that host, tls and port that was made after since_ms; NULL when there is none.
- * Until the next call here. */
+stream *idle_take(sandbox *sb, const idle_key *key, ip_addr *reached, int64_t *seen_ms);
+/* The judged address of one to that host, tls and port, if the host has been seen to have it after since_ms;
+ * else NULL. Until the next call here. */
 const ip_addr *idle_address(const sandbox *sb, bool tls, const char *host, unsigned port, int64_t since_ms);
+/* A look-up has found these addresses. */
+void idle_seen(sandbox *sb, const char *host, const ip_addr *list, size_t count);
 /* Ends those to hosts: what holds for this sandbox has changed. */
 void idle_forget_hosts(sandbox *sb);
 void idle_close(sandbox *sb);
@@ -146,7 +148,7 @@ struct conn {
   uint64_t up_bytes, down_bytes; /* to and from the outside */
   int64_t begun_ms;
   ip_addr reached; /* all zero: none */
-  int64_t made_ms; /* when `up` was connected */
+  int64_t seen_ms; /* when its host was last seen to have that address */
   /* Of a WebSocket of the Worker's, from when it was switched to: what it calls the request, empty where it
    * does not want to know, and what had passed before. */
   char entry[OUT_ENTRY_MAX + 1];

@@ -22,7 +22,7 @@ struct idle {
   struct event *timer;
   idle_key key;
   ip_addr reached;
-  int64_t made_ms;
+  int64_t seen_ms;
 };
 
 static idle **list_of(sandbox *sb, bool server) {
@@ -56,7 +56,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
   stream_free(unlink_idle(arg), false);
 }
 
-void idle_put(sandbox *sb, stream *s, const idle_key *key, const ip_addr *reached, int64_t made_ms) {
+void idle_put(sandbox *sb, stream *s, const idle_key *key, const ip_addr *reached, int64_t seen_ms) {
   size_t have;
   (void)stream_input(s, &have);
   /* Bytes behind an answer could only be the beginning of one that nobody has asked for. */
@@ -71,7 +71,7 @@ void idle_put(sandbox *sb, stream *s, const idle_key *key, const ip_addr *reache
   if (count >= (key->server ? SERVERS_MAX : HOSTS_MAX)) stream_free(unlink_idle(last), false);
   idle *i = calloc(1, sizeof *i);
   if (i == NULL) abort();
-  *i = (idle){.sb = sb, .s = s, .key = *key, .reached = *reached, .made_ms = made_ms, .next = *list};
+  *i = (idle){.sb = sb, .s = s, .key = *key, .reached = *reached, .seen_ms = seen_ms, .next = *list};
   i->timer = evtimer_new(base, on_timer, i);
   if (i->timer == NULL) abort();
   if (i->next != NULL) i->next->prev = i;
@@ -88,11 +88,11 @@ static bool same(const idle_key *a, const idle_key *b) {
          (!a->judged || ip_equal(&a->address, &b->address)) && strcmp(a->host, b->host) == 0;
 }
 
-stream *idle_take(sandbox *sb, const idle_key *key, ip_addr *reached, int64_t *made_ms) {
+stream *idle_take(sandbox *sb, const idle_key *key, ip_addr *reached, int64_t *seen_ms) {
   for (idle *i = *list_of(sb, key->server); i != NULL; i = i->next) {
     if (!same(&i->key, key)) continue;
     *reached = i->reached;
-    *made_ms = i->made_ms;
+    *seen_ms = i->seen_ms;
     return unlink_idle(i);
   }
   return NULL;
@@ -100,10 +100,18 @@ stream *idle_take(sandbox *sb, const idle_key *key, ip_addr *reached, int64_t *m
 
 const ip_addr *idle_address(const sandbox *sb, bool tls, const char *host, unsigned port, int64_t since_ms) {
   for (const idle *i = sb->idle_hosts; i != NULL; i = i->next)
-    if (i->made_ms > since_ms && i->key.judged && i->key.tls == tls && i->key.port == port &&
+    if (i->seen_ms > since_ms && i->key.judged && i->key.tls == tls && i->key.port == port &&
         strcmp(i->key.host, host) == 0)
       return &i->key.address;
   return NULL;
+}
+
+void idle_seen(sandbox *sb, const char *host, const ip_addr *list, size_t count) {
+  for (idle *i = sb->idle_hosts; i != NULL; i = i->next) {
+    if (strcmp(i->key.host, host) != 0) continue;
+    for (size_t k = 0; k < count; k++)
+      if (ip_equal(&i->reached, &list[k])) i->seen_ms = csn_now_ms();
+  }
 }
 
 void idle_forget_hosts(sandbox *sb) {

@@ -243,7 +243,7 @@ static void on_reached(void *arg, stream *s, const ip_addr *address, int error) 
   }
   c->up = s;
   c->reached = *address;
-  c->made_ms = csn_now_ms();
+  c->seen_ms = csn_now_ms();
   stream_set_ready(s, on_change, c);
   if (x->up_tls && !stream_connect_tls(s, x->host)) {
     run r = answer_error(c, 502, "TLS_FAILED", x->host, "TLS cannot be begun");
@@ -268,7 +268,7 @@ static void reach_out(conn *c) {
 /* Takes a connection that waits for such a request, if one does. */
 static bool take_idle(conn *c) {
   exchange *x = &c->x;
-  c->up = idle_take(c->sb, &x->key, &c->reached, &c->made_ms);
+  c->up = idle_take(c->sb, &x->key, &c->reached, &c->seen_ms);
   if (c->up == NULL) return false;
   x->reused = true;
   x->state = EX_SECURING;
@@ -338,6 +338,7 @@ static void on_resolved(void *arg, const ip_addr *list, size_t count, int error)
   conn *c = arg;
   (void)error;
   c->lookup = NULL;
+  idle_seen(c->sb, c->x.host, list, count);
   csn_buf b = {0};
   char text[IP_TEXT_MAX];
   csn_buf_str(&b, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Caisson-Out-Addresses: ");
@@ -521,7 +522,7 @@ static run finish(conn *c) {
   log_exchange(c, "answered");
   /* Whole both ways, or the next answer would be read from the rest of this one. */
   if (x->keep_up && x->request.done && x->response.done)
-    idle_put(c->sb, c->up, &x->key, &c->reached, c->made_ms);
+    idle_put(c->sb, c->up, &x->key, &c->reached, c->seen_ms);
   else
     stream_free(c->up, false);
   c->up = NULL;

@@ -14,7 +14,7 @@ let door;
 const agent = new http.Agent({ keepAlive: true });
 before(async () => {
   worker = await startWorker();
-  engine = await startEngine();
+  engine = await startEngine({ args: ["--resolve", "up.example:127.0.0.1"] });
   box = await engine.sandbox("main", { egress: { url: worker.url, token: TOKEN, all: true } });
   await box.exec("curl -s http://first.example/");
   const [port, token] = worker.last().headers["x-caisson-out"].split(" ");
@@ -27,8 +27,9 @@ after(async () => {
 });
 
 /** A request as the Worker makes it. */
-function out(url, { method = "GET", address = "127.0.0.1", body } = {}) {
+function out(url, { method = "GET", address = "127.0.0.1", body, resolve = false } = {}) {
   const headers = { "x-caisson-out-token": door.token, "x-caisson-out-url": url, "x-caisson-out-address": address };
+  if (resolve) headers["x-caisson-out-resolve"] = "1";
   if (body !== undefined) headers["content-length"] = Buffer.byteLength(body);
   return new Promise((done, fail) => {
     const request = http.request({ port: door.port, host: "127.0.0.1", agent, method, headers }, async (response) => {
@@ -85,6 +86,12 @@ describe("connections to hosts", () => {
     const then = `http://up.example:${upstream.port}/then`;
     await box.exec(`curl -s ${then} ${asked}`);
     assert.equal(told(), "127.0.0.1");
+    worker.on["/seen"] = async (_req, res) => {
+      await out(asked, { resolve: true });
+      res.writeHead(200).end();
+    };
+    await box.exec(`curl -s http://up.example:${upstream.port}/seen ${asked}`);
+    assert.equal(told(), "127.0.0.1", "an older one, of the address that the name was found to have since");
     await box.exec(`curl -s ${then} -: -s -d x ${asked}`);
     assert.deepEqual([worker.last().method, told()], ["POST", undefined]);
     const before = upstream.count();
