@@ -66,6 +66,7 @@ export class LocalContainer {
   readonly #config: LocalContainerConfig;
   #generation: string | null = null;
   #running = false;
+  #failure: string | null = null;
   /** Settles when the engine has answered the current start. */
   #starting: Promise<void> = Promise.resolve();
   readonly #ports = new Map<number, Port>();
@@ -88,6 +89,11 @@ export class LocalContainer {
 
   get running(): boolean {
     return this.#running;
+  }
+
+  /** Why the last start failed; null after one that did not. */
+  get failure(): string | null {
+    return this.#failure;
   }
 
   /** Tells one start of this sandbox from another; null before the first. */
@@ -139,11 +145,13 @@ export class LocalContainer {
       const body = (await response.json()) as { generation: string | number } & Partial<Port>;
       this.#generation = String(body.generation);
       this.#setState(true);
+      this.#failure = null;
       this.#sentEgress = JSON.stringify(egress);
       if (body.port !== undefined && body.token !== undefined)
         this.#ports.set(CONTROL_PORT, { port: body.port, token: body.token });
     } catch (error) {
       this.#setState(false);
+      this.#failure = text(error).replace(` (${PERMANENT})`, "");
       throw error;
     }
   }
@@ -371,9 +379,9 @@ export class LocalContainer {
     }
     if (response.ok || response.status === 404 || response.status === 408) return response;
     if (response.status === 409 && path.startsWith("/ports/")) return response;
-    const detail = (await response.text()).slice(0, 500);
+    const answer = await response.text();
     throw new Error(
-      `the local engine answered ${response.status} to ${method} ${path || "/"}: ${detail} (${PERMANENT})`,
+      `the local engine answered ${response.status} to ${method} ${path || "/"}: ${messageOf(answer)} (${PERMANENT})`,
     );
   }
 }
@@ -392,6 +400,17 @@ function find(handlers: ReadonlyMap<string, Fetcher>, url: URL, usualPort: strin
     if (new RegExp(`^${like.join(".*")}$`).test(host)) best = [glob.length, fetcher];
   }
   return best?.[1] ?? null;
+}
+
+/** The sentence in an error of the engine, else the answer as it is. */
+function messageOf(answer: string): string {
+  let message: unknown;
+  try {
+    message = (JSON.parse(answer) as { error?: { message?: unknown } }).error?.message;
+  } catch {
+    message = undefined;
+  }
+  return (typeof message === "string" ? message : answer).slice(0, 800);
 }
 
 function text(error: unknown): string {

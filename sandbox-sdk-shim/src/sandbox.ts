@@ -133,6 +133,16 @@ export class Sandbox extends SDKSandbox<Env> {
     }
   }
 
+  /** Of a start that failed for good the SDK says no more than that, in an answer of its own: this one says why. */
+  override async containerFetch(...args: Parameters<SDKSandbox["containerFetch"]>): Promise<Response> {
+    const response = await super.containerFetch(...args);
+    const failure = response.status === 500 && this.#local?.running === false ? this.#local.failure : null;
+    if (failure === null) return response;
+    const body = (await response.json()) as { readonly context?: { readonly phase?: string } };
+    const message = body.context?.phase === "startup" ? { message: failure } : {};
+    return Response.json({ ...body, ...message }, { status: 500 });
+  }
+
   override async fetch(request: Request): Promise<Response> {
     if (this.#local !== null && request.headers.has(EGRESS_TOKEN_HEADER)) {
       const allowed = await egressAllowed(request, this.#env.CAISSON_ENGINE_TOKEN ?? "", this.ctx.id.toString());
