@@ -134,7 +134,7 @@ bool start_describe(sandbox *sb, const cJSON *env, const cJSON *entrypoint) {
 bool start_begin(sandbox *sb) {
   if (csn_link_send(sb->link_fd, CSN_LINK_BEGIN, sb->begin_variables, sb->begin_words, 0, sb->begin_fd) == 0)
     return true;
-  csn_buf_fmt(&sb->detail, "tell the guest what it is: %s", strerror(errno));
+  csn_buf_fmt(&sb->detail, "tell the guest what it is: %s\n", strerror(errno));
   return false;
 }
 
