@@ -286,6 +286,7 @@ bool start_describe(sandbox *sb, const cJSON *env, const cJSON *entrypoint);
 /* Tells it to the guest, which waits for it, or will; it says READY then. false: the reason is in `detail`.
  */
 bool start_begin(sandbox *sb);
+bool start_guest_alive(const sandbox *sb);
 /* Sets the host name that a guest sees which is up and has not begun. */
 bool start_rename(sandbox *sb, const char *hostname);
 

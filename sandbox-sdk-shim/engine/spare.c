@@ -11,8 +11,6 @@
 #define _GNU_SOURCE
 #include "engine.h"
 
-#include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,11 +113,6 @@ void spare_gone(const sandbox *sb) {
   again_in(wait_s * 1000);
 }
 
-static bool is_alive(const sandbox *sb) {
-  struct pollfd p = {.fd = sb->guest_fd, .events = POLLIN};
-  return sb->guest_fd >= 0 && poll(&p, 1, 0) == 0;
-}
-
 static bool is_current(const sandbox *sb) {
   plan *p = plan_make(sb);
   const bool same = plan_sources(p) == sb->sources;
@@ -145,7 +138,7 @@ sandbox *spare_take(const char *name, const limits *l) {
   for (sandbox *sb = spares, *next; sb != NULL; sb = next) {
     next = sb->next;
     if (sb->state != SB_SPARE || sb->destroy_asked || memcmp(&sb->limits, l, sizeof *l) != 0) continue;
-    if (!is_alive(sb) || !is_current(sb) || !become(sb, name)) {
+    if (!start_guest_alive(sb) || !is_current(sb) || !become(sb, name)) {
       discard(sb);
       continue;
     }

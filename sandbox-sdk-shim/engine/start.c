@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/nsfs.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -138,15 +139,28 @@ bool start_begin(sandbox *sb) {
   return false;
 }
 
+bool start_guest_alive(const sandbox *sb) {
+  struct pollfd p = {.fd = sb->guest_fd, .events = POLLIN};
+  return sb->guest_fd >= 0 && poll(&p, 1, 0) == 0;
+}
+
+/* Not the machine's own: a process id that was used again would lead there. */
+static bool is_guests(const sandbox *sb, int uts) {
+  struct stat theirs, own;
+  return start_guest_alive(sb) && fstat(uts, &theirs) == 0 && stat("/proc/self/ns/uts", &own) == 0 &&
+         theirs.st_ino != own.st_ino;
+}
+
 bool start_rename(sandbox *sb, const char *hostname) {
   char path[64];
   snprintf(path, sizeof path, "/proc/%d/ns/uts", (int)sb->guest_pid);
-  int uts = open(path, O_RDONLY | O_CLOEXEC), user = uts < 0 ? -1 : ioctl(uts, NS_GET_USERNS);
+  int uts = open(path, O_RDONLY | O_CLOEXEC);
+  int user = uts < 0 || !is_guests(sb, uts) ? -1 : ioctl(uts, NS_GET_USERNS);
   sigset_t all, old;
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, &old);
   /* In a process of its own: an ordinary user may do it from within the sandbox's user namespace only, which
-   * nobody leaves again. */
+   * nobody leaves again. There is nobody in it yet but our guest server. */
   pid_t pid = user < 0 ? -1 : fork();
   if (pid == 0) {
     if (cfg.token != NULL) explicit_bzero(cfg.token, strlen(cfg.token));
