@@ -60,6 +60,7 @@ describe("a terminal", () => {
     assert.match(output, /\/dev\/pts\/\d+/);
     assert.match(output, /xterm-256color \/workspace/);
     assert.match(output, /30 100/);
+    assert.match(await type(socket, 'echo "is $TOKEN"', "nd0"), /is caisson-secret-[0-9a-f]{32}\r\n/);
     socket.sendJSON({ type: "resize", cols: 132, rows: 43 });
     await socket.until(() => {
       socket.send(Buffer.from("stty size\n"));

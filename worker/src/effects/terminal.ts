@@ -4,7 +4,7 @@ import { problem } from "../errors.js";
 
 /** What is used of a sandbox; getSandbox() gives it. */
 export interface TerminalSandbox {
-  createSession(options: { id: string; cwd: string }): Promise<unknown>;
+  createSession(options: { id: string; cwd: string; env: Record<string, string> }): Promise<unknown>;
   fetch(request: Request): Promise<Response>;
 }
 
@@ -15,17 +15,18 @@ export interface TerminalShape {
 }
 
 /**
- * The sandbox's end of the terminal `name`, accepted: one that somebody opened before, else a new one with a shell in /workspace.
+ * The sandbox's end of the terminal `name`, accepted: one that somebody opened before, else a new one with a shell in /workspace and `env`.
  * It speaks as the SDK's xterm addon does: binary frames are what is typed and printed, text frames JSON with a `type`.
  */
 export async function openTerminal(
   sandbox: TerminalSandbox,
   name: string,
   { cols, rows, shell }: TerminalShape,
+  env: Record<string, string>,
 ): Promise<WebSocket> {
   const session = `terminal-${name}`;
   try {
-    const made = await sandbox.createSession({ id: session, cwd: "/workspace" });
+    const made = await sandbox.createSession({ id: session, cwd: "/workspace", env });
     (made as Partial<Disposable>)[Symbol.dispose]?.();
   } catch (error) {
     // Somebody comes back to it.

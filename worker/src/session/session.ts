@@ -104,6 +104,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     this.#terminals = new Terminals(
       this.#sandbox,
       mask,
+      () => this.#gate.commandSecrets(),
       (fields) =>
         tenantObject(env, this.#store.text("tenant") ?? "").act({ ...fields, session: this.#store.text("id") }),
       (what, error) => this.#machine.report("error", what, error),

@@ -7,7 +7,7 @@
 import type { RedactStream } from "../core/redact.js";
 import { openTerminal, type TerminalShape } from "../effects/terminal.js";
 import { LIMITS } from "../limits.js";
-import type { Failure } from "./api.js";
+import type { CommandAccess, Failure, Result } from "./api.js";
 import { fail } from "./failures.js";
 import type { Mask } from "./mask.js";
 import type { OwnSandbox } from "./own-sandbox.js";
@@ -68,20 +68,24 @@ export function terminalRequest(request: Request): TerminalRequest {
   return JSON.parse(decodeURIComponent(request.headers.get(REQUEST_HEADER) ?? "")) as TerminalRequest;
 }
 
+/** The placeholders of the session's secrets, as commands get them. */
+type CommandEnv = () => Result<Pick<CommandAccess, "env">>;
 type Act = (fields: Record<string, unknown>) => Promise<void>;
 
 export class Terminals {
   readonly #sandbox: OwnSandbox;
   readonly #mask: Mask;
   readonly #report: Report;
+  readonly #env: CommandEnv;
   readonly #act: Act;
   readonly #open = new Set<Relay>();
   #opening = 0;
 
-  constructor(sandbox: OwnSandbox, mask: Mask, act: Act, report: Report) {
+  constructor(sandbox: OwnSandbox, mask: Mask, env: CommandEnv, act: Act, report: Report) {
     this.#report = report;
     this.#sandbox = sandbox;
     this.#mask = mask;
+    this.#env = env;
     this.#act = act;
   }
 
@@ -97,14 +101,24 @@ export class Terminals {
     try {
       const usable = await this.#sandbox.usable();
       if (!usable.ok) return usable;
+      const secrets = this.#env();
+      if (!secrets.ok) return secrets;
       // Throws when a stored secret cannot be opened: then nothing is shown.
       const redactor = this.#mask.forTerminals();
       const { terminal, by } = asked;
       await this.#act({ act: "terminal.opened", by, terminal });
-      const shell = await openTerminal(usable.value, terminal, asked).catch(async (error: unknown) => {
-        await this.#act({ act: "terminal.closed", by, terminal, code: CLOSE.FAILED, reason: "there was no terminal" });
-        throw error;
-      });
+      const shell = await openTerminal(usable.value, terminal, asked, secrets.value.env).catch(
+        async (error: unknown) => {
+          await this.#act({
+            act: "terminal.closed",
+            by,
+            terminal,
+            code: CLOSE.FAILED,
+            reason: "there was no terminal",
+          });
+          throw error;
+        },
+      );
       const { 0: client, 1: server } = new WebSocketPair();
       server.binaryType = "arraybuffer";
       server.accept();
