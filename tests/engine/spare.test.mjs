@@ -234,7 +234,7 @@ for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
       for (const n of ["17", "-1", "x", "", "1x"]) {
         const r = spawnSync(join(BUILD, "caisson-engine"), ["--spares", n], { encoding: "utf8" });
         assert.match(r.stderr, /--spares .*: not a number from 0 to 16/);
-        assert.equal(r.status, 1);
+        assert.equal(r.status, 64);
       }
       assert.match(spawnSync(join(BUILD, "caisson-engine"), ["--help"], { encoding: "utf8" }).stdout, /--spares N/);
     });
