@@ -103,7 +103,7 @@ const uint8_t *csn_json_follow(csn_json *j, const uint8_t *p, const uint8_t *end
         j->latest[s->field] = (uint16_t)j->item_count;
         j->pool_len += len;
       }
-      p += s->quote;
+      p += s->kind == GAP_STRING;
     }
 
     state = s->behind;
@@ -137,7 +137,7 @@ const uint8_t *csn_json_follow(csn_json *j, const uint8_t *p, const uint8_t *end
       }
       csn_json_capture(j, s->node, CSN_JK_NUMBER, text, p, text, p);
     } else if (why == AT_CAPTURE) {
-      uint32_t quote = s->quote;
+      uint32_t quote = s->kind == GAP_STRING;
       csn_json_capture_other(j, s->node, (csn_json_kind)s->value_kind, text, p, text - quote, p + quote);
       p += quote;
     } else {
@@ -147,8 +147,10 @@ const uint8_t *csn_json_follow(csn_json *j, const uint8_t *p, const uint8_t *end
   j->state = (uint8_t)state;
   j->depth = s->depth;
   j->node = s->node;
-  memcpy(j->node_at + 1, s->node_at, CSN_JSON_GAP_DEPTH);
-  memcpy(j->is_array + 1, s->is_array, CSN_JSON_GAP_DEPTH);
+  for (uint32_t i = 0; i < s->depth; i++) {
+    j->node_at[i + 1] = s->node_at[i];
+    j->is_array[i + 1] = s->arrays >> i & 1;
+  }
   j->value_count += values;
   return p;
 }

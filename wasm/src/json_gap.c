@@ -12,10 +12,21 @@ _Static_assert(CSN_JSON_GAP_DEPTH <= CSN_JSON_DEPTH_MAX, "a gap's containers fit
 
 /* --- learning --- */
 
+/* A gap in the making. */
+typedef struct learned {
+  csn_json_gap gap;
+  csn_json_op ops[CSN_JSON_GAP_OPS];
+} learned;
+
+static bool in_array(const csn_json_gap *s) {
+  return s->depth > 0 && (s->arrays >> (s->depth - 1) & 1) != 0;
+}
+
 /* False when the gap has no room for it. */
-static bool add_op(csn_json_gap *s, uint32_t what, uint32_t at, uint32_t kind, uint32_t depth) {
+static bool add_op(learned *l, uint32_t what, uint32_t at, uint32_t kind) {
+  csn_json_gap *s = &l->gap;
   if (s->op_count == CSN_JSON_GAP_OPS) return false;
-  s->ops[s->op_count++] = (csn_json_op){(uint8_t)what, (uint8_t)at, s->node, (uint8_t)kind, (uint8_t)depth};
+  l->ops[s->op_count++] = (csn_json_op){(uint8_t)what, (uint8_t)at, s->node, (uint8_t)kind, s->depth};
   return true;
 }
 
@@ -23,27 +34,27 @@ static uint8_t behind_value(const csn_json_gap *s) {
   return s->depth == 0 ? S_END : S_NEXT;
 }
 
-static bool learn_open(const csn_json *j, csn_json_gap *s, uint32_t at, bool array) {
+static bool learn_open(const csn_json *j, learned *l, uint32_t at, bool array) {
+  csn_json_gap *s = &l->gap;
   if (s->depth == CSN_JSON_GAP_DEPTH) return false;
   csn_json_kind kind = array ? CSN_JK_ARRAY : CSN_JK_OBJECT;
-  if (j->want[s->node] != CSN_JW_NOTHING && !add_op(s, OP_CAPTURE, at, kind, s->depth)) return false;
+  if (j->want[s->node] != CSN_JW_NOTHING && !add_op(l, OP_CAPTURE, at, kind)) return false;
   s->values++;
-  s->is_array[s->depth] = array;
+  s->arrays = (uint8_t)((s->arrays & ~(1u << s->depth)) | (uint32_t)array << s->depth);
   s->node_at[s->depth] = s->node;
   s->depth++;
   s->state = array ? S_VALUE_CLOSE : S_KEY_CLOSE;
   if (!array) return true;
   s->node = j->any_index[s->node];
-  return s->node == NODE_NONE || add_op(s, OP_ARRAY_IN, at, 0, s->depth);
+  return s->node == NODE_NONE || add_op(l, OP_ARRAY_IN, at, 0);
 }
 
-static bool learn_close(const csn_json *j, csn_json_gap *s, uint32_t at) {
+static bool learn_close(const csn_json *j, learned *l, uint32_t at) {
+  csn_json_gap *s = &l->gap;
   uint8_t node = s->node_at[s->depth - 1];
-  if (s->is_array[s->depth - 1] && j->any_index[node] != NODE_NONE &&
-      !add_op(s, OP_ARRAY_OUT, at, 0, s->depth))
-    return false;
+  if (in_array(s) && j->any_index[node] != NODE_NONE && !add_op(l, OP_ARRAY_OUT, at, 0)) return false;
   s->depth--;
-  if (j->want[node] == CSN_JW_VERBATIM && !add_op(s, OP_CLOSE, at, 0, s->depth)) return false;
+  if (j->want[node] == CSN_JW_VERBATIM && !add_op(l, OP_CLOSE, at, 0)) return false;
   s->state = behind_value(s);
   return true;
 }
@@ -62,8 +73,9 @@ static uint32_t learn_key(const csn_json *j, csn_json_gap *s, const uint8_t *p, 
   return (uint32_t)(q + 2 - p);
 }
 
-static uint32_t learn_literal(const csn_json *j, csn_json_gap *s, uint32_t at, const uint8_t *p,
+static uint32_t learn_literal(const csn_json *j, learned *l, uint32_t at, const uint8_t *p,
                               const uint8_t *end) {
+  csn_json_gap *s = &l->gap;
   static const struct {
     const char *word;
     uint32_t len;
@@ -72,8 +84,7 @@ static uint32_t learn_literal(const csn_json *j, csn_json_gap *s, uint32_t at, c
   for (uint32_t i = 0; i < 3; i++) {
     uint32_t len = literals[i].len;
     if (end - p < (ptrdiff_t)len || memcmp(p, literals[i].word, len) != 0) continue;
-    if (j->want[s->node] != CSN_JW_NOTHING && !add_op(s, OP_CAPTURE, at, literals[i].kind, s->depth))
-      return 0;
+    if (j->want[s->node] != CSN_JW_NOTHING && !add_op(l, OP_CAPTURE, at, literals[i].kind)) return 0;
     s->values++;
     s->state = behind_value(s);
     return len;
@@ -82,28 +93,29 @@ static uint32_t learn_literal(const csn_json *j, csn_json_gap *s, uint32_t at, c
 }
 
 /* One token at p, `at` bytes into the gap. Returns its length, 0 when it cannot be part of the gap. */
-static uint32_t learn_token(const csn_json *j, csn_json_gap *s, uint32_t at, const uint8_t *p,
+static uint32_t learn_token(const csn_json *j, learned *l, uint32_t at, const uint8_t *p,
                             const uint8_t *end) {
+  csn_json_gap *s = &l->gap;
   uint8_t c = *p;
-  bool array = s->depth > 0 && s->is_array[s->depth - 1];
+  bool array = in_array(s);
   if (c == ' ' || c == '\t') return 1;
   switch ((enum state)s->state) {
   case S_VALUE:
   case S_VALUE_CLOSE:
-    if (c == ']' && s->state == S_VALUE_CLOSE) return learn_close(j, s, at);
-    if (c == '{' || c == '[') return learn_open(j, s, at, c == '[');
-    return learn_literal(j, s, at, p, end);
+    if (c == ']' && s->state == S_VALUE_CLOSE) return learn_close(j, l, at);
+    if (c == '{' || c == '[') return learn_open(j, l, at, c == '[');
+    return learn_literal(j, l, at, p, end);
   case S_KEY:
   case S_KEY_CLOSE:
-    if (c == '}' && s->state == S_KEY_CLOSE) return learn_close(j, s, at);
+    if (c == '}' && s->state == S_KEY_CLOSE) return learn_close(j, l, at);
     return c == '"' ? learn_key(j, s, p, end) : 0;
   case S_NEXT:
-    if (c == (array ? ']' : '}')) return learn_close(j, s, at);
+    if (c == (array ? ']' : '}')) return learn_close(j, l, at);
     if (c != ',') return 0;
     s->state = array ? S_VALUE : S_KEY;
     if (!array) return 1;
     s->node = j->any_index[s->node_at[s->depth - 1]];
-    return s->node == NODE_NONE || add_op(s, OP_INDEX, at, 0, s->depth);
+    return s->node == NODE_NONE || add_op(l, OP_INDEX, at, 0);
   case S_COLON:
   case S_STRING:
   case S_UTF8:
@@ -119,7 +131,7 @@ static uint32_t learn_token(const csn_json *j, csn_json_gap *s, uint32_t at, con
 }
 
 uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p) {
-  if (j->gap_count == CSN_JSON_GAP_COUNT) {
+  if (j->gap_count == CSN_JSON_GAP_COUNT || j->op_count > CSN_JSON_OP_COUNT - CSN_JSON_GAP_OPS) {
     if (j->unknown_count < CSN_JSON_GAP_COUNT) {
       j->unknown_count++;
       return 0;
@@ -128,51 +140,51 @@ uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p)
     return 0;
   }
   const uint8_t *end = p + CSN_JSON_GAP_TEXT, *q = p;
-  csn_json_gap s = *from;
-  s.state = from->behind;
-  s.child = s.sibling = 0;
-  s.kind = GAP_GOES_ON;
-  s.values = s.op_count = 0;
+  learned now = {.gap = *from};
+  csn_json_gap *s = &now.gap;
+  s->state = from->behind;
+  s->child = s->sibling = 0;
+  s->kind = GAP_GOES_ON;
+  s->values = s->op_count = 0;
   uint32_t need = 0; /* bytes */
   for (;;) {
-    csn_json_gap next = s;
     uint8_t c = q < end ? *q : 0;
     need = (uint32_t)(q - p);
-    if (s.state == S_VALUE || s.state == S_VALUE_CLOSE) {
+    if (s->state == S_VALUE || s->state == S_VALUE_CLOSE) {
       if (c == '"') {
-        s.kind = GAP_STRING;
+        s->kind = GAP_STRING;
         need++;
       }
-      if (csn_begins_number(c)) s.kind = GAP_NUMBER;
-    } else if (s.state == S_END && c == '\n') {
-      s.kind = GAP_END;
+      if (csn_begins_number(c)) s->kind = GAP_NUMBER;
+    } else if (s->state == S_END && c == '\n') {
+      s->kind = GAP_END;
       need++;
     }
-    if (s.kind != GAP_GOES_ON || q == end) break;
+    if (s->kind != GAP_GOES_ON || q == end) break;
+    learned next = now;
     uint32_t len = learn_token(j, &next, need, q, end);
     if (len == 0) break;
     q += len;
-    s = next;
+    now = next;
   }
-  if (s.kind == GAP_GOES_ON && q == p) return 0;
-  if (s.kind == GAP_STRING) q++;
-  s.behind = s.state;
-  s.value_kind = s.quote = 0;
-  s.want = CSN_JW_NOTHING;
-  if (s.kind == GAP_STRING || s.kind == GAP_NUMBER) {
-    s.behind = behind_value(&s);
-    s.values++;
-    s.quote = s.kind == GAP_STRING;
-    s.value_kind = s.quote ? CSN_JK_STRING : CSN_JK_NUMBER;
-    s.want = j->want[s.node];
-    if (s.node != NODE_NONE) {
-      s.field = j->table.nodes[s.node].field;
-      s.cap = j->table.nodes[s.node].cap;
+  if (s->kind == GAP_GOES_ON && q == p) return 0;
+  if (s->kind == GAP_STRING) q++;
+  s->behind = s->state;
+  s->value_kind = 0;
+  s->want = CSN_JW_NOTHING;
+  if (s->kind == GAP_STRING || s->kind == GAP_NUMBER) {
+    s->behind = behind_value(s);
+    s->values++;
+    s->value_kind = s->kind == GAP_STRING ? CSN_JK_STRING : CSN_JK_NUMBER;
+    s->want = j->want[s->node];
+    if (s->node != NODE_NONE) {
+      s->field = j->table.nodes[s->node].field;
+      s->cap = (uint16_t)j->table.nodes[s->node].cap;
     }
   }
-  s.len = (uint8_t)(q - p);
-  s.need = (uint32_t)((1ull << need) - 1);
-  memcpy(s.text, p, CSN_JSON_GAP_TEXT);
+  s->len = (uint8_t)(q - p);
+  s->need = (uint32_t)((1ull << need) - 1);
+  memcpy(s->text, p, CSN_JSON_GAP_TEXT);
   /* The bytes before a number may be those before a string, too: that one is to be looked for first. */
   uint16_t *link = &j->gaps[from - j->gaps].child;
   uint32_t siblings = 0;
@@ -181,8 +193,11 @@ uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p)
     siblings++;
   }
   if (siblings >= SIBLINGS) return 0;
-  s.sibling = *link;
-  j->gaps[j->gap_count] = s;
+  s->sibling = *link;
+  s->ops = (uint16_t)j->op_count;
+  memcpy(j->ops + j->op_count, now.ops, s->op_count * sizeof now.ops[0]);
+  j->op_count += s->op_count;
+  j->gaps[j->gap_count] = *s;
   *link = (uint16_t)j->gap_count;
   return j->gap_count++;
 }
@@ -190,12 +205,13 @@ uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p)
 void csn_json_forget(csn_json *j) {
   j->gaps[0] = (csn_json_gap){.kind = GAP_GOES_ON, .state = S_VALUE, .behind = S_VALUE};
   j->gap_count = 1;
+  j->op_count = 0;
   j->unknown_count = 0;
 }
 
 void csn_json_gap_ops(csn_json *j, const csn_json_gap *s, const uint8_t *p) {
   for (uint32_t i = 0; i < s->op_count; i++) {
-    const csn_json_op *op = &s->ops[i];
+    const csn_json_op *op = &j->ops[s->ops + i];
     const uint8_t *at = p + op->at;
     uint32_t len = op->kind == CSN_JK_FALSE ? 5 : 4;
     switch (op->what) {

@@ -73,7 +73,8 @@ typedef struct csn_json_item {
 #define CSN_JSON_GAP_TEXT  32u  /* bytes */
 #define CSN_JSON_GAP_DEPTH 8u   /* items: containers around a gap */
 #define CSN_JSON_GAP_OPS   4u   /* items */
-#define CSN_JSON_GAP_COUNT 256u /* items */
+#define CSN_JSON_GAP_COUNT 768u /* items */
+#define CSN_JSON_OP_COUNT  256u /* items: of all gaps */
 typedef struct csn_json_op {
   uint8_t what;       /* of json_gap.c */
   uint8_t at;         /* bytes into the gap */
@@ -84,18 +85,19 @@ typedef struct csn_json_gap {
   uint8_t text[CSN_JSON_GAP_TEXT];
   uint32_t need;           /* bit i: byte i of the text is part of the gap */
   uint16_t child, sibling; /* positions in gaps[]: what follows this gap, what else follows the one before */
-  uint8_t len;             /* bytes taken */
-  uint8_t kind;            /* what is behind it */
-  uint8_t values;          /* values begun in it, with the one behind it */
+  uint16_t cap;            /* of the value behind it */
+  uint16_t ops;            /* position of its first op in ops[] */
   uint8_t op_count;
+  uint8_t len;                     /* bytes taken */
+  uint8_t kind;                    /* what is behind it */
+  uint8_t values;                  /* values begun in it, with the one behind it */
   uint8_t node, depth, state;      /* of the reader behind the gap */
   uint8_t behind;                  /* state behind the value */
   uint8_t want, value_kind, field; /* of the value, as in csn_json_item */
-  uint8_t quote;                   /* bytes: of the value's end */
-  uint32_t cap;                    /* of the value */
-  uint8_t is_array[CSN_JSON_GAP_DEPTH], node_at[CSN_JSON_GAP_DEPTH];
-  csn_json_op ops[CSN_JSON_GAP_OPS];
+  uint8_t arrays;                  /* bit i: the container at depth i + 1 is an array */
+  uint8_t node_at[CSN_JSON_GAP_DEPTH];
 } csn_json_gap;
+_Static_assert(sizeof(csn_json_gap) == 64 && CSN_FIELD_MAX <= UINT16_MAX, "a gap is as small as it can be");
 
 typedef struct csn_json { /* public size, private fields */
   csn_json_table table;
@@ -132,7 +134,8 @@ typedef struct csn_json { /* public size, private fields */
   uint8_t any_index[256];                /* also for CSN_JSON_NODE_NONE */
   uint8_t want[256];                     /* by node, also for CSN_JSON_NODE_NONE: csn_json_want */
   csn_json_gap gaps[CSN_JSON_GAP_COUNT]; /* the first one stands for the start of a line */
-  uint32_t gap_count;
+  csn_json_op ops[CSN_JSON_OP_COUNT];
+  uint32_t gap_count, op_count;
   uint32_t unknown_count;                   /* lines of a shape for which there was no room */
   uint16_t latest[256];                     /* by field: its last item's position plus 1 */
   uint8_t is_array[CSN_JSON_DEPTH_MAX + 1]; /* by depth, 1-based */
