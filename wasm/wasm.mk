@@ -64,6 +64,8 @@ endef
 $(foreach f,transcript transcript_diff transcript_json transcript_markdown transcript_write,$(eval OPT_wasm_$(f) := -Oz))
 # Redzones make every frame large.
 CORE_SAN := -O1 -g -Wno-frame-larger-than -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+# Optimized as one program when linked, except what holds keys and secrets: there the optimizer is to see no more than a file.
+WASM_APART := audit b64 guard redact redact_forms redact_set redact_shapes seal token
 WASM_FLAGS := --target=wasm32-wasi -O2 -msimd128 -mbulk-memory -fvisibility=hidden -fno-exceptions -ffunction-sections -fdata-sections
 $(eval $(call core_objects,native,$(CC),-O2 -g))
 $(eval $(call core_objects,scalar,$(CC),-O2 -DCSN_NO_SIMD))
@@ -71,16 +73,19 @@ $(eval $(call core_objects,san-gcc,gcc,$(CORE_SAN)))
 $(eval $(call core_objects,san-clang,$(CLANG),$(CORE_SAN)))
 $(eval $(call core_objects,san-memory,$(CLANG),-O1 -g -Wno-frame-larger-than -fsanitize=memory -fno-sanitize-recover=all -fno-omit-frame-pointer))
 $(eval $(call core_objects,fuzz,$(CLANG),-O1 -g -Wno-frame-larger-than -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all))
-$(eval $(call core_objects,wasm,$(CLANG),$(WASM_FLAGS) $$(WASM_SIZE)))
-# Only the bytes of an agent's output and of an answer are many: everything else is built for size.
-WASM_FAST := json_follow json_scan utf16 base sha2small redact redact_set
+$(eval $(call core_objects,wasm,$(CLANG),$(WASM_FLAGS) $$(WASM_SIZE) $$(WASM_WHOLE)))
+# Only the bytes of an agent's output and of an answer are many: everything else is built for size. Most of the time that a
+# short line takes goes into its event: what writes that is built for speed, too, and what is small in it is put in its place
+# by the linker, which saves more than it takes.
+WASM_FAST := json_follow json_scan utf16 base sha2small redact redact_set session_feed agent agent_view agent_gemini agent_opencode
 $(filter-out $(WASM_FAST:%=$(BUILD)/wasm/%.o),$(wasm_OBJ)): WASM_SIZE := -Oz
+$(filter-out $(WASM_APART:%=$(BUILD)/wasm/%.o),$(CORE_NAMES:%=$(BUILD)/wasm/%.o)): WASM_WHOLE := -flto
 
 # --- core.wasm and caisson-events ---------------------------------------------------------------------------------
 
 WASM_MEMORY := 2097152
 WASM_LINK := --target=wasm32-wasi -mexec-model=reactor -Wl,--no-entry -Wl,--fatal-warnings -Wl,--strip-all \
-  -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--initial-memory=$(WASM_MEMORY) -Wl,--max-memory=$(WASM_MEMORY) -Wl,--gc-sections
+  -Wl,-mllvm,-inline-threshold=20 -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--initial-memory=$(WASM_MEMORY) -Wl,--max-memory=$(WASM_MEMORY) -Wl,--gc-sections
 
 $(BUILD)/wasm/exports/%.o: wasm/abi/%.c wasm/abi/boxes.h $(CORE_HEADERS) $(BUILD)/abi_digest.h $(CORE_DEPS)
 	@mkdir -p $(@D)
