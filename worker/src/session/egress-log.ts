@@ -19,14 +19,17 @@ type Row = Omit<EgressEntry, "time"> & { time_ms: number };
 export class EgressLog {
   readonly #sql: SqlStorage;
   readonly #store: Store;
+  readonly #warn: (error: unknown) => void;
   #waiting: (readonly [id: number, line: EgressLine])[] = [];
   #lastId = 0;
   /** Writing has failed, and has not succeeded since. */
   #failed = false;
 
-  constructor(sql: SqlStorage, store: Store) {
+  /** `warn` is told when lines could not be written. */
+  constructor(sql: SqlStorage, store: Store, warn: (error: unknown) => void) {
     this.#sql = sql;
     this.#store = store;
+    this.#warn = warn;
   }
 
   #tables(): void {
@@ -52,7 +55,7 @@ export class EgressLog {
     try {
       this.#write();
     } catch (error) {
-      console.error(`session ${this.#store.text("id")}: egress log:`, error);
+      this.#warn(error);
     }
   }
 

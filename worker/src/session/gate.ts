@@ -4,6 +4,7 @@
  */
 import { CoreError } from "../core/core.js";
 import type { Guard, Injection, PolicyReport } from "../core/guard.js";
+import { report } from "../effects/report.js";
 import type { Env } from "../env.js";
 import type { CreateSessionBody } from "../routes/schemas.js";
 import type {
@@ -63,7 +64,9 @@ export class Gate {
     this.#store = store;
     this.#newGuard = newGuard;
     this.mask = new Mask(env, () => this.#secrets());
-    this.#log = new EgressLog(sql, store);
+    this.#log = new EgressLog(sql, store, (error) =>
+      report((text) => this.mask.text(text), "error", `session ${store.text("id")}: egress log`, error),
+    );
   }
 
   /** The session's secrets, opened. Throws when the key that sealed one is gone. */
