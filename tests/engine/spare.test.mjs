@@ -105,8 +105,11 @@ function suite(user) {
     for (const path of ["workspace/file", "home/user/d"])
       assert.ok(existsSync(join(engine.home, "state/sandboxes/asked/upper", path)), path);
     // Nothing in the host's process list tells what it was given.
-    const list = spawnSync("ps", ["axo", "args"], { encoding: "utf8" }).stdout;
-    assert.ok(!list.includes("--setenv") && !list.includes("y=z"));
+    const list = spawnSync("ps", ["axwwo", "args"], { encoding: "utf8" }).stdout;
+    assert.ok(!list.includes("y=z"));
+    const launchers = list.split("\n").filter((args) => /^caisson-[0-9a-f]+ /.test(args));
+    assert.ok(launchers.length >= 2);
+    for (const args of launchers) assert.match(args, /^\S+ --args \d+ -- \/proc\/self\/fd\/\d+$/);
     await engine.ready(2);
     assert.equal(guests(engine).length, 3, "its place is taken by another");
   });
