@@ -32,6 +32,7 @@ typedef struct run {
   uint64_t bytes;  /* of output and results so far */
   enum stop stop;
   bool gone;        /* no client any more */
+  bool reminded;    /* of the interrupt, by a second one */
   struct run *next; /* in the queue */
 } run;
 
@@ -192,7 +193,18 @@ static void stop_run(interp_process *p, enum stop why) {
   }
   /* The whole group, as a terminal does it: os.system() ignores the signal while its child has not got it. */
   kill(-p->group, SIGINT);
-  arm(p, INTERP_GRACE_MS);
+  arm(p, INTERP_GRACE_MS / 2);
+}
+
+/* Python gives an interrupt to whatever runs just then: in a finalizer or a callback, as there are in an
+ * import, it is printed and forgotten. false: it has been reminded, or there is nothing to remind. */
+static bool remind(interp_process *p) {
+  run *r = p->current;
+  if (p->deaf || r == NULL || r->stop == STOP_NONE || r->stop == STOP_GARBAGE || r->reminded) return false;
+  r->reminded = true;
+  if (p->c != NULL && p->c->language == LANGUAGE_PYTHON && p->group > 0) kill(-p->group, SIGINT);
+  arm(p, INTERP_GRACE_MS / 2);
+  return true;
 }
 
 static void on_gone(void *arg) {
@@ -401,6 +413,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
     stop_run(p, STOP_TIMEOUT);
     return;
   }
+  if (remind(p)) return;
   /* The interrupt did nothing, or the start never ends. */
   hold(p, false);
   job_kill(p->j, 0);

@@ -458,6 +458,7 @@ describe("time and interrupts", () => {
         loop: "while True: pass",
         system: "import os\nos.system('sleep 60')",
         wait: "import asyncio\nawait asyncio.sleep(60)",
+        swallowed: "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: pass\ntime.sleep(60)",
       },
     ],
     ...(noNode
