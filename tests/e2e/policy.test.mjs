@@ -1,9 +1,8 @@
 /** What leaves a real sandbox: tries to get around the policy from inside, and looks for secrets in everything that was stored. */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { assertProblem, openStack } from "./lib.mjs";
+import { storedFiles } from "./stored.mjs";
 
 const SECRET = "e2e-secret-5f1c0a77d2b94e3b8c61";
 let stack;
@@ -29,11 +28,7 @@ async function out(session, command) {
 /** The files under the stack's directory that hold one of the texts. */
 function stored(...texts) {
   const found = [];
-  for (const entry of readdirSync(stack.dir, { recursive: true, withFileTypes: true })) {
-    if (!entry.isFile()) continue;
-    const bytes = readFileSync(join(entry.parentPath, entry.name));
-    if (texts.some((text) => bytes.includes(text))) found.push(join(entry.parentPath, entry.name));
-  }
+  for (const [path, bytes] of storedFiles(stack.dir)) if (texts.some((text) => bytes.includes(text))) found.push(path);
   return found;
 }
 const status = "curl -s -m 10 -o /dev/null -w '%{http_code}'";

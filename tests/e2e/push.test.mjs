@@ -1,12 +1,13 @@
 /** A private repository by an injected credential, and pushes that wait for an approval, against git's own server. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { scratch } from "../scratch.mjs";
 import { assertProblem, openStack } from "./lib.mjs";
 import { gitBackend, makeCertificate, ownAddress, startSite } from "./outside.mjs";
+import { storedFiles } from "./stored.mjs";
 
 const CREDENTIAL = "tester:e2e-git-password-77aa01c9d4";
 const BASIC = Buffer.from(CREDENTIAL).toString("base64");
@@ -125,11 +126,8 @@ describe("a private repository", () => {
     assert.equal(inside.trim(), "0");
     await api.ok("DELETE", `/v1/sessions/${at.id}`, undefined, operator);
     const found = [];
-    for (const entry of readdirSync(stack.dir, { recursive: true, withFileTypes: true })) {
-      if (!entry.isFile()) continue;
-      const bytes = readFileSync(join(entry.parentPath, entry.name));
-      if ([BASIC, CREDENTIAL].some((text) => bytes.includes(text))) found.push(join(entry.parentPath, entry.name));
-    }
+    for (const [path, bytes] of storedFiles(stack.dir))
+      if ([BASIC, CREDENTIAL].some((text) => bytes.includes(text))) found.push(path);
     assert.deepEqual(found, []);
     const { body } = await api.ok("GET", `/v1/sessions/${at.id}/egress`, undefined, operator);
     assert.ok(body.egress.some((e) => e.path === "/private.git/git-receive-pack" && e.address === address));

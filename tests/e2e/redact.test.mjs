@@ -1,10 +1,10 @@
 /** A real sandbox whose programs print secrets: in nothing that the API tells, and in no byte under the stack's directory but the sandbox's own disk. */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
-import { join, relative } from "node:path";
+import { basename, relative } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { formsOf, SHAPE } from "../secret-forms.ts";
 import { openStack } from "./lib.mjs";
+import { storedFiles } from "./stored.mjs";
 
 const SECRET = 'e2e/redact"5f1c0a77d2b94e3b8c61-é';
 const MODEL_KEY = "operator-model-key-77d2b94e3b8c61";
@@ -77,11 +77,9 @@ describe("what a program prints of secrets", () => {
 
     await api.ok("DELETE", base);
     const found = [];
-    for (const entry of readdirSync(stack.dir, { recursive: true, withFileTypes: true })) {
+    for (const [path, bytes] of storedFiles(stack.dir)) {
       // The Worker's variables are the operator's own.
-      if (!entry.isFile() || entry.name === "worker.vars") continue;
-      const path = join(entry.parentPath, entry.name);
-      const bytes = readFileSync(path);
+      if (basename(path) === "worker.vars") continue;
       const own = leaks(bytes).filter((form) => form !== SHAPE || !bytes.includes(`* ${SHAPE}`));
       if (own.length > 0) found.push([relative(stack.dir, path), own]);
     }
