@@ -22,9 +22,7 @@ export default async function stack(put) {
       if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`);
       return JSON.parse(text);
     };
-    const floor = await timed(60, () =>
-      fetch(`${local.url}/openapi.json`, { method: "HEAD" }).then((r) => r.arrayBuffer()),
-    );
+    const floor = await timed(60, () => fetch(`${local.url}/`, { method: "HEAD" }).then((r) => r.arrayBuffer()));
     put("floor_p50_ms", quantile(floor, 0.5));
     await post("/v1/execute", { language: "bash", code: "echo hi" });
     const cold = await timed(20, async () => {
