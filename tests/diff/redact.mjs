@@ -8,23 +8,14 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
-import { build } from "esbuild";
+import { importBundled } from "../bundle.mjs";
 import { scratch } from "../scratch.mjs";
 import { insideBase64 } from "../secret-forms.ts";
 import { done, ok } from "../tap.mjs";
 
 const [tool = "build/caisson-redact", wasm = "build/redact.wasm", out = "build/redact-host.mjs"] =
   process.argv.slice(2);
-await build({
-  entryPoints: ["worker/src/core/redact.ts"],
-  bundle: true,
-  format: "esm",
-  platform: "node",
-  outfile: out,
-  logLevel: "error",
-});
-const { Redactor } = await import(pathToFileURL(out));
+const { Redactor } = await importBundled("worker/src/core/redact.ts", out);
 const module = new WebAssembly.Module(readFileSync(wasm));
 const dir = scratch("redact");
 

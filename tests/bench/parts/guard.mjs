@@ -1,11 +1,9 @@
 /** The guard: what a policy question, a compile, a token and a sealed secret cost, over guard.wasm as the Worker calls it. */
 import { execFileSync } from "node:child_process";
-import { readFileSync, rmSync } from "node:fs";
-import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
 import { ROOT } from "../../../scripts/local.mjs";
-import { scratch } from "../../scratch.mjs";
+import { importBundled } from "../../bundle.mjs";
 import { build } from "../measure.mjs";
 
 /** Nanoseconds of one call: the best of five rounds, so that another process's turn does not count. */
@@ -20,39 +18,29 @@ function cost(n, work) {
 }
 
 export default async function guard(put) {
-  const dir = scratch("guard");
-  try {
-    const esbuild = createRequire(import.meta.url).resolve("esbuild/bin/esbuild");
-    const file = join(dir, "guard.mjs");
-    execFileSync(esbuild, [join(ROOT, "worker/src/core/guard.ts"), "--bundle", "--format=esm", `--outfile=${file}`], {
-      stdio: ["ignore", "ignore", "inherit"],
-    });
-    const { Guard } = await import(pathToFileURL(file).href);
-    const g = new Guard(new WebAssembly.Module(readFileSync(build("guard.wasm"))));
-    // 200 rules of every kind.
-    const allow = Array.from({ length: 120 }, (_, i) => `h${i}.example.com:443`)
-      .concat(Array.from({ length: 40 }, (_, i) => `*.w${i}.example.org`))
-      .concat(Array.from({ length: 40 }, (_, i) => `${20 + i}.1.0.0/16`));
-    const policy = JSON.stringify({ network: { allow, deny: ["*.evil.example"] } });
-    put("policy_compile_us", cost(200, () => g.setPolicy(policy)) / 1e3);
-    // Through the wire and JSON.parse, as the Worker asks, and alone, as the engine asks.
-    put("policy_ask_us", cost(20000, (i) => g.net(`a.b.w${i % 40}.example.org`, 443)) / 1e3);
-    const native = JSON.parse(execFileSync(build("policy_bench"), { input: policy }).toString());
-    put("policy_check_ns", native.check_ns);
-    const key = Buffer.alloc(32, 7).toString("base64url");
-    g.setKeys(JSON.stringify({ issuer: "caisson", audience: "caisson", keys: [{ kid: "k", secret: key }] }));
-    const now = Date.now();
-    const token = g.mintToken({ sub: "a", tenant: "b", scopes: ["execute", "sessions:write"], expires_in_s: 60 }, now);
-    put("jwt_verify_us", cost(5000, () => g.verifyToken(token, now)) / 1e3);
-    g.setSealKeys([{ version: 1, key: new Uint8Array(32).fill(3) }]);
-    const secret = new Uint8Array(100).fill(65);
-    const sealed = g.seal("s", "n", secret);
-    put("seal_us", cost(5000, () => g.seal("s", "n", secret)) / 1e3);
-    put("unseal_us", cost(5000, () => g.unseal("s", "n", sealed)) / 1e3);
-    const lines = new TextEncoder().encode(`${"x".repeat(499)}\n`.repeat(300));
-    const state = g.auditBegin("s");
-    put("audit_mb_s", (lines.byteLength * 1e3) / cost(50, () => g.auditPush(state, lines)));
-  } finally {
-    rmSync(dir, { recursive: true, force: true });
-  }
+  const { Guard } = await importBundled(join(ROOT, "worker/src/core/guard.ts"), build("bench/guard.mjs"));
+  const g = new Guard(new WebAssembly.Module(readFileSync(build("guard.wasm"))));
+  // 200 rules of every kind.
+  const allow = Array.from({ length: 120 }, (_, i) => `h${i}.example.com:443`)
+    .concat(Array.from({ length: 40 }, (_, i) => `*.w${i}.example.org`))
+    .concat(Array.from({ length: 40 }, (_, i) => `${20 + i}.1.0.0/16`));
+  const policy = JSON.stringify({ network: { allow, deny: ["*.evil.example"] } });
+  put("policy_compile_us", cost(200, () => g.setPolicy(policy)) / 1e3);
+  // Through the wire and JSON.parse, as the Worker asks, and alone, as the engine asks.
+  put("policy_ask_us", cost(20000, (i) => g.net(`a.b.w${i % 40}.example.org`, 443)) / 1e3);
+  const native = JSON.parse(execFileSync(build("policy_bench"), { input: policy }).toString());
+  put("policy_check_ns", native.check_ns);
+  const key = Buffer.alloc(32, 7).toString("base64url");
+  g.setKeys(JSON.stringify({ issuer: "caisson", audience: "caisson", keys: [{ kid: "k", secret: key }] }));
+  const now = Date.now();
+  const token = g.mintToken({ sub: "a", tenant: "b", scopes: ["execute", "sessions:write"], expires_in_s: 60 }, now);
+  put("jwt_verify_us", cost(5000, () => g.verifyToken(token, now)) / 1e3);
+  g.setSealKeys([{ version: 1, key: new Uint8Array(32).fill(3) }]);
+  const secret = new Uint8Array(100).fill(65);
+  const sealed = g.seal("s", "n", secret);
+  put("seal_us", cost(5000, () => g.seal("s", "n", secret)) / 1e3);
+  put("unseal_us", cost(5000, () => g.unseal("s", "n", sealed)) / 1e3);
+  const lines = new TextEncoder().encode(`${"x".repeat(499)}\n`.repeat(300));
+  const state = g.auditBegin("s");
+  put("audit_mb_s", (lines.byteLength * 1e3) / cost(50, () => g.auditPush(state, lines)));
 }

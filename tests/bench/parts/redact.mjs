@@ -6,9 +6,8 @@ import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
-import { build as bundle } from "esbuild";
 import { ROOT } from "../../../scripts/local.mjs";
+import { importBundled } from "../../bundle.mjs";
 import { build } from "../measure.mjs";
 
 const SECRETS = 50;
@@ -16,10 +15,7 @@ const PIECE = 65_536;
 const ROUNDS = 12;
 
 export default async function redact(put) {
-  const outfile = build("bench/redact.mjs");
-  const entry = join(ROOT, "worker/src/core/redact.ts");
-  await bundle({ entryPoints: [entry], bundle: true, format: "esm", platform: "node", outfile, logLevel: "error" });
-  const { Redactor } = await import(pathToFileURL(outfile));
+  const { Redactor } = await importBundled(join(ROOT, "worker/src/core/redact.ts"), build("bench/redact.mjs"));
   const wasm = readFileSync(build("redact.wasm"));
   const redactor = new Redactor(new WebAssembly.Module(wasm));
   for (let i = 0; i < SECRETS; i++) redactor.add(createHash("sha256").update(`${i}`).digest("base64"));
