@@ -1,9 +1,11 @@
 /** Ports of a sandbox that have a preview URL: the SDK's exposed ports, and until when each of them is one. */
 import { LIMITS } from "../../worker/src/limits.js";
 import type { PortView } from "../../worker/src/session/api.js";
+import { PreviewConnections } from "./preview-connections.js";
 
-/** Marks a request that comes through a preview URL; `proxyToSandbox` sets it. */
+/** Marks a request that comes through a preview URL, and says for which port; `proxyToSandbox` sets both. */
 export const PREVIEW_HEADER = "x-sandbox-preview-proxy";
+const PORT_HEADER = "x-sandbox-preview-port";
 const KEY = "caisson:previews";
 
 interface Kept {
@@ -27,6 +29,7 @@ export type PreviewVerdict = "open" | "unknown" | "over";
 export class Previews {
   readonly #sdk: SDKPorts;
   readonly #kv: SyncKvStorage;
+  readonly #connections = new PreviewConnections();
 
   constructor(sdk: SDKPorts, kv: SyncKvStorage) {
     this.#sdk = sdk;
@@ -74,6 +77,19 @@ export class Previews {
     const { [port]: _, ...others } = this.#kept();
     this.#kv.put(KEY, others);
     return true;
+  }
+
+  /** Answers a request of a preview URL by `ask`, which checks it; rejects with a Cut when the port is closed meanwhile. */
+  async serve(request: Request, ask: (request: Request) => Promise<Response>): Promise<Response> {
+    const port = Number(request.headers.get(PORT_HEADER));
+    // A port that the SDK exposed and nobody opened here has no end.
+    const untilMs = (): number => this.#kept()[port]?.expiresMs ?? Number.POSITIVE_INFINITY;
+    return await this.#connections.serve(port, untilMs, request, ask);
+  }
+
+  /** Ends what is under way on a port, or on all of them. */
+  cut(port: number | null, reason: string): void {
+    this.#connections.cut(port, reason);
   }
 
   /** Looks without starting or storing anything: whoever knows a name may ask. */

@@ -10,6 +10,7 @@ import type { PortView, SessionRpc } from "../../worker/src/session/api.js";
 import { EGRESS_ENDED_HEADER, EGRESS_TOKEN_HEADER, egressAllowed } from "./egress.js";
 import { gate } from "./gate.js";
 import { LocalContainer } from "./local-container.js";
+import { Cut } from "./preview-connections.js";
 import { PREVIEW_HEADER, Previews, type PreviewVerdict } from "./previews.js";
 
 /** The SDK hands outbound requests to this entrypoint: the Worker's main module must export it. */
@@ -102,19 +103,30 @@ export class Sandbox extends SDKSandbox<Env> {
     return await this.#previews.verdict(port, token);
   }
 
+  /** The SDK only refuses what comes later. */
+  override async unexposePort(port: number): Promise<void> {
+    await super.unexposePort(port);
+    this.#previews.cut(port, "the port was closed");
+  }
+
   override async onStart(): Promise<void> {
     this.ctx.storage.kv.put(BOOT_KEY, crypto.randomUUID());
     await super.onStart();
   }
 
   override async onStop(params?: Parameters<SDKSandbox["onStop"]>[0]): Promise<void> {
-    this.#endCalls("the sandbox has stopped");
+    this.#endAll("the sandbox has stopped");
     await super.onStop(params as Parameters<SDKSandbox["onStop"]>[0]);
   }
 
   override async destroy(): Promise<void> {
-    this.#endCalls("the sandbox is destroyed");
+    this.#endAll("the sandbox is destroyed");
     await super.destroy();
+  }
+
+  #endAll(reason: string): void {
+    this.#endCalls(reason);
+    this.#previews.cut(null, reason);
   }
 
   /**
@@ -172,8 +184,10 @@ export class Sandbox extends SDKSandbox<Env> {
   /** A request of a preview URL; the SDK only says of a failure that there was one. */
   async #preview(request: Request): Promise<Response> {
     try {
-      return await super.fetch(request);
+      return await this.#previews.serve(request, (asked) => super.fetch(asked));
     } catch (error) {
+      if (error instanceof Cut)
+        return problemResponse(problem("preview_not_found", `Meanwhile ${error.message}.`), crypto.randomUUID());
       const why = error instanceof Error ? error.message : String(error);
       const detail = NOT_LISTENING.test(why)
         ? "Nothing in the sandbox listens on this port. Start the program, and let it listen on 0.0.0.0 or localhost."

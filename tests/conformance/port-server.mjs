@@ -1,13 +1,28 @@
-/** What listens on a sandbox's port in tests, and a client of its preview URLs. */
+/** What listens on a sandbox's port in tests, and clients of its preview URLs. */
+import assert from "node:assert/strict";
 import http from "node:http";
 
-/** Serves HTTP and echoes WebSockets, on every address of `PORT`. */
+/** Serves HTTP and echoes WebSockets, on every address of `PORT`; says of what may be cut off how it ended. */
 export const SERVER = String.raw`
 const { createServer } = require("node:http");
 const { createHash } = require("node:crypto");
 const server = createServer(async (request, response) => {
+  if (/^\/(upload|drip|never)/.test(request.url)) console.log("asked", request.url);
+  if (request.url.startsWith("/upload")) request.on("close", () => console.log("upload", request.complete ? "whole" : "cut"));
+  if (request.url.startsWith("/drip") || request.url.startsWith("/never")) {
+    const drip = request.url.startsWith("/drip") && setInterval(() => response.write("drop\n"), 50);
+    response.on("close", () => {
+      clearInterval(drip);
+      console.log(request.url, response.writableFinished ? "whole" : "cut");
+    });
+    return;
+  }
   const parts = [];
-  for await (const part of request) parts.push(part);
+  try {
+    for await (const part of request) parts.push(part);
+  } catch {
+    return;
+  }
   const body = Buffer.concat(parts);
   if (request.url.startsWith("/stream")) {
     response.write("one\n");
@@ -51,7 +66,7 @@ server.on("upgrade", (request, socket) => {
       for (let i = 0; i < payload.length; i++) payload[i] ^= mask[i & 3];
       const op = room[0] & 15;
       room = room.subarray(at + 4 + length);
-      if (op === 8) { send(8, payload); socket.end(); return; }
+      if (op === 8) { console.log("socket closed", payload.length < 2 ? 0 : payload.readUInt16BE(0), payload.toString("utf8", 2)); send(8, payload); socket.end(); return; }
       if (payload.toString() === "close me") { send(8, Buffer.concat([Buffer.from([4001 >> 8, 4001 & 255]), Buffer.from("why")])); socket.end(); return; }
       send(op, payload);
     }
@@ -64,30 +79,46 @@ server.listen(Number(process.env.PORT), process.env.HOST ?? "0.0.0.0", () => con
 /** The sandbox's Node. */
 export const NODE = "/opt/caisson/bin/node";
 
-/** One request of a preview URL: {status, headers, text}. Its host name needs no resolver. */
-export function get(url, { method = "GET", headers = {}, body } = {}) {
+/** Node's options for a request of a preview URL, whose host name needs no resolver. */
+export function optionsFor(url, { method = "GET", headers = {} } = {}) {
   const { hostname, port, pathname, search } = new URL(url);
+  return {
+    host: "127.0.0.1",
+    port,
+    method,
+    path: pathname + search,
+    headers: { ...headers, host: `${hostname}:${port}` },
+  };
+}
+
+/** One request of a preview URL: {status, headers, text}. */
+export function get(url, { body, ...options } = {}) {
   return new Promise((done, fail) => {
-    const request = http.request(
-      {
-        host: "127.0.0.1",
-        port,
-        method,
-        path: pathname + search,
-        headers: { ...headers, host: `${hostname}:${port}` },
-      },
-      async (response) => {
-        const parts = [];
-        const times = [];
+    const request = http.request(optionsFor(url, options), async (response) => {
+      const parts = [];
+      const times = [];
+      try {
         for await (const part of response) {
           parts.push(part);
           times.push(Date.now());
         }
-        const text = Buffer.concat(parts).toString("utf8");
-        done({ status: response.statusCode, headers: response.headers, text, times });
-      },
-    );
+      } catch (error) {
+        return fail(error);
+      }
+      const text = Buffer.concat(parts).toString("utf8");
+      done({ status: response.statusCode, headers: response.headers, text, times });
+    });
     request.on("error", fail);
     request.end(body);
   });
+}
+
+/** Asserts that an open WebSocket of the server above echoes text and bytes. */
+export async function assertEchoes(socket) {
+  socket.send("text é");
+  await socket.until(({ messages }) => messages.includes("text é"), "an echo");
+  const data = Buffer.alloc(300_000, 7);
+  socket.send(data);
+  const echo = await socket.until(({ messages }) => messages.find((m) => typeof m !== "string"), "a binary echo");
+  assert.ok(echo.equals(data));
 }

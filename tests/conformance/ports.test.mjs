@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { before, it } from "node:test";
 import { client, freshId, perTransport, rejects, until } from "./lib.mjs";
-import { get, NODE, SERVER } from "./port-server.mjs";
+import { assertEchoes, get, NODE, SERVER } from "./port-server.mjs";
 import { connectSocket } from "./socket.mjs";
 
 perTransport("ports", (make, transport) => {
@@ -121,12 +121,7 @@ perTransport("ports", (make, transport) => {
     const socket = await connectSocket(`${url}chat?room=1`);
     const hello = JSON.parse(await socket.until(({ messages }) => messages[0], "a hello"));
     assert.equal(hello.url, "/chat?room=1");
-    socket.send("text é");
-    await socket.until(({ messages }) => messages.includes("text é"), "an echo");
-    const data = Buffer.alloc(300_000, 7);
-    socket.send(data);
-    const echo = await socket.until(({ messages }) => messages.find((m) => typeof m !== "string"), "a binary echo");
-    assert.ok(echo.equals(data));
+    await assertEchoes(socket);
     socket.send("close me");
     await socket.until(({ closed }) => closed, "the close");
     const refused = await connectSocket(url.replace(/-[a-z0-9_]{16}\./, "-0000000000000000.")).catch((error) => error);

@@ -1,7 +1,8 @@
 /** Preview URLs through the API: what a program in a real sandbox serves, under a host name of its own. */
 import assert from "node:assert/strict";
+import http from "node:http";
 import { after, before, describe, test } from "node:test";
-import { get, NODE, SERVER } from "../conformance/port-server.mjs";
+import { assertEchoes, get, NODE, optionsFor, SERVER } from "../conformance/port-server.mjs";
 import { connectSocket } from "../conformance/socket.mjs";
 import { assertProblem, openStack } from "./lib.mjs";
 
@@ -29,6 +30,26 @@ async function serve(port) {
       `for i in $(seq 200); do grep -q listening /tmp/server.${port} && exit 0; sleep 0.05; done; exit 1`,
   );
   assert.equal(exit_code, 0, stderr);
+}
+
+/** A request that is not sent to its end, and what has come of its answer. */
+async function streaming(url, options = {}) {
+  const request = http.request(optionsFor(url, options));
+  const seen = { request, text: "", status: null, complete: null };
+  const note = () => {
+    seen.complete ??= seen.response?.complete ?? false;
+  };
+  request.on("response", (response) => {
+    Object.assign(seen, { response, status: response.statusCode });
+    response.on("data", (part) => {
+      seen.text += part;
+    });
+    response.on("error", note).on("close", note);
+  });
+  request.on("error", note).on("close", note);
+  if (options.method === undefined) request.end();
+  else request.write("a part\n");
+  return seen;
 }
 
 before(async () => {
@@ -77,13 +98,7 @@ describe("a preview", () => {
     const socket = await connectSocket(`${url}chat?room=1`, { headers: { origin: url.slice(0, -1) } });
     const hello = JSON.parse(await socket.until(({ messages }) => messages[0], "a hello"));
     assert.equal(hello.url, "/chat?room=1");
-    socket.send("text é");
-    await socket.until(({ messages }) => messages.includes("text é"), "an echo");
-    const data = Buffer.alloc(300_000, 7);
-    socket.send(data);
-    assert.ok(
-      (await socket.until(({ messages }) => messages.find((m) => typeof m !== "string"), "bytes")).equals(data),
-    );
+    await assertEchoes(socket);
     socket.send("close me");
     const closed = await socket.until(({ closed }) => closed, "the close");
     assert.deepEqual([closed.code, closed.reason], [4001, "why"]);
@@ -140,6 +155,58 @@ describe("a preview", () => {
     assert.notEqual(other.url, url);
     assert.equal((await get(other.url)).status, 200);
     assert.deepEqual(codeOf(await get(url)), [404, "preview_not_found"]);
+  });
+
+  test("ends what is under way when its port is closed, and nothing of another port", async () => {
+    const [mine, other] = await Promise.all([8091, 8092].map((port) => openPort({ port })));
+    await Promise.all([8091, 8092].map(serve));
+    const said = async (port, what) => (await shell(`cat /tmp/server.${port}`)).stdout.includes(what);
+    const under = async (url) => ({
+      socket: await connectSocket(`${url}chat`),
+      drip: await streaming(`${url}drip`),
+      never: await streaming(`${url}never`),
+      upload: await streaming(`${url}upload`, { method: "PUT", headers: { "content-length": 1_000 } }),
+    });
+    const [cut, kept] = await Promise.all([mine, other].map(({ url }) => under(url)));
+    for (const { socket, drip } of [cut, kept]) {
+      await assertEchoes(socket);
+      await stack.api.until(() => drip.text.includes("drop"), "a stream");
+    }
+    for (const path of ["/never", "/upload"]) await stack.api.until(() => said(8091, `asked ${path}`), path);
+    assert.equal((await call("DELETE", ports(session.id, "/8091"))).status, 204);
+    const closed = await cut.socket.until(({ closed }) => closed, "the close", 1_000);
+    assert.deepEqual(closed, { code: 1001, reason: "the port was closed" });
+    // No end that a client could take for the answer's own.
+    await stack.api.until(() => cut.drip.complete === false, "the end of the stream", 1_000);
+    await stack.api.until(() => cut.never.complete && cut.upload.complete, "the end of what waited", 1_000);
+    for (const { status, text } of [cut.never, cut.upload])
+      assert.deepEqual([status, JSON.parse(text).code], [404, "preview_not_found"]);
+    for (const end of ["socket closed 1001 the port was closed", "/drip cut", "upload cut"])
+      await stack.api.until(() => said(8091, end), `the program to learn of ${end}`);
+    const before = kept.drip.text.length;
+    kept.socket.send("still here");
+    await kept.socket.until(({ messages }) => messages.includes("still here"), "an echo of the other port");
+    await stack.api.until(() => kept.drip.text.length > before, "more of the other port's stream");
+    assert.deepEqual([kept.socket.closed, kept.drip.complete, kept.never.complete], [null, null, null]);
+    // One that is opened again is served again.
+    assert.equal((await get((await openPort({ port: 8091 })).url)).status, 200);
+    for (const { request } of [kept.drip, kept.never, kept.upload, cut.upload]) request.destroy();
+    await kept.socket.close();
+    for (const port of [8091, 8092]) await ok("DELETE", ports(session.id, `/${port}`));
+  });
+
+  test("ends what is under way when its time is over, unless it was given more", async () => {
+    ({ url } = await openPort({ port: 8080, expires_in_s: 2 }));
+    const first = await connectSocket(`${url}chat`);
+    await openPort({ port: 8080, expires_in_s: 4 });
+    const drip = await streaming(`${url}drip`);
+    await new Promise((r) => setTimeout(r, 2_200));
+    assert.equal(first.closed, null);
+    const closed = await first.until(({ closed }) => closed, "the close", 4_000);
+    assert.deepEqual(closed, { code: 1001, reason: "the preview has expired" });
+    await stack.api.until(() => drip.complete === false, "the end of the stream", 1_000);
+    assert.deepEqual(codeOf(await get(url)), [404, "preview_not_found"]);
+    ({ url } = await openPort({ port: 8080 }));
   });
 
   test("expires", async () => {
@@ -210,7 +277,13 @@ describe("a port", () => {
   test("is gone with its session", async () => {
     const { url } = await openPort({ port: 8080 });
     assert.equal((await get(url)).status, 200);
+    const socket = await connectSocket(`${url}chat`);
+    const drip = await streaming(`${url}drip`);
+    await stack.api.until(() => drip.text.includes("drop"), "a stream");
     await ok("DELETE", `/v1/sessions/${session.id}`);
+    const closed = await socket.until(({ closed }) => closed, "the close", 1_000);
+    assert.deepEqual([closed.code, drip.complete], [1001, false]);
+    assert.match(closed.reason, /^the sandbox (is destroyed|has stopped)$/);
     const answer = await get(url);
     assert.ok([404, 410].includes(answer.status), `${answer.status} ${answer.text}`);
     assert.match(JSON.parse(answer.text).code, /^preview_/);

@@ -85,7 +85,9 @@ export function registerPorts(app: App): void {
     tag: "Sandbox",
     scope: "preview",
     summary: "Close a port",
-    description: "Its URL is one of nothing from then on; what is being answered is answered to its end.",
+    description:
+      "Its URL is one of nothing from then on. What is under way through it ends at once: WebSockets are closed with 1001 and the reason, " +
+      "answers break off, and requests that wait for one get 404. So it is when its time is over, and with the session.",
     answers: { 204: { description: "It is closed" } },
     problems: [409, 502, 503],
     async handler({ env, caller, session, params }) {
