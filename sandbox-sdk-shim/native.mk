@@ -102,8 +102,14 @@ build/native/unit_egress_test: tests/engine/unit_egress_test.c $(NATIVE_EGRESS_U
 	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -isystem $(BEARSSL_DIR)/inc -o $@ tests/engine/unit_egress_test.c \
 	  $(NATIVE_EGRESS_UNITS) build/native/bearssl.a
 
+NATIVE_OUT_UNITS := $(addprefix $(NATIVE_DIR)/engine/,addr.c http1.c names.c out.c) $(NATIVE_DIR)/common/buf.c
+build/native/unit_out_test: tests/engine/unit_out_test.c $(NATIVE_OUT_UNITS) $(NATIVE_HDRS) | $(CJSON_DIR)/cJSON.c
+	@mkdir -p $(@D)
+	$(NATIVE_CC) $(NATIVE_SAN) $(NATIVE_WARN) -isystem $(CJSON_DIR) -o $@ tests/engine/unit_out_test.c $(NATIVE_OUT_UNITS) \
+	  -levent_extra -levent_core
+
 # The shell adds up both kinds of TAP; a file that fails outside its tests counts as one failure in node's own sum.
-NATIVE_UNIT_TESTS := unit_test unit_guest_test unit_pump_test unit_wire_test unit_egress_test
+NATIVE_UNIT_TESTS := unit_test unit_guest_test unit_pump_test unit_wire_test unit_egress_test unit_out_test
 test-engine: engine $(NATIVE_UNIT_TESTS:%=build/native/%) build/native/probe
 	@mkdir -p build/test-results; out=build/test-results; rc=0; \
 	: > $$out/engine-unit.tap; for unit in $(NATIVE_UNIT_TESTS); do build/native/$$unit >> $$out/engine-unit.tap || rc=1; done; \

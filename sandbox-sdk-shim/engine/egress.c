@@ -185,6 +185,7 @@ void egress_write_hosts(const sandbox *sb) {
 }
 
 void egress_changed(sandbox *sb) {
+  sb->rules++;
   idle_forget_hosts(sb);
 }
 

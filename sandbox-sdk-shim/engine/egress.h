@@ -108,11 +108,12 @@ typedef struct exchange {
   bool answered;             /* the response's head has gone to the client */
   bool keep_alive, old;      /* of the client; `old`: HTTP/1.0 */
   bool head_only, websocket, expect, linger;
-  bool up_tls;  /* the upstream is to be TLS */
-  bool reused;  /* the upstream has answered before: it may have ended meanwhile */
-  bool keep_up; /* it may be used again afterwards */
-  bool again;   /* asking twice does no harm */
-  idle_key key; /* of it */
+  bool up_tls;    /* the upstream is to be TLS */
+  bool reused;    /* the upstream has answered before: it may have ended meanwhile */
+  bool keep_up;   /* it may be used again afterwards */
+  bool again;     /* asking twice does no harm */
+  idle_key key;   /* of it */
+  unsigned rules; /* of the sandbox, when it was decided on */
   char host[ENGINE_HOST_MAX + 1], method[33], path[256];
   int status;
   egress_verdict verdict;

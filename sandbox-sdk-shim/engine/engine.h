@@ -229,7 +229,8 @@ struct sandbox {
   const char *reason; /* exited, signalled, destroyed, start_failed, memory_limit, disk_limit, abandoned */
   request_list starters, waiters, deleters;
   egress_set egress;
-  bool internet; /* what is not intercepted may leave */
+  unsigned rules; /* sets that were before this one */
+  bool internet;  /* what is not intercepted may leave */
   netns *net;
   struct namemap *names;
   struct conn *outbound;

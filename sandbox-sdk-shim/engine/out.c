@@ -71,8 +71,16 @@ static bool text_of(const http_head *h, const char *name, char *room, size_t siz
   return true;
 }
 
+static void free_told(evutil_socket_t fd, short what, void *arg) {
+  (void)fd;
+  (void)what;
+  evhttp_connection_free(arg);
+}
+
+/* The connection is freed from the loop, as libevent still uses it here; and not by
+ * evhttp_connection_free_on_completion, which libevent 2.1.12 forgets when nobody takes the connection. */
 static void on_told(struct evhttp_request *req, void *arg) {
-  (void)arg;
+  if (event_base_once(base, -1, EV_TIMEOUT, free_told, arg, NULL) != 0) abort();
   const int status = req == NULL ? 0 : evhttp_request_get_response_code(req);
   if (status < 200 || status >= 300) log_line(LOG_INFO, "the Worker did not take how a WebSocket ended");
 }
@@ -84,8 +92,7 @@ void out_told(const conn *c) {
       evhttp_connection_base_new(base, NULL, set->url_host, (ev_uint16_t)set->port);
   if (to == NULL) abort();
   evhttp_connection_set_timeout(to, TOLD_S);
-  evhttp_connection_free_on_completion(to);
-  struct evhttp_request *req = evhttp_request_new(on_told, NULL);
+  struct evhttp_request *req = evhttp_request_new(on_told, to);
   if (req == NULL) abort();
   csn_buf said = {0};
   csn_buf_fmt(&said, "%s %llu %llu %lld", c->entry, (unsigned long long)(c->up_bytes - c->switched_up),
@@ -97,7 +104,8 @@ void out_told(const conn *c) {
   evhttp_add_header(head, "Connection", "close");
   if (set->token != NULL) evhttp_add_header(head, "X-Caisson-Egress-Token", set->token);
   evhttp_add_header(head, "X-Caisson-Egress-Ended", csn_buf_cstr(&said));
-  evhttp_make_request(to, req, EVHTTP_REQ_POST, set->path);
+  /* It answers on_told, now or later, unless it says otherwise. */
+  if (evhttp_make_request(to, req, EVHTTP_REQ_POST, set->path) != 0) evhttp_connection_free(to);
   csn_buf_free(&said);
 }
 

@@ -280,6 +280,9 @@ static bool take_idle(conn *c) {
 static run start_again(conn *c) {
   stream_free(c->up, true);
   c->up = NULL;
+  if (c->x.key.server && c->sb->egress.url_host == NULL)
+    return answer_error(c, 403, "HOST_NOT_ALLOWED", c->x.host,
+                        "the sandbox's network policy has changed: no Worker handles its requests any more");
   c->x.reused = false;
   /* One of the Worker's own is replaced by one to the server in front. */
   if (c->x.key.server) c->x.keep_up = false;
@@ -417,6 +420,7 @@ static run begin(conn *c, const http_head *h, size_t used) {
                   .head_only = http_is(h->method, "HEAD"),
                   /* Who says that this is the last request may end its side and still wait for the answer. */
                   .linger = !h->keep_alive,
+                  .rules = c->sb->rules,
                   .verdict = EGRESS_DENY};
   memcpy(x->method, h->method.p, h->method.n);
   x->method[h->method.n] = '\0';
@@ -520,8 +524,9 @@ static bool pass_body(http_body *b, stream *from, stream *to, bool chunked, uint
 static run finish(conn *c) {
   exchange *x = &c->x;
   log_exchange(c, "answered");
-  /* Whole both ways, or the next answer would be read from the rest of this one. */
-  if (x->keep_up && x->request.done && x->response.done)
+  /* Whole both ways, or the next answer would be read from the rest of this one. One to a host that other
+   * rules let through than hold now would carry its next request past them. */
+  if (x->keep_up && x->request.done && x->response.done && (x->key.server || x->rules == c->sb->rules))
     idle_put(c->sb, c->up, &x->key, &c->reached, c->seen_ms);
   else
     stream_free(c->up, false);

@@ -586,6 +586,7 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
       /* A Worker that was restarted has another URL and token. */
       egress_free(&sb->egress);
       sb->egress = egress;
+      egress_changed(sb);
     } else {
       egress_free(&egress);
     }

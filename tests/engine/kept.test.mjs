@@ -5,7 +5,7 @@ import http from "node:http";
 import net from "node:net";
 import { after, before, describe, test } from "node:test";
 import { sleep, startEngine } from "./harness.mjs";
-import { startHttp, startTcp, startWorker, TOKEN } from "./outside.mjs";
+import { egressLog, startHttp, startTcp, startWorker, TOKEN } from "./outside.mjs";
 
 let engine;
 let box;
@@ -98,6 +98,38 @@ describe("connections to hosts", () => {
     await engine.api("PUT", "/v1/sandboxes/main/egress", { url: worker.url, token: TOKEN, all: true });
     assert.equal((await out(asked)).text, String(before + 1), "another set of rules ends them");
     await upstream.stop();
+  });
+
+  test("do not outlive the rules that allowed them: not those of a start that finds it running, nor one in use", async () => {
+    const upstream = await counting();
+    const egress = { url: worker.url, token: TOKEN, all: true };
+    assert.deepEqual([(await out(upstream.url)).text, (await out(upstream.url)).text], ["1", "1"]);
+    assert.equal((await engine.api("PUT", "/v1/sandboxes/main", { egress })).status, 200);
+    assert.equal((await out(upstream.url)).text, "2");
+    await upstream.stop();
+    let connections = 0;
+    let release;
+    const slow = await startHttp(async (_req, res) => {
+      await new Promise((go) => {
+        release = go;
+      });
+      res.end(String(connections));
+    });
+    slow.server.on("connection", () => {
+      connections += 1;
+    });
+    const url = `http://up.example:${slow.port}/`;
+    const answered = async (meanwhile) => {
+      release = undefined;
+      const asked = out(url);
+      while (release === undefined) await sleep(5);
+      await meanwhile?.();
+      release();
+      return (await asked).text;
+    };
+    const change = () => engine.api("PUT", "/v1/sandboxes/main/egress", egress);
+    assert.deepEqual([await answered(), await answered(change), await answered()], ["1", "1", "2"]);
+    await slow.stop();
   });
 
   test("that ended unseen are replaced, once, and those that say so are not kept", async () => {
@@ -221,6 +253,18 @@ describe("connections of the Worker's", () => {
       const { stdout } = await box.exec(`curl -s -o /dev/null -w '%{http_code}' ${request} http://any.example/b`);
       assert.equal(stdout, code, request);
     }
+  });
+
+  test("that end when the sandbox has no Worker any more: what was asked on them is refused", async (t) => {
+    const { socket, got } = await serve();
+    const asked = box.exec("curl -s -i http://any.example/under-way");
+    assert.match(await got("\r\n\r\n"), /under-way/);
+    assert.equal((await engine.api("PUT", "/v1/sandboxes/main/egress", {})).status, 200);
+    t.after(() => engine.api("PUT", "/v1/sandboxes/main/egress", { url: worker.url, token: TOKEN, all: true }));
+    socket.destroy();
+    assert.match((await asked).stdout, /^HTTP\/1\.1 403 .*"HOST_NOT_ALLOWED".*policy has changed/s);
+    const log = await egressLog(engine, "main");
+    assert.deepEqual([log.at(-1).host, log.at(-1).status, log.at(-1).verdict], ["any.example", 403, "denied"]);
   });
 
   test("are left out by a WebSocket", async () => {
