@@ -1,6 +1,8 @@
 /** Links to artifacts and quotas at the real Worker, with real sandboxes: what a link opens, and many starts at once. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { sse } from "../../scripts/local.mjs";
+import { connectSocket } from "../conformance/socket.mjs";
 import { assertProblem, openStack } from "./lib.mjs";
 
 const KEYS = JSON.stringify({
@@ -62,6 +64,64 @@ describe("a link to an artifact", () => {
     const token = at(big.url).split("/").at(-1);
     assertProblem(await api.call("GET", `${base}/artifacts?share=${token}`), 403, "insufficient_scope");
     assertProblem(await api.call("GET", `/v1/links/${token.slice(0, -3)}AAA`), 404, "link_not_found");
+  });
+});
+
+describe("who reads a session live", () => {
+  const idle = (id) => `/v1/sessions/${id}/events`;
+  /** An event stream and a WebSocket, both past the events that there are. */
+  async function reading(id, query, headers) {
+    const socket = await connectSocket(`${stack.url}${idle(id)}${query}`, { headers });
+    const response = await fetch(`${stack.url}${idle(id)}${query}`, {
+      headers: { ...headers, accept: "text/event-stream" },
+    });
+    assert.equal(response.status, 200);
+    const seen = { socket, events: [], over: false };
+    void (async () => {
+      for await (const { event } of sse(response)) seen.events.push(event);
+      seen.over = true;
+    })();
+    const all = () => seen.events.includes("session.idle") && socket.messages.length === seen.events.length;
+    await api.until(all, "the log");
+    return seen;
+  }
+
+  /** The close frame that has come or comes; the runtime ends the connection below it some seconds later. */
+  async function closeOf({ ws, until }, ms) {
+    await api.until(() => ws.readyState >= ws.CLOSING, "the close", ms);
+    ws.terminate();
+    return await until(({ closed }) => closed, "the end");
+  }
+
+  test("does so until the link is revoked, and others go on", async () => {
+    const { id } = (await api.ok("POST", "/v1/sessions", { agent: "shell" }, operator)).body;
+    const share = async () => (await api.ok("POST", `/v1/sessions/${id}/share`, {}, operator)).body;
+    const [one, two] = [await share(), await share()];
+    const [cut, kept] = [await reading(id, `?share=${one.token}`), await reading(id, `?share=${two.token}`)];
+    await api.ok("DELETE", `/v1/sessions/${id}/shares/${one.id}`, undefined, operator);
+    assert.deepEqual(await closeOf(cut.socket, 1_000), { code: 1008, reason: "the link was revoked" });
+    await api.until(() => cut.over, "the end of the stream", 1_000);
+    const count = cut.events.length;
+    await api.ok("POST", `/v1/sessions/${id}/runs`, { command: "true" }, operator);
+    await api.until(() => kept.events.includes("run.succeeded"), "the other link's events");
+    assert.deepEqual([cut.events.length, cut.socket.messages.length], [count, count]);
+    assert.deepEqual([kept.over, kept.socket.closed], [false, null]);
+    await api.ok("DELETE", `/v1/sessions/${id}`, undefined, operator);
+    assert.equal((await closeOf(kept.socket)).code, 1000);
+  });
+
+  test("does so until the token ends", async () => {
+    const { id } = (await api.ok("POST", "/v1/sessions", { agent: "shell" }, operator)).body;
+    const claims = { scopes: [`sessions:read:${id}`], expires_in_s: 3 };
+    const { token } = (await api.ok("POST", "/v1/tokens", claims, operator)).body;
+    const short = await reading(id, "", { authorization: `Bearer ${token}` });
+    await api.until(() => short.over, "the end of the stream", 5_000);
+    const count = short.events.length;
+    // A WebSocket sleeps between events: the next one finds it over.
+    await api.ok("POST", `/v1/sessions/${id}/runs`, { command: "true" }, operator);
+    assert.deepEqual(await closeOf(short.socket), { code: 1008, reason: "the token has expired" });
+    assert.equal(short.socket.messages.length, count);
+    await api.ok("DELETE", `/v1/sessions/${id}`, undefined, operator);
   });
 });
 

@@ -153,13 +153,14 @@ describe("SSE", () => {
       json: `{"x":"${"y".repeat(100_000)}"}`,
     }));
     const quiet: EventLog = {
+      ended: () => null,
       page: (after) => {
         pages += 1;
         return { events: events.slice(after, after + 1), next: Math.min(after + 1, 10), done: false };
       },
       changed: () => Promise.resolve(false),
     };
-    const response = serveSSE(quiet, { after: 0, withRaw: false, run: null }, 10);
+    const response = serveSSE(quiet, { after: 0, withRaw: false, run: null, reader: { share: "", untilMs: null } }, 10);
     const reader = (response.body as ReadableStream<Uint8Array>).getReader();
     await reader.read();
     await new Promise((resolve) => setTimeout(resolve, 50));

@@ -2,8 +2,10 @@
 import { z } from "@hono/zod-openapi";
 import type { Env } from "../env.js";
 import { problem } from "../errors.js";
+import { type Caller, SHARE_PREFIX } from "../identity/caller.js";
 import { LIMITS } from "../limits.js";
 import type { RunState, RunView } from "../session/api.js";
+import { READER_HEADER, type Reader } from "../transport/log.js";
 import { type App, boolParam, endpoint, intParam } from "./endpoint.js";
 import { idempotencyKey } from "./idempotency.js";
 import { json, wantsSSE } from "./json.js";
@@ -143,7 +145,8 @@ export function registerRuns(app: App): void {
     description:
       "Without more: one page. With `Accept: text/event-stream`: the log from `after` (or `Last-Event-ID`) on and then live; " +
       "`id:` is the event's seq, `event:` its type, `data:` the event. With `Upgrade: websocket`: one event a text frame. " +
-      "Both live forms end after `session.ended`. `raw=false` leaves out the agent's own lines.",
+      "Both live forms end after `session.ended`, and when the token or link that they were opened with ends (a WebSocket with 1008, " +
+      "at the latest with the next event). `raw=false` leaves out the agent's own lines.",
     headers: { "Last-Event-ID": "seq of the last event seen; SSE only", Upgrade: "`websocket` for a WebSocket" },
     query: z.strictObject({
       after: intParam(0, 999_999_999_999_999)
@@ -176,12 +179,12 @@ export function registerRuns(app: App): void {
         },
       },
     },
-    async handler({ env, session, request, query }) {
+    async handler({ env, session, request, caller, query }) {
       const object = sessionObject(env, session);
       if (request.headers.get("upgrade")?.toLowerCase() === "websocket" || wantsSSE(request)) {
         // The id's check characters can be right by chance or by intent; asking first keeps such an object empty.
         unwrap(await object.view());
-        return live(await object.fetch(forwarded(request)));
+        return live(await object.fetch(reading(request, caller)));
       }
       const after = query.after ?? 0;
       const limit = query.limit ?? LIMITS.EVENT_PAGE_DEFAULT;
@@ -203,6 +206,15 @@ function forwarded(request: Request): Request {
   const headers = new Headers(request.headers);
   headers.delete("authorization");
   return new Request(request.url, { method: "GET", headers });
+}
+
+/** The same of somebody who goes on reading: the object ends that with the token or link. */
+function reading(request: Request, { tokenId, expires }: Caller): Request {
+  const share = tokenId.startsWith(SHARE_PREFIX) ? tokenId : "";
+  const reader: Reader = { share, untilMs: expires === null ? null : expires * 1_000 };
+  const asked = forwarded(request);
+  asked.headers.set(READER_HEADER, JSON.stringify(reader));
+  return asked;
 }
 
 function runId(text: string): string {

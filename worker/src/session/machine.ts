@@ -44,6 +44,8 @@ export interface MachineHooks {
   readonly committed: () => void;
   /** The session's row in the index is older than the session. */
   readonly changed: () => void;
+  /** See EventLog. */
+  readonly readerEnded: EventLog["ended"];
 }
 
 export class Machine {
@@ -64,6 +66,7 @@ export class Machine {
   #digestId = 0;
   /** What clients see of the log: the store, and the wake-up after each transaction. */
   readonly log: EventLog = {
+    ended: (reader) => this.#hooks.readerEnded(reader),
     page: (after, limit, withRaw, run) => this.#store.page(after, limit, withRaw, run),
     changed: (timeoutMs) => this.#grown.wait(timeoutMs),
   };
@@ -241,6 +244,12 @@ export class Machine {
   async until(holds: () => boolean): Promise<void> {
     const deadline = Date.now() + WAIT_MS;
     while (!holds() && Date.now() < deadline) await this.#grown.wait(deadline - Date.now());
+  }
+
+  /** Somebody may not read any more: ends what they have open. */
+  readersChanged(): void {
+    this.#grown.wake();
+    this.flushSockets();
   }
 
   /** Sends the sockets the next portion, and the rest in turns of the event loop. */

@@ -88,6 +88,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
         if (state === "ending" || state === "ended") this.#terminals.closeAll("the session has ended");
         ctx.waitUntil(this.#index.write());
       },
+      readerEnded: (reader) => this.#shares.readerEnded(reader, Date.now()),
     });
     this.#archive = new EgressArchive(ctx, env, this.#store, this.#gate);
     const { mask } = this.#gate;
@@ -479,6 +480,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   async revokeShare(shareId: string): Promise<Result<ShareView>> {
     return this.#try(() => {
       this.#shares.revoke(shareId, Date.now());
+      this.#machine.readersChanged();
       return this.#share(shareId);
     });
   }

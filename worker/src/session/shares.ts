@@ -2,6 +2,7 @@
  * Links that let others read a session, or download one of its artifacts. The token is not kept: only its id, which can be
  * revoked. A link is one or the other: a session's link opens no artifact link's door, and the other way round.
  */
+import type { Reader } from "../transport/log.js";
 import type { SharedArtifact, ShareView } from "./api.js";
 
 /** items: links of one session that have not expired. */
@@ -75,6 +76,12 @@ export class Shares {
     this.#tables();
     const query = `SELECT 1 FROM shares WHERE ${LIVE} AND id NOT IN (SELECT share FROM shared_artifacts)`;
     return [...this.#sql.exec(query, id, nowMs)].length > 0;
+  }
+
+  /** Why somebody who reads live may not go on; null when they may. */
+  readerEnded({ share, untilMs }: Reader, nowMs: number): string | null {
+    if (untilMs !== null && untilMs <= nowMs) return share === "" ? "the token has expired" : "the link has expired";
+    return share === "" || this.isLive(share, nowMs) ? null : "the link was revoked";
   }
 
   /** What a live artifact link stands for; null for every other id. */

@@ -9,7 +9,17 @@ export interface LogPage {
   readonly done: boolean;
 }
 
+/** By what right somebody reads. */
+export interface Reader {
+  /** Id of the share link; "" when it is none. */
+  readonly share: string;
+  /** Unix milliseconds: when the token or link ends; null: it does not. */
+  readonly untilMs: number | null;
+}
+
 export interface EventLog {
+  /** Why somebody may not go on reading; null when they may. */
+  ended(reader: Reader): string | null;
   /** At most `limit` events and about PAGE_BYTES with seq > `after`; only those of `run` when it is not null. */
   page(after: number, limit: number, withRaw: boolean, run: number | null): LogPage;
   /** Resolves true when the log has grown, false after `timeoutMs`. */
@@ -27,7 +37,13 @@ export interface ReadOptions {
   readonly withRaw: boolean;
   /** Run number whose events alone are wanted, or null. */
   readonly run: number | null;
+  readonly reader: Reader;
 }
+
+/** The one of a request that says nothing of it. */
+const ANYBODY: Reader = { share: "", untilMs: null };
+/** What the route says of the reader, in a header that no client's request keeps. */
+export const READER_HEADER = "x-caisson-reader";
 
 /** What is wrong with which parameter or header. */
 export interface ReadFault {
@@ -53,5 +69,6 @@ export function readOptions(request: Request): ReadOptions | ReadFault {
     after: Number(from),
     withRaw: query.get("raw") !== "0" && query.get("raw") !== "false",
     run: match === null ? null : Number(match[1]),
+    reader: JSON.parse(request.headers.get(READER_HEADER) ?? "null") ?? ANYBODY,
   };
 }

@@ -29,10 +29,15 @@ async function pump(
   heartbeatMs: number,
   writer: WritableStreamDefaultWriter<Uint8Array>,
 ): Promise<void> {
+  const { untilMs } = options.reader;
+  const wait = (): number =>
+    untilMs === null ? heartbeatMs : Math.max(1, Math.min(heartbeatMs, untilMs - Date.now()));
   try {
     await writer.write(utf8.encode(`retry: ${RETRY_MS}\n\n`));
     let after = options.after;
     for (;;) {
+      // Asked before every page: who may not read any more gets no event that came after that.
+      if (log.ended(options.reader) !== null) break;
       const page = log.page(after, PAGE_EVENTS, options.withRaw, options.run);
       after = page.next;
       if (page.events.length > 0) {
@@ -41,7 +46,7 @@ async function pump(
         await writer.write(utf8.encode(frames.join("")));
       } else if (page.done) {
         break;
-      } else if (!(await log.changed(heartbeatMs))) {
+      } else if (!(await log.changed(wait()))) {
         await writer.write(utf8.encode(": heartbeat\n\n"));
       }
     }

@@ -6,6 +6,8 @@ import { type EventLog, PAGE_EVENTS, type ReadOptions } from "./log.js";
 
 /** items: pages that one socket gets at once; a long backlog goes out in portions, so that it is not all in memory. */
 const PAGES_AT_ONCE = 4;
+/** WebSocket close code: against the rules. */
+const POLICY = 1008;
 
 /** Accepts the upgrade; the caller flushes the sockets after it. */
 export function acceptSocket(ctx: DurableObjectState, options: ReadOptions): Response {
@@ -31,6 +33,12 @@ export function flushSockets(ctx: DurableObjectState, log: EventLog): boolean {
 }
 
 function flushSocket(socket: WebSocket, log: EventLog, options: ReadOptions): boolean {
+  const ended = log.ended(options.reader);
+  if (ended !== null) {
+    socket.serializeAttachment(null);
+    socket.close(POLICY, ended);
+    return false;
+  }
   let after = options.after;
   for (let pages = 0; pages < PAGES_AT_ONCE; pages += 1) {
     const page = log.page(after, PAGE_EVENTS, options.withRaw, options.run);
