@@ -105,6 +105,31 @@ describe("the archive of the egress log", () => {
     expect(ids).toEqual(Array.from({ length: last }, (_, n) => n + 1));
   });
 
+  it("ends with an error where it cannot be read to its end", async () => {
+    const id = newSessionId();
+    const session = stub(id);
+    value(await session.create(id, { agent: "shell" }));
+    await eventually(async () => expect(value(await session.view()).state).toBe("idle"));
+    await ask(session, 1);
+    const failed = vi.spyOn(console, "error").mockImplementation(() => {});
+    let pages = 0;
+    const SESSION = {
+      idFromName: () => null,
+      get: () => ({
+        egressArchived: () => session.egressArchived(),
+        egressLog: async (after: number, limit: number) => {
+          pages += 1;
+          if (pages > 1) throw new Error("scripted: the object is away");
+          return await session.egressLog(after, limit);
+        },
+      }),
+    };
+    const answer = await createApp().request(`/v1/sessions/${id}/egress/archive`, {}, { ...env, SESSION });
+    await expect(answer.text()).rejects.toThrow();
+    expect(failed).toHaveBeenCalled();
+    failed.mockRestore();
+  });
+
   it("a bucket that is away costs no entry: the next portion has them all", async () => {
     const { id, session } = await created({});
     await eventually(async () => expect(value(await session.view()).state).toBe("idle"));

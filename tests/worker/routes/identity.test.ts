@@ -39,6 +39,28 @@ describe("tokens", () => {
       "insufficient_scope",
     ]);
   });
+  it("are minted by a tenant's admin for that tenant and with its quota alone", async () => {
+    const r = configured();
+    const acme = await minted(r, { tenant: "acme-admin", quota: "tin", scopes: ["admin"] });
+    const mine = await r.call("POST", `${HOST}/v1/sessions`, { agent: "shell" }, as("operator"));
+    const { id } = (await mine.json()) as { id: string };
+    for (const body of [{ tenant: "globex" }, { quota: "gold" }, { tenant: "acme-admin", quota: "default" }]) {
+      const answer = await r.call("POST", `${HOST}/v1/tokens`, { ...body, scopes: ["admin"] }, as(acme));
+      expect(await problemOf(answer)).toEqual([403, "insufficient_scope"]);
+    }
+    for (const body of [{}, { tenant: "acme-admin", quota: "tin" }]) {
+      const answer = await r.call("POST", `${HOST}/v1/tokens`, { ...body, scopes: ["admin"] }, as(acme));
+      const { token } = (await answer.json()) as { token: string };
+      const claims = JSON.parse(Buffer.from(token.split(".")[1] ?? "", "base64url").toString());
+      expect(claims).toMatchObject({ tenant: "acme-admin", quota: "tin", scope: "admin" });
+      expect(await problemOf(await r.call("GET", `${HOST}/v1/sessions/${id}`, undefined, as(token)))).toEqual([
+        404,
+        "session_not_found",
+      ]);
+    }
+    const log = async (token: string) => (await r.call("GET", `${HOST}/v1/audit`, undefined, as(token))).text();
+    expect((await log(acme)).match(/token\.minted/g)).toHaveLength(2);
+  });
   it("for one session say nothing about another", async () => {
     const r = configured();
     const writer = await minted(r, { scopes: ["sessions:write"] });
@@ -172,6 +194,9 @@ describe("share links", () => {
     const { id, share, token } = await shared(r);
     const at = (path: string, id_ = id) => `${HOST}/v1/sessions/${id_}${path}?share=${token}`;
     for (const path of ["", "/events", "/runs", "/artifacts"]) expect((await r.call("GET", at(path))).status).toBe(200);
+    // What was not shared: the workspace as it is, and what the policy held back.
+    for (const path of ["/files", "/files/.env", "/policy", "/egress", "/egress/archive", "/approvals", "/audit"])
+      expect([path, ...(await problemOf(await r.call("GET", at(path))))]).toEqual([path, 403, "insufficient_scope"]);
     expect(await problemOf(await r.call("DELETE", at("")))).toEqual([401, "unauthorized"]);
     expect(await problemOf(await r.call("GET", at("/shares")))).toEqual([403, "insufficient_scope"]);
     const list = await r.call("GET", `${HOST}/v1/sessions?share=${token}`);
@@ -271,5 +296,18 @@ describe("the log of administrative acts", () => {
       true,
     );
     expect(text).not.toContain(token.split(".")[2]);
+  });
+  it("comes whole, also when it is longer than one answer between objects may be", async () => {
+    const r = configured();
+    const token = await minted(r, { tenant: "chatty", scopes: ["admin"] });
+    const tenant = r.env.TENANT.get(r.env.TENANT.idFromName("chatty"));
+    const text = "x".repeat(60_000);
+    for (let i = 0; i < 600; i += 1) await tenant.act({ act: "test", text });
+    const answer = await r.call("GET", `${HOST}/v1/audit`, undefined, as(token));
+    expect(answer.status).toBe(200);
+    const lines = (await answer.text()).trimEnd().split("\n");
+    expect(lines).toHaveLength(602);
+    expect(lines.slice(1, -1).map((line) => JSON.parse(line).n)).toEqual(Array.from({ length: 600 }, (_, i) => i + 1));
+    expect(JSON.parse(lines.at(-1) ?? "")).toMatchObject({ count: 600 });
   });
 });

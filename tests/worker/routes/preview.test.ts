@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { Env } from "../../../worker/src/env.js";
 import { isPreviewHost, previewName } from "../../../worker/src/identity/preview-host.js";
 import { newSessionId } from "../../../worker/src/routes/ids.js";
-import { handlePreview } from "../../../worker/src/routes/preview.js";
+import { handlePreview, withoutCredentials } from "../../../worker/src/routes/preview.js";
 import { type ProblemBody, rig } from "./fakes.js";
 
 async function served(url: string, env: Env): Promise<[number, string, Response]> {
@@ -78,6 +78,31 @@ describe("a preview's host", () => {
     expect([seen, told]).toEqual([status, code]);
     expect(answer.headers.get("referrer-policy")).toBe("same-origin");
     expect(asked).toEqual([SANDBOX, [8080, "abc"]]);
+  });
+});
+
+describe("a request to a preview", () => {
+  const sent = (init: Record<string, string>, query = ""): Promise<Request> => {
+    const { env } = rig({ ...HOSTED, CAISSON_API_KEY: "operator" });
+    return withoutCredentials(new Request(`https://x.view.example/a%20b${query}`, { headers: init }), env);
+  };
+  it("loses the API's key, wherever it stands, and nothing else", async () => {
+    const token = `caisson.bearer.${Buffer.from("operator").toString("base64url")}`;
+    const a = await sent({ authorization: "Bearer operator", "sec-websocket-protocol": `caisson, ${token}, chat` });
+    expect(a.headers.has("authorization")).toBe(false);
+    expect(a.headers.get("sec-websocket-protocol")?.replaceAll(" ", "")).toBe("caisson,chat");
+    const b = await sent({ "sec-websocket-protocol": token, "x-own": "1" }, "?share=operator&a=1%2B1");
+    expect([b.headers.has("sec-websocket-protocol"), b.headers.get("x-own"), b.url]).toEqual([
+      false,
+      "1",
+      "https://x.view.example/a%20b?a=1%2B1",
+    ]);
+    const own = await sent({ authorization: "Bearer app", "sec-websocket-protocol": "chat, v2" }, "?share=app");
+    expect([own.headers.get("authorization"), own.headers.get("sec-websocket-protocol"), own.url]).toEqual([
+      "Bearer app",
+      "chat, v2",
+      "https://x.view.example/a%20b?share=app",
+    ]);
   });
 });
 

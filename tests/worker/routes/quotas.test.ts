@@ -124,6 +124,60 @@ describe("starts that race", { timeout: 60_000 }, () => {
     await r.settle();
   });
 
+  it("as a stream are refused with a 429, too", async () => {
+    const r = rig({
+      CAISSON_API_KEY: "operator",
+      CAISSON_KEYS: KEYS,
+      CAISSON_QUOTAS: JSON.stringify({ gold: { sessions_alive: 1 } }),
+    });
+    const gates: (() => void)[] = [];
+    r.prepare = (sandbox) => {
+      sandbox.script = async function* () {
+        await new Promise<void>((resolve) => gates.push(resolve));
+        yield { type: "complete", exitCode: 0 };
+      };
+    };
+    const { name, token } = await tenant(r);
+    const headers = { authorization: `Bearer ${token}`, accept: "text/event-stream" };
+    const shot = () => r.call("POST", "/v1/execute", { language: "bash", code: "true" }, { headers });
+    const first = await shot();
+    expect(await letIn([await shot()], "sessions_alive", 1)).toBe(0);
+    await vi.waitFor(() => expect(gates).toHaveLength(1), { timeout: 8_000 });
+    gates[0]?.();
+    expect(await first.text()).toContain("event: exit");
+    await r.settle();
+    expect(await counted(name, "alive")).toBe(0);
+  });
+
+  it("of questions ask no model once the quota is used up", async () => {
+    const r = rig({
+      CAISSON_API_KEY: "operator",
+      CAISSON_KEYS: KEYS,
+      ANTHROPIC_API_KEY: "k",
+      CAISSON_QUOTAS: JSON.stringify({ gold: { sessions_alive: 0 } }),
+    });
+    const { token } = await tenant(r);
+    const asked = vi.spyOn(globalThis, "fetch");
+    const ask = () => r.call("POST", "/execute", { question: "2+2?" }, as(token));
+    expect(await letIn(await times(3, ask), "sessions_alive", 0)).toBe(0);
+    expect(asked.mock.calls.filter(([to]) => String(to).includes("/v1/messages"))).toEqual([]);
+    asked.mockRestore();
+  });
+
+  it("that repeat an ended session's creation are none that is alive", async () => {
+    const r = configured({ gold: { sessions_alive: 1 } });
+    const { name, token, object } = await tenant(r);
+    const key = { "idempotency-key": crypto.randomUUID() };
+    const { id } = (await (await start(r, token, key)).json()) as { id: string };
+    expect((await r.call("DELETE", `/v1/sessions/${id}`, undefined, as(token))).status).toBe(200);
+    await object.ended(id);
+    const again = await start(r, token, key);
+    expect([again.status, ((await again.json()) as { state: string }).state]).toEqual([201, "ended"]);
+    expect((await start(r, token, key, { agent: "shell", timeout_s: 61 })).status).toBe(409);
+    expect(await counted(name, "alive")).toBe(0);
+    expect((await start(r, token)).status).toBe(201);
+  });
+
   it("with one Idempotency-Key are one start, and those that fail are none that is alive", async () => {
     const r = configured({ gold: { sessions_alive: 2, starts_per_minute: 3 } });
     const { name, token } = await tenant(r);
@@ -228,6 +282,23 @@ describe("what is spent in a day", () => {
         await runInDurableObject(session, (object) => {
           delete (object as unknown as { env: { CAISSON_QUOTAS?: string } }).env.CAISSON_QUOTAS;
         });
+    }
+  });
+
+  it("cannot be told of a model without a price, which gets no further call where money is limited", async () => {
+    const { session } = await running();
+    const quotas = JSON.stringify({ default: { spend_usd_per_day: 1 } });
+    await runInDurableObject(session, (object) => {
+      Object.assign((object as unknown as { env: object }).env, { CAISSON_QUOTAS: quotas });
+    });
+    try {
+      expect(value(await session.mayCallModel())).toMatchObject({ may_call: true });
+      await session.countUsage("run_1", { model: "nobody-knows-its-price", input_tokens: 1 });
+      expect(value(await session.mayCallModel())).toMatchObject({ may_call: false, reached: "spend_usd_per_day" });
+    } finally {
+      await runInDurableObject(session, (object) => {
+        delete (object as unknown as { env: { CAISSON_QUOTAS?: string } }).env.CAISSON_QUOTAS;
+      });
     }
   });
 });

@@ -1,11 +1,13 @@
 /** Logs as `caisson-audit verify` reads them. */
 import type { AuditState } from "../core/guard.js";
 
-export interface AuditExport {
-  readonly id: string;
+/** A part of a log: as much as one answer between objects may hold. */
+export interface AuditPage {
   readonly lines: readonly string[];
-  /** The line that states the head after all of them. */
-  readonly head: string;
+  /** What to ask the next part after. */
+  readonly next: number;
+  /** The line that states the head after all of them; null when there are more. */
+  readonly head: string | null;
 }
 
 /** `{"audit_head":"<hex>","count":n}` */

@@ -60,7 +60,7 @@ export function allowOrigin(request: Request, headers: Headers, env: OriginEnv):
 
 /** The subprotocol that is answered; a browser refuses a connection of whose subprotocols none is taken. */
 const SUBPROTOCOL = "caisson";
-const TOKEN_PROTOCOL = "caisson.bearer.";
+export const TOKEN_PROTOCOL = "caisson.bearer.";
 
 function subprotocols(request: Request): string[] {
   if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") return [];

@@ -6,12 +6,14 @@ import { DurableObject } from "cloudflare:workers";
 import module from "../../../build/guard.wasm";
 import { Guard } from "../core/guard.js";
 import type { Env } from "../env.js";
-import { type AuditExport, auditHead } from "./audit.js";
+import { type AuditPage, auditHead } from "./audit.js";
 import type { Quota } from "./quotas.js";
 
 const SECOND_MS = 1_000;
 const MINUTE_MS = 60_000;
 const DAY_MS = 86_400_000;
+/** characters: a page of the audit log ends after the line that passes this. */
+const AUDIT_PAGE_MAX = 1 << 20;
 
 export interface Refused {
   readonly limit: keyof Quota;
@@ -40,7 +42,10 @@ export interface TenantRpc {
   spent(sessionId: string, microUsd: number, maxUsd?: number): Promise<boolean>;
   /** Adds an administrative act to the audit log. */
   act(fields: Record<string, unknown>): Promise<void>;
-  audit(): Promise<AuditExport>;
+  /** What the log's first line names. */
+  auditId(): Promise<string>;
+  /** Acts after the `after`th. */
+  audit(after: number): Promise<AuditPage>;
 }
 
 export class Tenant extends DurableObject<Env> implements TenantRpc {
@@ -147,17 +152,30 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
     });
   }
 
-  async audit(): Promise<AuditExport> {
-    const lines = [...this.#sql.exec<{ line: string }>("SELECT line FROM acts ORDER BY n")].map((row) => row.line);
-    return { id: this.#auditId(), lines, head: auditHead(this.#head(new Guard(module))) };
+  get #auditName(): string {
+    return `tenant ${this.ctx.id.toString()}`;
   }
 
-  #auditId(): string {
-    return `tenant ${this.ctx.id.toString()}`;
+  async auditId(): Promise<string> {
+    return this.#auditName;
+  }
+
+  async audit(after: number): Promise<AuditPage> {
+    const query = "SELECT n, line FROM acts WHERE n > ? ORDER BY n";
+    const lines: string[] = [];
+    let next = after;
+    let bytes = 0;
+    for (const { n, line } of this.#sql.exec<{ n: number; line: string }>(query, after)) {
+      if (bytes > AUDIT_PAGE_MAX) return { lines, next, head: null };
+      lines.push(line);
+      bytes += line.length;
+      next = n;
+    }
+    return { lines, next, head: auditHead(this.#head(new Guard(module))) };
   }
 
   #head(guard: Guard): Uint8Array {
     const row = [...this.#sql.exec<{ value: ArrayBuffer }>("SELECT value FROM meta WHERE key = 'audit'")][0];
-    return row === undefined ? guard.auditBegin(this.#auditId()) : new Uint8Array(row.value);
+    return row === undefined ? guard.auditBegin(this.#auditName) : new Uint8Array(row.value);
   }
 }

@@ -31,6 +31,10 @@ const DecisionSchema = z
   })
   .openapi("Decision");
 
+/** items and characters: of a push's refs in the log of acts; the approval has them whole. */
+const ACT_REFS_MAX = 32;
+const ACT_REF_MAX = 256;
+
 export function registerApprovals(app: App): void {
   endpoint(app, {
     method: "get",
@@ -70,7 +74,8 @@ export function registerApprovals(app: App): void {
         session: session.id,
         approval: approval.id,
         host: approval.host,
-        refs: approval.refs.map(({ ref }) => ref),
+        refs: approval.refs.slice(0, ACT_REFS_MAX).map(({ ref }) => ref.slice(0, ACT_REF_MAX)),
+        refs_count: approval.refs.length,
       });
       return json(approval);
     },

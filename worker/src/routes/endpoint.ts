@@ -80,6 +80,9 @@ export interface PathParams {
   readonly path: string;
 }
 
+/** What a link to a session opens of it. Its files, policy, egress log and approvals are not part of what was shared. */
+const SHARED_TAGS: ReadonlySet<string> = new Set(["Sessions", "Runs", "Events", "Results"]);
+
 interface Registered {
   readonly method: string;
   readonly pattern: RegExp;
@@ -107,7 +110,11 @@ export function endpoint<Q extends z.ZodType, B extends z.ZodType>(app: App, spe
       requireScope(c.get("guard"), caller, scope, id);
       await countRequest(c.env, caller);
     }
-    if (caller.tokenId.startsWith(SHARE_PREFIX)) unwrap(await sessionObject(c.env, session).checkShare(caller.tokenId));
+    if (caller.tokenId.startsWith(SHARE_PREFIX)) {
+      if (!SHARED_TAGS.has(spec.tag))
+        throw problem("insufficient_scope", "A share link opens the session's events, runs, diff and artifacts alone.");
+      unwrap(await sessionObject(c.env, session).checkShare(caller.tokenId));
+    }
     const search = new URL(c.req.url).searchParams;
     if (caller.tokenId !== "" || caller.scopes !== "admin") search.delete("share");
     const query = parseQuery(spec.query, search);
@@ -243,6 +250,7 @@ function document<Q extends z.ZodType, B extends z.ZodType>(app: App, spec: Endp
   // 400: unknown parameters are refused everywhere. 403: without an API key nothing is served from afar.
   const problems = new Set<number>([400, 403, 500, ...(spec.problems ?? [])]);
   if (!open) problems.add(401);
+  if (scopeOf(spec) !== null) problems.add(429);
   if (names.length > 0) problems.add(404);
   if (hasBody) for (const status of [413, 415]) problems.add(status);
   if (spec.rawBody?.includes("application/octet-stream")) problems.delete(415);

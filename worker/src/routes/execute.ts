@@ -67,19 +67,24 @@ export function registerExecute(app: App): void {
       const own = { language: body.language, sandbox_id: id };
       await requireTemplate(env, body.template);
       if (!wantsSSE(request)) {
-        const work = oneshot(env, caller, id, body.template, (sandbox) =>
-          prepared(env, sandbox, body, (spec) => collect(env, sandbox, spec, request.signal)),
+        const work = admitted(env, caller, id, () =>
+          withEphemeralSandbox(env, id, body.template, (sandbox) =>
+            prepared(env, sandbox, body, (spec) => collect(env, sandbox, spec, request.signal)),
+          ),
         );
         const result = await kept(c, work);
         return json({ ...result, ...own });
       }
       await checkEngine(env);
+      // Before the answer begins: over its quota a tenant gets a 429 here, too.
+      await admit(env, caller, id, LIMITS.ONESHOT_ALIVE_MS_MAX);
       return streamed(
         env,
         async (sink, gone) => {
-          const end = await oneshot(env, caller, id, body.template, (sandbox) =>
+          const work = withEphemeralSandbox(env, id, body.template, (sandbox) =>
             prepared(env, sandbox, body, (spec) => runCommand(env, sandbox, spec, sink, gone)),
           );
+          const end = await work.finally(() => released(env, caller, id));
           return { ...end, ...own };
         },
         (work) => c.executionCtx.waitUntil(work),
@@ -104,15 +109,19 @@ export function registerExecute(app: App): void {
       const language = body.language ?? "python";
       requireModel(env);
       await checkEngine(env);
-      const code = await codeFor(env, body.question, language, body.maxTokens ?? 0);
       const id = newOneshotId();
       const timeoutMs = body.timeout || LIMITS.EXECUTE_TIMEOUT_S_DEFAULT * 1000;
-      const work = oneshot(env, caller, id, undefined, (sandbox) =>
-        prepared(env, sandbox, { language, code }, (spec) =>
-          collect(env, sandbox, { ...spec, timeoutMs }, request.signal),
-        ),
-      );
-      const result = await kept(c, work);
+      // The model is asked within the quota as well: it is what costs.
+      const work = admitted(env, caller, id, async () => {
+        const code = await codeFor(env, body.question, language, body.maxTokens ?? 0);
+        const result = await withEphemeralSandbox(env, id, undefined, (sandbox) =>
+          prepared(env, sandbox, { language, code }, (spec) =>
+            collect(env, sandbox, { ...spec, timeoutMs }, request.signal),
+          ),
+        );
+        return { code, result };
+      });
+      const { code, result } = await kept(c, work);
       const late = result.timed_out ? `The code was ended after ${timeoutMs} ms.` : "";
       return json({
         success: result.exit_code === 0 && !result.timed_out,
@@ -134,16 +143,11 @@ async function requireTemplate(env: Env, name: string | undefined): Promise<void
   if (refusal !== null) throw problem(refusal.code, refusal.detail, { field: "/template" });
 }
 
-async function oneshot<T>(
-  env: Env,
-  caller: Caller,
-  id: string,
-  template: string | undefined,
-  run: (sandbox: SandboxHandle) => Promise<T>,
-): Promise<T> {
+/** Does the work of the one-shot `id` within the caller's quota, and gives its place back. */
+async function admitted<T>(env: Env, caller: Caller, id: string, work: () => Promise<T>): Promise<T> {
   await admit(env, caller, id, LIMITS.ONESHOT_ALIVE_MS_MAX);
   try {
-    return await withEphemeralSandbox(env, id, template, run);
+    return await work();
   } finally {
     await released(env, caller, id);
   }

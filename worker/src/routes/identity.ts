@@ -3,8 +3,8 @@ import { z } from "@hono/zod-openapi";
 import { CoreError } from "../core/core.js";
 import type { Guard } from "../core/guard.js";
 import { problem } from "../errors.js";
-import { auditFirst } from "../identity/audit.js";
-import { ARTIFACT_LINK_PREFIX, ARTIFACT_SCOPE, LINK_PATH, SHARE_PREFIX } from "../identity/caller.js";
+import { type AuditPage, auditFirst } from "../identity/audit.js";
+import { ARTIFACT_LINK_PREFIX, ARTIFACT_SCOPE, type Caller, LINK_PATH, SHARE_PREFIX } from "../identity/caller.js";
 import { tenantObject } from "../identity/quotas.js";
 import { LIMITS } from "../limits.js";
 import { type App, type AppContext, endpoint } from "./endpoint.js";
@@ -60,15 +60,17 @@ export function registerIdentity(app: App): void {
     scope: "admin",
     summary: "Mint a token",
     description:
-      "Signed with the first key of CAISSON_KEYS. Tokens are not stored; they end when they expire or their key is taken out.",
+      "Signed with the first key of CAISSON_KEYS. Tokens are not stored; they end when they expire or their key is taken out. " +
+      "A tenant's own `admin` mints for that tenant and with its own quota class; only the operator chooses them.",
     body: MintBodySchema,
     answers: { 201: { description: "The token", content: { "application/json": TokenSchema } } },
     problems: [409],
     async handler({ c, env, caller, body }) {
-      const { expires_in_s = TOKEN_LIFE_S, ...claims } = body;
+      const { expires_in_s = TOKEN_LIFE_S, ...asked } = body;
+      const claims = { ...asked, ...ownerClaims(caller, asked) };
       const jti = `tok_${crypto.randomUUID()}`;
       const minted = mint(c, { ...claims, jti }, expires_in_s);
-      await tenantObject(env, "").act({
+      await tenantObject(env, caller.tenant).act({
         act: "token.minted",
         by: caller.subject,
         jti,
@@ -105,11 +107,7 @@ export function registerIdentity(app: App): void {
       unwrap(await sessionObject(env, session).view());
       const scope = artifact === undefined ? "sessions:read" : ARTIFACT_SCOPE;
       // Whoever follows the link uses up what its maker may.
-      const owner = {
-        ...(caller.tenant === "" ? {} : { tenant: caller.tenant }),
-        ...(caller.quota === "" ? {} : { quota: caller.quota }),
-      };
-      const claims = { ...owner, sub: "share", jti: id, scopes: [`${scope}:${session.id}`] };
+      const claims = { ...ownClaims(caller), sub: "share", jti: id, scopes: [`${scope}:${session.id}`] };
       const { token, expires_at } = mint(c, claims, lifeS);
       const share = unwrap(await sessionObject(env, session).addShare(id, Date.parse(expires_at), artifact));
       await tenantObject(env, caller.tenant).act({
@@ -170,19 +168,7 @@ export function registerIdentity(app: App): void {
     answers: { 200: { description: "Events, then the head", content: { "application/x-ndjson": null } } },
     async handler({ env, session }) {
       const object = sessionObject(env, session);
-      const begun = unwrap(await object.audit(0));
-      let page: typeof begun | null = begun;
-      const encoder = new TextEncoder();
-      const body = new ReadableStream<Uint8Array>({
-        start: (controller) => controller.enqueue(encoder.encode(`${auditFirst(session.id)}\n`)),
-        async pull(controller) {
-          if (page === null) return controller.close();
-          const { lines, next, head } = page;
-          controller.enqueue(encoder.encode([...lines, ...(head === null ? [] : [head]), ""].join("\n")));
-          page = head === null ? unwrap(await object.audit(next)) : null;
-        },
-      });
-      return new Response(body, { headers: { "content-type": "application/x-ndjson" } });
+      return await auditAnswer(session.id, async (after) => unwrap(await object.audit(after)));
     },
   });
 
@@ -195,12 +181,41 @@ export function registerIdentity(app: App): void {
     description: "NDJSON, chained like a session's log.",
     answers: { 200: { description: "Acts, then the head", content: { "application/x-ndjson": null } } },
     async handler({ env, caller }) {
-      const { id, lines, head } = await tenantObject(env, caller.tenant).audit();
-      return new Response([auditFirst(id), ...lines, head, ""].join("\n"), {
-        headers: { "content-type": "application/x-ndjson" },
-      });
+      const object = tenantObject(env, caller.tenant);
+      return await auditAnswer(await object.auditId(), (after) => object.audit(after));
     },
   });
+}
+
+/** A log as `caisson-audit verify` reads it, page by page as the client takes it. */
+async function auditAnswer(id: string, pageAfter: (after: number) => Promise<AuditPage>): Promise<Response> {
+  let page: AuditPage | null = await pageAfter(0);
+  const encoder = new TextEncoder();
+  const body = new ReadableStream<Uint8Array>({
+    start: (controller) => controller.enqueue(encoder.encode(`${auditFirst(id)}\n`)),
+    async pull(controller) {
+      if (page === null) return controller.close();
+      const { lines, next, head } = page;
+      controller.enqueue(encoder.encode([...lines, ...(head === null ? [] : [head]), ""].join("\n")));
+      page = head === null ? await pageAfter(next) : null;
+    },
+  });
+  return new Response(body, { headers: { "content-type": "application/x-ndjson" } });
+}
+
+function ownClaims({ tenant, quota }: Caller): { tenant?: string; quota?: string } {
+  return { ...(tenant === "" ? {} : { tenant }), ...(quota === "" ? {} : { quota }) };
+}
+
+/** Whom a token is for: the operator says it, a tenant has no say over others and would else mint itself the operator's or a larger quota. */
+function ownerClaims(caller: Caller, asked: { tenant?: string | undefined; quota?: string | undefined }): object {
+  if (caller.tenant === "") return {};
+  for (const field of ["tenant", "quota"] as const) {
+    if (asked[field] === undefined || asked[field] === caller[field]) continue;
+    const detail = `A token of the tenant ${caller.tenant} mints none with another ${field} than its own.`;
+    throw problem("insufficient_scope", detail, { field: `/${field}` });
+  }
+  return ownClaims(caller);
 }
 
 /** Signs claims for `lifeS` seconds. */

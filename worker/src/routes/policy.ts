@@ -1,5 +1,6 @@
 /** The session's policy and the log of what its sandbox asked of the network. */
 import { z } from "@hono/zod-openapi";
+import { operatorMask, report } from "../effects/report.js";
 import { LIMITS } from "../limits.js";
 import { archivedFirst, archivePrefix } from "../session/egress-archive.js";
 import { type App, endpoint, intParam } from "./endpoint.js";
@@ -103,17 +104,21 @@ export function registerPolicy(app: App): void {
           }
           cursor = listed.truncated ? listed.cursor : undefined;
         } while (cursor !== undefined);
-        const writer = writable.getWriter();
         for (let after = archived; ; ) {
           const entries = unwrap(await object.egressLog(after, LIMITS.EGRESS_PAGE_MAX));
           const last = entries.at(-1);
           if (last === undefined) break;
-          await writer.write(new TextEncoder().encode(entries.map((entry) => `${JSON.stringify(entry)}\n`).join("")));
+          const bytes = new TextEncoder().encode(entries.map((entry) => `${JSON.stringify(entry)}\n`).join(""));
+          const writer = writable.getWriter();
+          await writer.write(bytes).finally(() => writer.releaseLock());
           after = last.id;
         }
-        await writer.close();
+        await writable.close();
       };
-      write().catch((error: unknown) => writable.abort(error).catch(() => {}));
+      write().catch(async (error: unknown) => {
+        report(operatorMask(env), "error", `session ${session.id}: egress archive`, error);
+        await writable.abort(error).catch(() => {});
+      });
       return new Response(readable, { headers: { "content-type": "application/x-ndjson" } });
     },
   });

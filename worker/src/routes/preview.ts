@@ -8,6 +8,7 @@ import { operatorMask, report } from "../effects/report.js";
 import type { Env } from "../env.js";
 import { Problem, problem, problemResponse } from "../errors.js";
 import { isCredential } from "../identity/authenticate.js";
+import { TOKEN_PROTOCOL } from "../identity/origin.js";
 import { isPreviewHost, previewName } from "../identity/preview-host.js";
 import { requestId } from "./app.js";
 
@@ -35,18 +36,27 @@ async function preview(request: Request, env: Env, hostname: string): Promise<Re
   const verdict = await object.previewVerdict(name.port, name.token);
   if (verdict === "unknown") throw unknown;
   if (verdict === "over") throw problem("preview_over", "The session's sandbox has stopped.");
-  const answer = await proxyToSandbox(await outside(request, env), { Sandbox: env.SANDBOX });
+  const answer = await proxyToSandbox(await withoutCredentials(request, env), { Sandbox: env.SANDBOX });
   if (answer === null) throw unknown;
   return finished(answer);
 }
 
 /** The request without what is the API's own: a sandbox must not get a caller's key because somebody sent it to the wrong host. */
-async function outside(request: Request, env: Env): Promise<Request> {
+export async function withoutCredentials(request: Request, env: Env): Promise<Request> {
   const headers = new Headers(request.headers);
   for (const header of request.headers.keys()) if (header.startsWith("x-caisson-")) headers.delete(header);
   const given = /^Bearer +(\S+)\s*$/i.exec(headers.get("authorization") ?? "")?.[1];
   if (given !== undefined && (await isCredential(given, env))) headers.delete("authorization");
-  return new Request(request, { headers });
+  const protocols = headers.get("sec-websocket-protocol");
+  if (protocols?.includes(TOKEN_PROTOCOL)) {
+    const others = protocols.split(",").filter((name) => !name.trim().startsWith(TOKEN_PROTOCOL));
+    if (others.length > 0) headers.set("sec-websocket-protocol", others.join(","));
+    else headers.delete("sec-websocket-protocol");
+  }
+  const url = new URL(request.url);
+  const share = url.searchParams.get("share");
+  if (share !== null && (await isCredential(share, env))) url.searchParams.delete("share");
+  return new Request(url, new Request(request, { headers }));
 }
 
 /** The answer as a page of the preview's host alone. */

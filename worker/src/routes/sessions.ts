@@ -2,6 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import { admit, released } from "../identity/quotas.js";
 import { LIMITS } from "../limits.js";
+import type { Result, SessionView } from "../session/api.js";
 import { type App, endpoint, intParam } from "./endpoint.js";
 import { idempotencyKey } from "./idempotency.js";
 import { newSessionId, sessionIdForKey } from "./ids.js";
@@ -40,10 +41,15 @@ export function registerSessions(app: App): void {
       const id = key === undefined ? newSessionId() : sessionIdForKey(key, caller.tenant);
       const counted = await admit(env, caller, id, LIMITS.SESSION_ALIVE_MS_MAX);
       const object = sessionObject(env, sessionRef(caller.tenant, id));
-      const made = await object.create(id, body, caller.tenant, caller.quota);
-      // What was not created is not alive. With another body under a known key it is.
-      if (!made.ok && counted && !(await object.view()).ok) await released(env, caller, id);
-      return json(unwrap(made), 201, { location: `/v1/sessions/${id}` });
+      let lives = false;
+      try {
+        const made = await object.create(id, body, caller.tenant, caller.quota);
+        lives = made.ok && made.value.state !== "ended";
+        return json(unwrap(made), 201, { location: `/v1/sessions/${id}` });
+      } finally {
+        // What was not created is not alive, nor what ended before; with another body under a known key it may be.
+        if (counted && !lives && !isAlive(await object.view())) await released(env, caller, id);
+      }
     },
   });
 
@@ -113,4 +119,8 @@ export function registerSessions(app: App): void {
       return json(unwrap(await sessionObject(env, session).end()));
     },
   });
+}
+
+function isAlive(session: Result<SessionView>): boolean {
+  return session.ok && session.value.state !== "ended";
 }

@@ -67,7 +67,9 @@ export class IndexRow {
     }
     if (maxUsd === undefined) return false;
     const view = sessionView(this.#store);
-    return await tenantObject(this.#env, this.#store.text("tenant") ?? "").spent(view.id, microUsd(view), maxUsd);
+    const over = await tenantObject(this.#env, this.#store.text("tenant") ?? "").spent(view.id, microUsd(view), maxUsd);
+    // Where money is limited, a model without a price would be one without limit.
+    return over || view.usage.cost_usd === null;
   }
 
   async #writeNow(): Promise<void> {
@@ -90,7 +92,7 @@ export class IndexRow {
   }
 }
 
-/** A cost that is not known is none that a quota could count; a limit on cost takes it for too much (docs/EVENTS.md). */
+/** What is known of the cost. */
 function microUsd({ usage }: SessionView): number {
   return Math.round((usage.cost_usd ?? 0) * 1e6);
 }
