@@ -24,6 +24,7 @@ export interface RuntimeState {
 
 const BOOT_KEY = "caisson:boot";
 const OWNER_KEY = "caisson:owner";
+const RETIRED_KEY = "caisson:retired";
 /** Where the SDK opens the WebSocket that carries its calls, where that transport is chosen. */
 const CONTROL_URL = "http://localhost:3000/ws";
 /** Where it opens a capnweb session, with the transport "rpc". */
@@ -86,6 +87,29 @@ export class Sandbox extends SDKSandbox<Env> {
     this.#local?.setLimits(limits);
   }
 
+  /**
+   * Destroys the sandbox for good. The SDK starts one anew for every call, so a call that was under way, or comes late, would
+   * leave one running that nobody ends.
+   */
+  async retire(): Promise<void> {
+    this.ctx.storage.kv.put(RETIRED_KEY, true);
+    await this.destroy();
+  }
+
+  get #retired(): boolean {
+    return this.ctx.storage.kv.get<boolean>(RETIRED_KEY) === true;
+  }
+
+  override async start(...args: Parameters<SDKSandbox["start"]>): Promise<void> {
+    if (this.#retired) throw new Error(RETIRED);
+    await super.start(...args);
+  }
+
+  override async startAndWaitForPorts(...args: Parameters<SDKSandbox["startAndWaitForPorts"]>): Promise<void> {
+    if (this.#retired) throw new Error(RETIRED);
+    await super.startAndWaitForPorts(...args);
+  }
+
   /** See previews.ts. */
   async openPreview(port: number, hostname: string, name: string | null, expiresMs: number): Promise<PortView | null> {
     return await this.#previews.open(port, hostname, name, expiresMs);
@@ -112,6 +136,8 @@ export class Sandbox extends SDKSandbox<Env> {
   override async onStart(): Promise<void> {
     this.ctx.storage.kv.put(BOOT_KEY, crypto.randomUUID());
     await super.onStart();
+    // It was being started when it was retired.
+    if (this.#retired) this.ctx.waitUntil(super.destroy());
   }
 
   override async onStop(params?: Parameters<SDKSandbox["onStop"]>[0]): Promise<void> {
@@ -147,6 +173,16 @@ export class Sandbox extends SDKSandbox<Env> {
 
   /** Of a start that failed for good the SDK says no more than that, in an answer of its own: this one says why. */
   override async containerFetch(...args: Parameters<SDKSandbox["containerFetch"]>): Promise<Response> {
+    if (this.#retired) {
+      const body = {
+        code: RETIRED_CODE,
+        message: RETIRED,
+        context: {},
+        httpStatus: 410,
+        timestamp: new Date().toISOString(),
+      };
+      return Response.json(body, { status: 410 });
+    }
     const response = await super.containerFetch(...args);
     const failure = response.status === 500 && this.#local?.running === false ? this.#local.failure : null;
     if (failure === null) return response;
@@ -197,6 +233,10 @@ export class Sandbox extends SDKSandbox<Env> {
     }
   }
 }
+
+/** What a call gets that comes to a retired sandbox. */
+const RETIRED_CODE = "SANDBOX_RETIRED";
+const RETIRED = "the sandbox was destroyed with its session";
 
 /** The words of the platform, and of the local container, for a port that nobody listens on. */
 const NOT_LISTENING = /not listening/i;

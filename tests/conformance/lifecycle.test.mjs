@@ -36,6 +36,27 @@ perTransport("lifecycle", (make, transport) => {
     assert.equal((await sandbox.exec("echo again")).stdout, "again");
   });
 
+  it("never starts again once it is retired, not for calls under way or late", async () => {
+    const sandbox = hooked({ sleepAfter: "10m" });
+    await sandbox.exec("true");
+    const late = Promise.allSettled(
+      Array.from({ length: 12 }, async (_, i) => {
+        await sleep(i * 10);
+        return await sandbox.exec(`sleep 0.0${i}`);
+      }),
+    );
+    await sleep(50);
+    await sandbox.retire();
+    await late;
+    await rejects(sandbox.exec("true"), /destroyed with its session/);
+    await rejects(sandbox.writeFile("/workspace/f", "x"), /destroyed with its session/);
+    await until(async () => (await sandbox.runtime()).running === false, "it stays away");
+    await sleep(300);
+    assert.equal((await sandbox.runtime()).running, false);
+    // Of a start that was under way there may be a second pair of hooks; whatever started has stopped.
+    await until(async () => (await sandbox.hooks()).at(-1).hook === "stop", "onStop ran");
+  });
+
   it("runs onStop with the exit code, of a signal, too", async () => {
     for (const [signal, codes] of [
       ["SIGTERM", [0, 143]],

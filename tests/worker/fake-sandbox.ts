@@ -50,8 +50,12 @@ export class FakeScript {
   };
   /** The addresses at which terminals were asked for. */
   readonly terminals: string[] = [];
-  /** destroy() does not return while this is set. */
+  /** retire() does not return while this is set. */
   stuck = false;
+  /** retire() was called. */
+  retired = false;
+  /** No shell is given while this is set. */
+  slowShell = false;
   /** Counts changes; see changed(). */
   #version = 0;
 
@@ -87,6 +91,7 @@ export class FakeScript {
   }
 
   start(): void {
+    if (this.retired) throw new Error("the sandbox was destroyed with its session");
     if (this.running) return;
     this.running = true;
     this.boot += 1;
@@ -185,9 +190,10 @@ export class FakeSandbox extends DurableObject {
     return { id };
   }
 
-  override fetch(request: Request): Response {
+  override async fetch(request: Request): Promise<Response> {
     const s = this.#script;
     s.terminals.push(request.url);
+    while (s.slowShell) await s.changed();
     const { 0: client, 1: server } = new WebSocketPair();
     server.binaryType = "arraybuffer";
     server.accept();
@@ -205,7 +211,8 @@ export class FakeSandbox extends DurableObject {
     return { success: true };
   }
 
-  async destroy(): Promise<void> {
+  async retire(): Promise<void> {
+    this.#script.retired = true;
     while (this.#script.stuck) await this.#script.changed();
     this.#script.die();
   }

@@ -1,5 +1,6 @@
 /** Terminals of the real Session object, over a scripted shell; with a real one: tests/e2e/terminal.test.mjs. */
 import { afterEach, describe, expect, it, vi } from "vitest";
+import type { TenantRpc } from "../../worker/src/identity/tenant.js";
 import { LIMITS } from "../../worker/src/limits.js";
 import { askTerminal, type TerminalRequest } from "../../worker/src/session/terminals.js";
 import { env } from "./env.js";
@@ -51,6 +52,19 @@ describe("a terminal", { timeout: 20_000 }, () => {
     const fixture = await idle();
     await open(fixture, { terminal: "build", cols: 100, rows: 30, shell: "sh" });
     expect(new URL(fixture.fake.terminals[0] ?? "").search).toBe("?sessionId=terminal-build&cols=100&rows=30&shell=sh");
+  });
+
+  it("does not open when the session has ended meanwhile", async () => {
+    const fixture = await idle();
+    fixture.fake.slowShell = true;
+    const opening = open(fixture).catch((error: Error) => error.message);
+    await eventually(async () => expect(fixture.fake.terminals).toHaveLength(1));
+    const ending = fixture.session.end();
+    await eventually(async () => expect(fixture.fake.retired).toBe(true));
+    fixture.fake.slowShell = false;
+    fixture.fake.wake();
+    expect(await opening).toMatch(/^409: .*session_ended/);
+    expect(value(await ending).state).toBe("ended");
   });
 
   it("hides a secret that comes in pieces, and shows after a moment what only begins like one", async () => {
@@ -150,9 +164,9 @@ describe("a terminal", { timeout: 20_000 }, () => {
     await eventually(async () => expect(last.printed).toBe("abc"));
     value(await fixture.session.end());
     await eventually(async () => expect(last.closed).toEqual({ code: 1001, reason: "the session has ended" }));
-    const tenant = env.TENANT.get(env.TENANT.idFromName("")) as unknown as { audit(): Promise<{ lines: string[] }> };
+    const tenant = env.TENANT.get(env.TENANT.idFromName("")) as unknown as Pick<TenantRpc, "audit">;
     const acts = async () =>
-      (await tenant.audit()).lines
+      (await tenant.audit(0)).lines
         .map((line) => JSON.parse(line))
         .filter(({ session, by }) => session === fixture.id && by === "last");
     await vi.waitFor(async () => expect(await acts()).toHaveLength(2), { timeout: 5_000 });

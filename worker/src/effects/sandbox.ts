@@ -15,7 +15,7 @@ export type SandboxStub = Pick<
   | "readFile"
   | "readFileStream"
   | "mkdir"
-  | "destroy"
+  | "retire"
   | "runtime"
   | "setOwner"
   | "setTemplate"

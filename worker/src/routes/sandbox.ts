@@ -67,6 +67,7 @@ const CODES: Record<string, ProblemCode> = {
   READ_ONLY: "permission_denied",
   FILE_EXISTS: "file_exists",
   FILE_TOO_LARGE: "file_too_large",
+  SANDBOX_RETIRED: "session_ended",
 };
 
 /**
@@ -120,6 +121,7 @@ function codeInText(message: string): string | undefined {
     [/is a directory|EISDIR|cannot overwrite directory|directory not empty|subdirectory of itself/i, "IS_DIRECTORY"],
     [/permission denied|EACCES|EPERM/i, "PERMISSION_DENIED"],
     [/name too long|ENAMETOOLONG/i, "NAME_TOO_LONG"],
+    [/destroyed with its session/i, "SANDBOX_RETIRED"],
     [/no container instance|container is not running|not listening/i, "CONTAINER_UNAVAILABLE"],
   ];
   return patterns.find(([pattern]) => pattern.test(message))?.[1];

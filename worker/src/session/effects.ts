@@ -118,7 +118,7 @@ export class Effects {
       case "sandboxDestroy":
         this.#follower.stop();
         await this.#sandbox.saveDiff();
-        await this.#sandbox.stub.destroy();
+        await this.#sandbox.stub.retire();
         await this.#archived();
         machine.step({ kind: "SANDBOX_GONE", payload: JSON.stringify("destroyed") }, () => {
           done();

@@ -57,7 +57,7 @@ export class OwnSandbox {
 
   /** The session has lost its sandbox: nothing that bears its name may stay, started by halves or by the SDK's own doing. */
   sweep(): void {
-    const work = this.stub.destroy();
+    const work = this.stub.retire();
     this.#ctx.waitUntil(work.catch((error: unknown) => this.#machine.report("error", "destroy", error)));
   }
 

@@ -85,7 +85,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       committed: () => this.#effects.drain(),
       changed: () => {
         const state = this.#store.text("state");
-        if (state === "ending" || state === "ended") this.#terminals.closeAll("the session has ended");
+        if (state === "ending" || state === "ended") this.#terminals.closeAll();
         ctx.waitUntil(this.#index.write());
       },
       readerEnded: (reader) => this.#shares.readerEnded(reader, Date.now()),

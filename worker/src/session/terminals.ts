@@ -68,6 +68,8 @@ export function terminalRequest(request: Request): TerminalRequest {
   return JSON.parse(decodeURIComponent(request.headers.get(REQUEST_HEADER) ?? "")) as TerminalRequest;
 }
 
+const ENDED = "the session has ended";
+
 /** The placeholders of the session's secrets, as commands get them. */
 type CommandEnv = () => Result<Pick<CommandAccess, "env">>;
 type Act = (fields: Record<string, unknown>) => Promise<void>;
@@ -80,6 +82,8 @@ export class Terminals {
   readonly #act: Act;
   readonly #open = new Set<Relay>();
   #opening = 0;
+  /** closeAll was called: one that is being opened must not open any more. */
+  #over = false;
 
   constructor(sandbox: OwnSandbox, mask: Mask, env: CommandEnv, act: Act, report: Report) {
     this.#report = report;
@@ -119,6 +123,11 @@ export class Terminals {
           throw error;
         },
       );
+      if (this.#over) {
+        shell.close(CLOSE.GOING_AWAY, ENDED);
+        await this.#act({ act: "terminal.closed", by, terminal, code: CLOSE.GOING_AWAY, reason: ENDED });
+        return fail(409, "session_ended", ENDED);
+      }
       const { 0: client, 1: server } = new WebSocketPair();
       server.binaryType = "arraybuffer";
       server.accept();
@@ -142,8 +151,9 @@ export class Terminals {
   }
 
   /** The session ends: nobody may go on typing. */
-  closeAll(reason: string): void {
-    for (const relay of [...this.#open]) relay.close(CLOSE.GOING_AWAY, reason);
+  closeAll(): void {
+    this.#over = true;
+    for (const relay of [...this.#open]) relay.close(CLOSE.GOING_AWAY, ENDED);
   }
 }
 
