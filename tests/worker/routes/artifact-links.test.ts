@@ -186,7 +186,9 @@ describe("an artifact link", () => {
     const other = await r.call("DELETE", `${HOST}/v1/sessions/${id}/shares/${made.id}`, undefined, as(globex));
     expect(await codeOf(other)).toEqual([404, "session_not_found"]);
     const tenant = env.TENANT.get(env.TENANT.idFromName("link-acme"));
-    const { lines } = (await (tenant as unknown as { audit(): Promise<{ lines: string[] }> }).audit()) ?? { lines: [] };
+    const { lines } = (await (tenant as unknown as { audit(after: number): Promise<{ lines: string[] }> }).audit(
+      0,
+    )) ?? { lines: [] };
     expect(lines.map((line) => JSON.parse(line))).toContainEqual(
       expect.objectContaining({
         act: "share.created",
