@@ -10,10 +10,11 @@
 #   forbidden   as an ordinary user of a machine that forbids user namespaces, by each of the kernel's two settings
 #   COMMAND     each a line for bash, run in the clone. Default: the engine's tests of limits, leftovers, isolation and
 #               escape; for `forbidden` that the engine says what to enable
-# environment: ACCEL=kvm where /dev/kvm works (default tcg, which emulates the processor: five to ten times slower),
+# environment: ARCH (this machine's; another one's root and programs are made by scripts/arm64.sh), ACCEL=kvm where /dev/kvm works (default tcg, which emulates the processor: five to ten times slower),
 #   MEMORY=MiB (3072), CPUS (2), DIR (build/cgroup2-vm: the root, kept for the next run), TIMEOUT=seconds (3600)
 # Ends with the status of the first command that fails. Needs root (the root's files have owners), mmdebstrap, qemu-system-x86.
-# `make build build/native/probe` first.
+# `make build build/native/probe` first. For another architecture PROGRAMS names a build directory of its own, NODE the
+# directory of its npm package of Node, and DIR/root is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "scripts/${0##*/}"; }
@@ -28,21 +29,32 @@ default='node --test --test-force-exit --test-concurrency=1 tests/engine/limits.
 [ "$who" != forbidden ] || default="node --test --test-force-exit --test-name-pattern='what to enable' tests/engine/isolation.test.mjs"
 [ $# -gt 0 ] && commands=("$@") || commands=("$default")
 [ "$(id -u)" = 0 ] || { echo "cgroup2-vm: run me as root" >&2; exit 1; }
-for tool in mmdebstrap qemu-system-x86_64 mke2fs; do
-  command -v $tool >/dev/null || { echo "cgroup2-vm: please apt-get install mmdebstrap qemu-system-x86 e2fsprogs" >&2; exit 1; }
+own=$(dpkg --print-architecture)
+arch=${ARCH:-$own}
+case "$arch" in
+  amd64) machine=(qemu-system-x86_64) package=qemu-system-x86 console=ttyS0 cpu=max ;;
+  # The pointer authentication of the architecture's own definition takes longer to emulate than all else.
+  arm64) machine=(qemu-system-aarch64 -machine virt) package=qemu-system-arm console=ttyAMA0 cpu=max,pauth-impdef=on ;;
+  *) echo "cgroup2-vm: no machine is known for $arch" >&2; exit 1 ;;
+esac
+for tool in mmdebstrap "${machine[0]}" mke2fs; do
+  command -v "$tool" >/dev/null || { echo "cgroup2-vm: please apt-get install mmdebstrap $package e2fsprogs" >&2; exit 1; }
 done
-for built in build/caisson-engine build/native/probe; do
-  [ -x $built ] || { echo "cgroup2-vm: make build build/native/probe first" >&2; exit 1; }
+programs=${PROGRAMS:-build}
+for built in "$programs/caisson-engine" "$programs/native/probe"; do
+  [ -x "$built" ] || { echo "cgroup2-vm: make build build/native/probe first" >&2; exit 1; }
 done
 
 dir=${DIR:-build/cgroup2-vm}
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
 # What the programs and the tests need at run time; the compilers of scripts/setup.sh stay outside.
-packages=linux-image-cloud-amd64,bubblewrap,ca-certificates,curl,dbus-user-session,git,iproute2,kmod,libevent-2.1-7,libseccomp2,libpam-systemd,nodejs,procps,python3,squashfs-tools,systemd,systemd-sysv,dbus,xz-utils
+packages=linux-image-cloud-$arch,bubblewrap,ca-certificates,curl,dbus-user-session,git,iproute2,kmod,libevent-2.1-7,libseccomp2,libpam-systemd,nodejs,procps,python3,squashfs-tools,systemd,systemd-sysv,dbus,xz-utils
 mkdir -p "$dir"
 # A root that was made with another list is made anew.
 stamp="$suite $packages"
-if [ "$(cat "$dir/root/etc/caisson-vm" 2>/dev/null)" != "$stamp" ]; then
+if [ "$arch" != "$own" ]; then
+  [ -n "${PROGRAMS:-}" ] && [ -n "${NODE:-}" ] && [ -e "$dir/root/boot" ] || { echo "cgroup2-vm: for $arch run scripts/$arch.sh vm" >&2; exit 1; }
+elif [ "$(cat "$dir/root/etc/caisson-vm" 2>/dev/null)" != "$stamp" ]; then
   echo "cgroup2-vm: making $suite in $dir/root"
   rm -rf --one-file-system "$dir/root"
   mmdebstrap --quiet --variant=minbase --include="$packages" "$suite" "$dir/root"
@@ -58,8 +70,16 @@ trap 'rm -rf --one-file-system "$image"' EXIT
 mkdir -p "$image/src/build/native" "$image/src/node_modules"
 git ls-files -z --cached --others --exclude-standard | tar -c --null -T - --ignore-failed-read | tar -x -C "$image/src"
 find build -maxdepth 1 -type f -exec cp -p {} "$image/src/build/" \;
-cp -p build/native/probe "$image/src/build/native/"
-if [[ "${commands[*]}" == *conformance* || "${commands[*]}" == *make* ]]; then
+if [ "$arch" != "$own" ]; then
+  rm -f "$image"/src/build/caisson-*
+  find "$programs" -maxdepth 1 -type f -name 'caisson-*' -exec cp -p {} "$image/src/build/" \;
+fi
+find "$programs/native" -maxdepth 1 -type f \( -name probe -o -name 'unit_*_test' \) -exec cp -p {} "$image/src/build/native/" \;
+if [ "$arch" != "$own" ]; then
+  mkdir "$image/src/node_modules/.bin"
+  cp -a "$NODE" "$image/src/node_modules/"
+  ln -s "../${NODE##*/}/bin/node" "$image/src/node_modules/.bin/node"
+elif [[ "${commands[*]}" == *conformance* || "${commands[*]}" == *make* ]]; then
   cp -a node_modules "$image/src/"
 else
   cp -a node_modules/.bin node_modules/node-linux-* "$image/src/node_modules/"
@@ -127,6 +147,7 @@ cat >"$root/caisson-init" <<'INIT'
 # The first process where there is no systemd.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
+[ -e /etc/ld.so.cache ] || ldconfig
 mountpoint -q /sys || mount -t sysfs sysfs /sys
 mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup
 mountpoint -q /dev || mount -t devtmpfs devtmpfs /dev
@@ -138,7 +159,8 @@ modprobe -a overlay tun squashfs 2>/dev/null
 exec 0</dev/null
 /caisson-begin
 INIT
-cat >"$root/etc/systemd/system/caisson.service" <<'UNIT'
+mkdir -p "$root/etc/systemd/system"
+cat >"$root/etc/systemd/system/caisson.service" <<UNIT
 [Unit]
 After=systemd-user-sessions.service systemd-logind.service
 [Service]
@@ -146,7 +168,7 @@ Type=oneshot
 ExecStart=/caisson-begin
 StandardOutput=tty
 StandardError=tty
-TTYPath=/dev/ttyS0
+TTYPath=/dev/$console
 UNIT
 chmod 755 "$root"/caisson-{run,begin,init}
 init=/caisson-init
@@ -161,13 +183,12 @@ size() { echo $(($(du -sm "$1" | cut -f1) * 5 / 4 + $2))M; }
 mke2fs -q -t ext4 -F -m 0 -d "$root" "$image/root.img" "$(size "$root" 6000)" >/dev/null
 mke2fs -q -t ext4 -F -m 0 -d "$image/src" "$image/src.img" "$(size "$image/src" 500)" >/dev/null
 rm -rf "$image/src"
-cpu=max
 if [ "${ACCEL:-tcg}" = kvm ]; then cpu=host; fi
-timeout "${TIMEOUT:-3600}" qemu-system-x86_64 -accel "${ACCEL:-tcg}" -cpu "$cpu" -m "${MEMORY:-3072}" -smp "${CPUS:-2}" \
+timeout "${TIMEOUT:-3600}" "${machine[@]}" -accel "${ACCEL:-tcg}" -cpu "$cpu" -m "${MEMORY:-3072}" -smp "${CPUS:-2}" \
   -nodefaults -display none -serial stdio -no-reboot \
   -drive "file=$image/root.img,format=raw,if=virtio,cache=unsafe" -drive "file=$image/src.img,format=raw,if=virtio,cache=unsafe" \
   -kernel "$root"/boot/vmlinuz-* -initrd "$root"/boot/initrd.img-* \
-  -append "root=/dev/vda rw console=ttyS0 quiet loglevel=1 panic=-1 init=$init" </dev/null 2>&1 |
+  -append "root=/dev/vda rw console=$console quiet loglevel=1 panic=-1 init=$init" </dev/null 2>&1 |
   sed -u "s/\\r\$//; /TCG doesn.t support requested feature/d" | tee "$dir/log" || true
 status=$(sed -n 's/^cgroup2-vm: status \([0-9]*\)$/\1/p' "$dir/log" | tail -n 1)
 exit "${status:-1}"

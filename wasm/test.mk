@@ -16,8 +16,10 @@ $(BUILD)/$(1)/caisson-%: wasm/tools/caisson_%.c wasm/tools/error_text.h $$($(1)_
 $(BUILD)/$(1)/replay: tests/golden/replay.c $$(wildcard tests/unit/*.h) $$($(1)_OBJ) $$(CORE_HEADERS)
 	$(2) -std=gnu11 $(3) -Wall -Wextra -Werror -Wno-missing-braces $$(CORE_INC) -Itests/unit -o $$@ $$< $$($(1)_OBJ)
 endef
+# The build that users have: scripts/arm64.sh runs its tests on a processor where no sanitizer goes.
+$(eval $(call core_tests,native,$(CC),-O2 -g))
 $(eval $(call core_tests,scalar,$(CC),-O2 -DCSN_NO_SIMD))
-$(eval $(call core_tests,san-gcc,gcc,$(CORE_SAN)))
+$(eval $(call core_tests,san-gcc,$(GCC),$(CORE_SAN)))
 $(eval $(call core_tests,san-clang,$(CLANG),$(CORE_SAN)))
 $(eval $(call core_tests,san-memory,$(CLANG),-O1 -g -Wno-frame-larger-than -fsanitize=memory -fno-sanitize-recover=all))
 CORE_SETS := san-gcc san-clang san-memory

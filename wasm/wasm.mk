@@ -2,6 +2,7 @@
 # Included by the Makefile; also runs alone: make -f wasm/wasm.mk core
 BUILD ?= build
 CLANG ?= clang
+GCC ?= gcc
 ifeq ($(origin CC),default)
 CC := gcc
 endif
@@ -69,7 +70,7 @@ WASM_APART := audit b64 guard redact redact_forms redact_set redact_shapes seal 
 WASM_FLAGS := --target=wasm32-wasi -O2 -msimd128 -mbulk-memory -fvisibility=hidden -fno-exceptions -ffunction-sections -fdata-sections
 $(eval $(call core_objects,native,$(CC),-O2 -g))
 $(eval $(call core_objects,scalar,$(CC),-O2 -DCSN_NO_SIMD))
-$(eval $(call core_objects,san-gcc,gcc,$(CORE_SAN)))
+$(eval $(call core_objects,san-gcc,$(GCC),$(CORE_SAN)))
 $(eval $(call core_objects,san-clang,$(CLANG),$(CORE_SAN)))
 $(eval $(call core_objects,san-memory,$(CLANG),-O1 -g -Wno-frame-larger-than -fsanitize=memory -fno-sanitize-recover=all -fno-omit-frame-pointer))
 $(eval $(call core_objects,fuzz,$(CLANG),-O1 -g -Wno-frame-larger-than -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all))

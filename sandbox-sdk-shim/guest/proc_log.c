@@ -63,8 +63,10 @@ static void trim(proc_log *log) {
   uint64_t held =
       log->mem < 0 || log->base > log->split ? log->base : log->split; /* in the fuller of the two */
   if (floor < held + PUNCH_BYTES) return;
-  floor -= floor % 4096;
-  if (!punch(log->mem < 0 ? log->fd : log->mem, held - held % 4096, floor)) return;
+  /* Of a page in part nothing is given back, and arm64 has pages of 16 and 64 KiB. */
+  const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+  floor -= floor % page;
+  if (!punch(log->mem < 0 ? log->fd : log->mem, held - held % page, floor)) return;
   log->base = floor;
   if (log->mem < 0 || log->fd < 0) return;
   close(log->fd); /* all that it holds is older */

@@ -1,6 +1,7 @@
 /* The string scanner with SIMD, without, and byte by byte: the same place and the same flags for any bytes,
  * at every alignment, up to a guard page. */
 #include "../../wasm/src/json_scan.h"
+#include "../../wasm/src/simd.h"
 #include "tap.h"
 
 /* json_scan.c once more, built with CSN_NO_SIMD. */
@@ -126,7 +127,61 @@ static void newlines(void) {
   ok(bad == 0, "newlines up to a guard page (%u missed)", bad);
 }
 
+/* What each operation of simd.h says of two blocks, byte by byte, next to what it says at once. */
+static uint32_t operations_wrong(const uint8_t *a, const uint8_t *b) {
+  static const csn_splat splats[] = {
+#define CSN_X_SPLAT(name, value) CSN_SPLAT_##name,
+      CSN_SPLAT_TABLE(CSN_X_SPLAT)
+#undef CSN_X_SPLAT
+  };
+  static const int values[] = {
+#define CSN_X_SPLAT(name, value) value,
+      CSN_SPLAT_TABLE(CSN_X_SPLAT)
+#undef CSN_X_SPLAT
+  };
+  uint32_t bad = 0;
+  csn_v x = csn_v_load(a), y = csn_v_load(b);
+  uint8_t got[CSN_V], wide[2 * CSN_V];
+#define EACH(value, want)                                                                                    \
+  do {                                                                                                       \
+    uint32_t mask = 0;                                                                                       \
+    csn_v_store(got, value);                                                                                 \
+    for (uint32_t i = 0; i < CSN_V; i++) {                                                                   \
+      if (got[i] != (uint8_t)(want)) bad++;                                                                  \
+      mask |= (uint32_t)(got[i] >> 7) << i;                                                                  \
+    }                                                                                                        \
+    if (csn_v_mask(value) != mask) bad++;                                                                    \
+  } while (0)
+  EACH(x, a[i]);
+  EACH(csn_v_same(x, y), a[i] == b[i] ? 255 : 0);
+  EACH(csn_v_or(x, y), a[i] | b[i]);
+  EACH(csn_v_and(x, y), a[i] & b[i]);
+  for (uint32_t s = 0; s < CSN_SPLAT_END; s++) {
+    EACH(csn_v_eq(x, splats[s]), (int8_t)a[i] == values[s] ? 255 : 0);
+    EACH(csn_v_less(x, splats[s]), (int8_t)a[i] < values[s] ? 255 : 0);
+  }
+#undef EACH
+  csn_v_widen(wide, x);
+  for (uint32_t i = 0; i < CSN_V; i++)
+    if (wide[2 * i] != a[i] || wide[2 * i + 1] != 0) bad++;
+  return bad;
+}
+
+static void operations(void) {
+  uint32_t bad = 0;
+  for (uint32_t round = 0; round < 4096; round++) {
+    uint8_t a[CSN_V + 1], b[CSN_V + 1];
+    for (uint32_t i = 0; i <= CSN_V; i++) {
+      a[i] = (uint8_t)(round < 256 ? round : rnd(256));
+      b[i] = rnd(2) == 0 ? a[i] : (uint8_t)rnd(256);
+    }
+    bad += operations_wrong(a + round % 2, b + round % 2);
+  }
+  ok(bad == 0, "every operation of " CSN_SIMD_NAME " says what its bytes say (%u do not)", bad);
+}
+
 int main(void) {
+  operations();
   random_strings(1000000, "well-formed strings");
   random_strings(40, "strings with a fault");
   random_strings(3, "noise");
