@@ -132,7 +132,7 @@ native() {
 vm_root() {
   local vm=$dir/vm/root kernel initial name
   mkdir -p "$dir/vm"
-  unpacked vm/root arm64 base-files,base-passwd,bash,bubblewrap,busybox-static,ca-certificates,coreutils,curl,dash,debianutils,diffutils,findutils,git,grep,gzip,hostname,iproute2,kmod,libc-bin,libevent-2.1-7,libseccomp2,linux-image-cloud-arm64,mawk,mount,ncurses-base,openssl,passwd,procps,python3,sed,squashfs-tools,tar,util-linux,xz-utils \
+  unpacked vm/root arm64 base-files,base-passwd,bash,bubblewrap,busybox-static,ca-certificates,coreutils,curl,dash,debianutils,diffutils,findutils,git,grep,gzip,hostname,iproute2,kmod,libc-bin,libatomic1,libevent-2.1-7,libevent-core-2.1-7,libevent-extra-2.1-7,libseccomp2,libstdc++6,linux-image-cloud-arm64,mawk,mount,ncurses-base,openssl,passwd,procps,python3,sed,squashfs-tools,tar,util-linux,xz-utils \
     --setup-hook='mkdir -p "$1/usr/bin" "$1/usr/sbin" "$1/usr/lib" && for d in bin sbin lib; do ln -s "usr/$d" "$1/$d"; done'
   [ ! -e "$vm/boot/initrd.img-caisson" ] || return 0
   for name in passwd group; do cp "$vm/usr/share/base-passwd/$name.master" "$vm/etc/$name"; done

@@ -74,7 +74,7 @@ if [ "$arch" != "$own" ]; then
   rm -f "$image"/src/build/caisson-*
   find "$programs" -maxdepth 1 -type f -name 'caisson-*' -exec cp -p {} "$image/src/build/" \;
 fi
-find "$programs/native" -maxdepth 1 -type f \( -name probe -o -name 'unit_*_test' \) -exec cp -p {} "$image/src/build/native/" \;
+find "$programs/native" -maxdepth 1 -type f \( -name probe -o -name 'unit*_test' \) -exec cp -p {} "$image/src/build/native/" \;
 if [ "$arch" != "$own" ]; then
   mkdir "$image/src/node_modules/.bin"
   cp -a "$NODE" "$image/src/node_modules/"
