@@ -394,6 +394,38 @@ static void wire(void) {
      "a stream that breaks off is said to have told nothing: %s", text);
 }
 
+static void price(void) {
+  static const char usage[] = "{\"model\":\"house\",\"input_tokens\":1000000,\"output_tokens\":500000}";
+  static const char own[] = "{\"prices\":[{\"model\":\"house\",\"input\":1,\"output\":2}]}";
+  char payload[256];
+  uint32_t len = (uint32_t)snprintf(payload, sizeof payload, "%s%c%s", own, 0, usage);
+  csn_guard_init(&g);
+  ok(ask_bytes(CSN_ASK_PRICE, 0, 0, 0, payload, len) == CSN_ERR_OK && answered(0) && is_json() &&
+         strstr(text, ",\"cost_usd\":2}") != NULL,
+     "tokens at the operator's prices: %s", text);
+  len = (uint32_t)snprintf(payload, sizeof payload, "%c%s", 0, usage);
+  ok(ask_bytes(CSN_ASK_PRICE, 0, 0, 0, payload, len) == CSN_ERR_OK &&
+         strstr(text, "\"cost_usd\":null}") != NULL,
+     "a model without a price: %s", text);
+  len =
+      (uint32_t)snprintf(payload, sizeof payload, "%c{\"model\":\"claude-opus-4-5\",\"input_tokens\":1}", 0);
+  ok(ask_bytes(CSN_ASK_PRICE, 0, 0, 0, payload, len) == CSN_ERR_OK &&
+         strstr(text, "\"cost_usd\":0.0") != NULL,
+     "a model of the table: %s", text);
+  ok(ask(CSN_ASK_PRICE, 0, "[]") == CSN_ERR_BAD_RECORD && records == 0, "prices alone");
+  len = (uint32_t)snprintf(payload, sizeof payload, "{%c%s", 0, usage);
+  ok(ask_bytes(CSN_ASK_PRICE, 0, 0, 0, payload, len) == CSN_ERR_BAD_JSON, "prices that are no JSON");
+  len = (uint32_t)snprintf(payload, sizeof payload, "{\"prices\":[{\"model\":\"x\"}]}%c%s", 0, usage);
+  ok(ask_bytes(CSN_ASK_PRICE, 0, 0, 0, payload, len) == CSN_ERR_MISSING_FIELD && says("/prices/0/input"),
+     "a price without one: %s", text);
+  len = (uint32_t)snprintf(payload, sizeof payload, "{}%c%s", 0, usage);
+  ok(ask_bytes(CSN_ASK_PRICE, 0, 0, 0, payload, len) == CSN_ERR_BAD_RECORD && records == 0,
+     "no prices in it");
+  len = (uint32_t)snprintf(payload, sizeof payload, "%c{\"tokens\":1}", 0);
+  ok(ask_bytes(CSN_ASK_PRICE, 0, 0, 0, payload, len) == CSN_ERR_UNKNOWN_FIELD && says("/tokens"),
+     "usage with an unknown name: %s", text);
+}
+
 int main(void) {
   policy();
   tools();
@@ -401,6 +433,7 @@ int main(void) {
   secrets();
   audit();
   wire();
+  price();
   csn_guard_init(&g);
   ok(ask((csn_ask)0, 0, "") == CSN_ERR_BAD_RECORD && ask(CSN_ASK_END, 0, "") == CSN_ERR_BAD_RECORD &&
          ask((csn_ask)65535, 0, "") == CSN_ERR_BAD_RECORD && records == 0,

@@ -1,6 +1,10 @@
 #include "csn/guard.h"
 
+#include "cJSON.h"
 #include "csn/audit.h"
+#include "csn/doc.h"
+#include "csn/price.h"
+#include "csn/request.h"
 
 void csn_guard_init(csn_guard *g) {
   memset(g, 0, sizeof *g);
@@ -280,6 +284,42 @@ static csn_err ask_wire(csn_guard *g, const csn_rec *rec, csn_span payload, csn_
   return CSN_ERR_OK;
 }
 
+static csn_err ask_price(csn_span payload, csn_arena *a, csn_fx *fx) {
+  csn_span own;
+  csn_pointer bad;
+  csn_usage_request r;
+  const cJSON *root;
+  if (!take_text(&payload, &own)) return CSN_ERR_BAD_RECORD;
+  csn_prices *prices = csn_arena_take(a, sizeof *prices);
+  if (prices == NULL) return CSN_ERR_NO_MEMORY;
+  prices->count = 0;
+  /* Each document begins the scratch memory anew: the prices stand before it. */
+  csn_arena docs = {a->base + a->used, a->cap - a->used, 0};
+  csn_pointer_set(&bad, "");
+  csn_err err = own.len == 0 ? CSN_ERR_OK : csn_doc_parse(&docs, own, CSN_DOC_VALUES_MAX, &root);
+  if (err == CSN_ERR_OK && own.len > 0) {
+    const cJSON *item = root->child;
+    if (item == NULL || item->next != NULL || !csn_span_is(csn_span_str(item->string), "prices"))
+      return CSN_ERR_BAD_RECORD;
+    csn_pointer_push(&bad, "prices");
+    err = csn_read_prices(item, prices, &bad);
+  }
+  if (err == CSN_ERR_OK) err = csn_request_usage(&docs, payload, &r, &bad);
+  if (err != CSN_ERR_OK) {
+    csn_fx_emit(fx, CSN_FX_BAD_FIELD, 0, 0, csn_span_of(bad.bytes, bad.len));
+    return err;
+  }
+  if (!r.has_cost) csn_price_usage(prices, r.model, true, &r.usage);
+  uint32_t at = csn_fx_open(fx, CSN_FX_ANSWER, 0, 0, 0, 0);
+  csn_put_str(fx, "{\"prices\":\"");
+  csn_put_str(fx, csn_price_version());
+  csn_put_str(fx, "\"");
+  csn_put_cost(fx, "cost_usd", &r.usage);
+  csn_put_str(fx, "}");
+  csn_fx_close(fx, at);
+  return CSN_ERR_OK;
+}
+
 csn_err csn_guard_ask(csn_guard *g, const csn_rec *rec, csn_span payload, csn_arena *a, csn_fx *fx) {
   if (rec->kind == 0 || rec->kind >= CSN_ASK_END) return CSN_ERR_BAD_RECORD;
   a->used = 0;
@@ -319,6 +359,8 @@ csn_err csn_guard_ask(csn_guard *g, const csn_rec *rec, csn_span payload, csn_ar
     return ask_audit(payload, true, fx);
   case CSN_ASK_AUDIT_PUSH:
     return ask_audit(payload, false, fx);
+  case CSN_ASK_PRICE:
+    return ask_price(payload, a, fx);
   case CSN_ASK_END:
     break;
   }

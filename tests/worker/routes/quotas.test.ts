@@ -164,6 +164,36 @@ describe("starts that race", { timeout: 60_000 }, () => {
     asked.mockRestore();
   });
 
+  it("count what the model's answers cost, and ask none whose price nobody knows", async () => {
+    const vars = {
+      CAISSON_API_KEY: "operator",
+      CAISSON_KEYS: KEYS,
+      ANTHROPIC_API_KEY: "k",
+      CAISSON_CODE_MODEL: "house-coder",
+      CAISSON_QUOTAS: JSON.stringify({ gold: { spend_usd_per_day: 1 } }),
+    };
+    const answer = {
+      content: [{ type: "text", text: "print(4)" }],
+      model: "house-coder",
+      usage: { input_tokens: 100_000, output_tokens: 0 },
+    };
+    const asked = vi.spyOn(globalThis, "fetch").mockImplementation(async () => Response.json(answer));
+    const unpriced = rig(vars);
+    const one = await tenant(unpriced);
+    const refused = await unpriced.call("POST", "/execute", { question: "2+2?" }, as(one.token));
+    expect([refused.status, ((await refused.json()) as ProblemBody).code]).toEqual([429, "quota_exceeded"]);
+    expect(asked).not.toHaveBeenCalled();
+
+    const priced = rig({ ...vars, CAISSON_PRICES: '[{"model":"house-coder","input":6,"output":6}]' });
+    const two = await tenant(priced);
+    const ask = () => priced.call("POST", "/execute", { question: "2+2?" }, as(two.token));
+    expect([(await ask()).status, (await ask()).status]).toEqual([200, 200]);
+    expect(await letIn([await ask()], "spend_usd_per_day", 1)).toBe(0);
+    expect(asked).toHaveBeenCalledTimes(2);
+    asked.mockRestore();
+    await priced.settle();
+  });
+
   it("that repeat an ended session's creation are none that is alive", async () => {
     const r = configured({ gold: { sessions_alive: 1 } });
     const { name, token, object } = await tenant(r);

@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 705751356,
+  digest: 1607968146,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -129,6 +129,8 @@ export const ASK = {
   WIRE_PUSH: 17,
   /** answer: {seen, model, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, unread} */
   WIRE_END: 18,
+  /** payload: the operator's {prices: [...]}, or empty, NUL {model, input_tokens?, output_tokens?, cache_read_tokens?, cache_write_tokens?} of one request; answer: {prices, cost_usd}, null when the model has no price */
+  PRICE: 19,
 } as const;
 
 /** Records of csn_transcript. */

@@ -231,6 +231,19 @@ export class Guard {
     return JSON.parse(text.decode(this.#ask("WIRE_END", new Uint8Array()).payload));
   }
 
+  /**
+   * Dollars that one request's tokens cost, by the operator's prices (a JSON array, or "") and then the table; null for a model
+   * without a price.
+   */
+  price(
+    own: string,
+    usage: Pick<WireUsage, "model"> & Partial<Omit<WireUsage, "model" | "seen" | "unread">>,
+  ): number | null {
+    const prices = own === "" ? "" : `{"prices":${own.replaceAll("\0", "")}}`;
+    const answer = JSON.parse(this.#askText("PRICE", `${prices}\0${JSON.stringify(usage)}`));
+    return answer.cost_usd;
+  }
+
   /* --- audit chain --- */
 
   auditBegin(id: string): AuditState {

@@ -5,14 +5,14 @@ import { templateRefusal } from "../effects/template.js";
 import type { Env } from "../env.js";
 import { problem } from "../errors.js";
 import type { Caller } from "../identity/caller.js";
-import { admit, released } from "../identity/quotas.js";
+import { admit, quotaOf, released, tenantObject } from "../identity/quotas.js";
 import { LIMITS } from "../limits.js";
 import { type CommandSpec, runCommand } from "./command.js";
 import { type App, endpoint } from "./endpoint.js";
 import { collect, EXEC_SSE_TEXT, kept, streamed } from "./exec.js";
 import { newOneshotId } from "./ids.js";
 import { json, wantsSSE } from "./json.js";
-import { codeFor, requireModel } from "./model.js";
+import { codeFor, requireModel, requirePrice } from "./model.js";
 import { type SandboxHandle, sandboxFailure, shellQuote, writeText } from "./sandbox.js";
 import {
   type ExecuteBody,
@@ -113,7 +113,8 @@ export function registerExecute(app: App): void {
       const timeoutMs = body.timeout || LIMITS.EXECUTE_TIMEOUT_S_DEFAULT * 1000;
       // The model is asked within the quota as well: it is what costs.
       const work = admitted(env, caller, id, async () => {
-        const code = await codeFor(env, body.question, language, body.maxTokens ?? 0);
+        const spend = spender(env, caller, id);
+        const code = await codeFor(env, body.question, language, body.maxTokens ?? 0, spend);
         const result = await withEphemeralSandbox(env, id, undefined, (sandbox) =>
           prepared(env, sandbox, { language, code }, (spec) =>
             collect(env, sandbox, { ...spec, timeoutMs }, request.signal),
@@ -141,6 +142,15 @@ async function requireTemplate(env: Env, name: string | undefined): Promise<void
   await checkEngine(env);
   const refusal = await templateRefusal(env, name);
   if (refusal !== null) throw problem(refusal.code, refusal.detail, { field: "/template" });
+}
+
+/** Counts what the one-shot `id` costs against the caller's day. Throws where that cannot be known. */
+function spender(env: Env, caller: Caller, id: string): (costUsd: number) => Promise<void> {
+  const limited = quotaOf(env, caller)?.spend_usd_per_day !== undefined;
+  if (limited) requirePrice(env);
+  return async (costUsd) => {
+    if (limited) await tenantObject(env, caller.tenant).spent(id, Math.round(costUsd * 1e6));
+  };
 }
 
 /** Does the work of the one-shot `id` within the caller's quota, and gives its place back. */

@@ -1,4 +1,6 @@
 /** Asks the model for code: the same upstream and key as model requests that leave a sandbox. */
+import guardModule from "../../../build/guard.wasm";
+import { Guard } from "../core/guard.js";
 import type { Env } from "../env.js";
 import { problem } from "../errors.js";
 
@@ -20,12 +22,33 @@ export function requireModel(env: Env): void {
   );
 }
 
-/** Code that answers the question, without the fences that models like to put around it. */
+/** Throws when what the model's answers cost is not known although the caller's spending is limited. */
+export function requirePrice(env: Env): void {
+  const model = modelOf(env);
+  if (price(new Guard(guardModule), env, { model, input_tokens: 1 }) !== null) return;
+  const detail = `The tenant's spending is limited, and the model "${model}" has no price: CAISSON_PRICES gives it one.`;
+  throw problem("quota_exceeded", detail);
+}
+
+function modelOf(env: Env): string {
+  return env.CAISSON_CODE_MODEL ?? DEFAULT_MODEL;
+}
+
+function price(guard: Guard, env: Env, usage: Parameters<Guard["price"]>[1]): number | null {
+  try {
+    return guard.price(env.CAISSON_PRICES?.trim() ?? "", usage);
+  } catch (error) {
+    throw problem("bad_prices", `CAISSON_PRICES cannot be read: ${error instanceof Error ? error.message : ""}`);
+  }
+}
+
+/** Code that answers the question, without the fences that models like to put around it. `spent` is told of the cost of every answer, a useless one too. */
 export async function codeFor(
   env: Env,
   question: string,
   language: AnswerLanguage,
   maxTokens: number,
+  spent: (costUsd: number) => Promise<void>,
 ): Promise<string> {
   requireModel(env);
   const upstream = new URL(env.ANTHROPIC_UPSTREAM ?? DEFAULT_UPSTREAM);
@@ -41,7 +64,7 @@ export async function codeFor(
         ...(key === undefined ? {} : { "x-api-key": key }),
       },
       body: JSON.stringify({
-        model: env.CAISSON_CODE_MODEL ?? DEFAULT_MODEL,
+        model: modelOf(env),
         max_tokens: maxTokens === 0 ? DEFAULT_MAX_TOKENS : maxTokens,
         messages: [{ role: "user", content: instructions(question, language) }],
       }),
@@ -53,9 +76,19 @@ export async function codeFor(
   const text = await response.text();
   if (!response.ok)
     throw problem("model_error", `The model endpoint answered ${response.status}: ${text.slice(0, 500)}`);
+  await spent(costOf(env, text));
   const code = stripFences(answerText(text));
   if (code === "") throw problem("model_error", "The model's answer has no code.");
   return code;
+}
+
+/** Dollars, as far as they are known. */
+function costOf(env: Env, answer: string): number {
+  const guard = new Guard(guardModule);
+  guard.wireBegin(false);
+  guard.wirePush(new TextEncoder().encode(answer));
+  const { seen, unread: _, model, ...tokens } = guard.wireEnd();
+  return seen ? (price(guard, env, { ...tokens, model: model === "" ? modelOf(env) : model }) ?? 0) : 0;
 }
 
 function instructions(question: string, language: AnswerLanguage): string {
