@@ -43,7 +43,8 @@ static void raw_line(csn_emit *e, const csn_line *line) {
                                                           : "half_line";
   uint32_t at = csn_event_open(e, CSN_T_RAW);
   csn_put_field_raw(e->fx, "reason", csn_span_str(reason));
-  csn_span text = line->head;
+  csn_span text = line->head; /* with the CR that the line's length is without */
+  if (text.len > e->line_len) text.len = e->line_len;
   if (e->line_len > text.len) text.len = csn_utf8_whole(text);
   csn_put_field_raw(e->fx, "text", text);
   if (e->line_len > text.len) csn_put_field_u64(e->fx, "text_len", e->line_len);

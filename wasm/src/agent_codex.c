@@ -371,7 +371,7 @@ static void see_call(csn_view *v, csn_span type) {
 }
 
 static void on_tool_call(csn_view *v, csn_span type) {
-  if (v->run->live.turns == 0) csn_run_said(v);
+  if (!v->run->busy) csn_run_said(v);
   csn_usage_add(&v->run->usage, &(csn_usage){.tool_calls = 1});
   uint32_t at = csn_event_open(v->e, CSN_T_AGENT_TOOL_CALL);
   put_item_id(v);
@@ -479,7 +479,7 @@ static csn_usage usage_of(csn_view *v) {
   csn_conversation *entry = csn_run_entry(v);
   csn_usage delta = csn_usage_since(&total, entry != NULL ? &entry->total : &none);
   csn_price_usage(v->prices, csn_span_of(v->run->model, v->run->model_len), false, &delta);
-  delta.turns = v->run->live.turns;
+  delta.turns = v->run->live.turns - v->run->usage.turns;
   if (entry != NULL) entry->total = total;
   return delta;
 }

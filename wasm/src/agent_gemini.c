@@ -179,6 +179,12 @@ static void end_text(csn_view *v, bool keep) {
   if (!keep) csn_run_no_text(run);
 }
 
+/* Whether what comes now begins the run, or goes on behind a result, whose text was kept. */
+static bool begin(csn_view *v) {
+  if (!v->run->busy) csn_run_no_text(v->run);
+  return !v->run->busy;
+}
+
 static void on_init(csn_view *v) {
   csn_run_conversation(v, csn_view_id(v, N_SESSION_ID));
   if (!csn_view_get(v, N_MODEL, 0)->cut) csn_agent_set_model(v->run, csn_view_text(v, N_MODEL, 0));
@@ -193,6 +199,7 @@ static void on_message(csn_view *v) {
     csn_put_raw_event(v, "unmapped", csn_view_text(v, N_TYPE, 0), csn_view_text(v, N_ROLE, 0));
     return;
   }
+  begin(v);
   csn_run_said(v);
   uint32_t at = csn_event_open(v->e, CSN_T_AGENT_TEXT_DELTA);
   csn_put_long_text(v, "text", "text_len", csn_view_get(v, N_CONTENT, 0));
@@ -249,7 +256,7 @@ static void see_call(csn_view *v) {
 
 static void on_tool_use(csn_view *v) {
   static const uint8_t files[3] = {N_INPUT_FILE, N_INPUT_ABSOLUTE, N_INPUT_PATH};
-  if (v->run->live.turns == 0) csn_run_said(v);
+  if (begin(v)) csn_run_said(v);
   end_text(v, false);
   csn_usage_add(&v->run->usage, &(csn_usage){.tool_calls = 1});
   uint32_t at = csn_event_open(v->e, CSN_T_AGENT_TOOL_CALL);
@@ -318,7 +325,7 @@ static csn_usage usage_of(csn_view *v) {
                      .output_tokens = total >= in && total - in > out ? total - in : out,
                      .cache_read_tokens = cached};
   csn_price_usage(v->prices, csn_span_of(v->run->model, v->run->model_len), false, &delta);
-  delta.turns = v->run->live.turns;
+  delta.turns = v->run->live.turns - v->run->usage.turns;
   return delta;
 }
 
@@ -390,7 +397,7 @@ static void err_line(csn_view *v, csn_span text) {
 
 /* Text that nothing ended any more. */
 static void end(csn_view *v) {
-  if (!v->run->has_result) end_text(v, false);
+  if (!v->run->has_result || v->run->busy) end_text(v, v->run->has_result);
 }
 
 const csn_dialect csn_gemini_dialect = {.can = CSN_CAN_MCP | CSN_CAN_TOOLS | CSN_CAN_TOOL_ARGS |

@@ -300,6 +300,11 @@ static void go_on(csn_view *v) {
   csn_run_no_text(v->run);
 }
 
+/* What went wrong stays the reason until another step begins. */
+static bool has_failed(const csn_agent_run *run) {
+  return run->has_result && run->is_error;
+}
+
 static void on_step_start(csn_view *v) {
   csn_turn turn = {.id = csn_view_text(v, N_PART_MESSAGE, 0)};
   go_on(v);
@@ -384,7 +389,7 @@ static void on_tool_use(csn_view *v) {
   csn_event_close(v->e, at);
   if (is_error && is_rejected(v)) {
     v->run->denied = 1;
-    csn_run_error(v->run, csn_view_text(v, N_TOOL_ERROR, 0), 0);
+    if (!has_failed(v->run)) csn_run_error(v->run, csn_view_text(v, N_TOOL_ERROR, 0), 0);
     at = csn_event_open(v->e, CSN_T_AGENT_PERMISSION_DENIED);
     csn_put_text(v, "tool", N_TOOL, 0);
     csn_put_text(v, "tool_use_id", N_CALL_ID, 0);
@@ -422,10 +427,12 @@ static void on_step_finish(csn_view *v) {
   csn_span reason = csn_view_text(v, N_REASON, 0);
   csn_usage delta = usage_of(v);
   csn_run_usage(v, &delta);
+  if (has_failed(run)) return;
   if (csn_span_is(reason, "stop")) {
     csn_run_result(run, false, csn_span_str("completed"));
   } else if (csn_span_is(reason, "tool-calls") || csn_span_is(reason, "unknown")) {
     /* Another step is to follow, except behind a refusal. */
+    run->has_result = 0;
     if (!run->denied) return;
     csn_run_result(run, true, csn_span_str("permission_denied"));
     csn_run_no_text(run);

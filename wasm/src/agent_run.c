@@ -144,7 +144,7 @@ void csn_run_more(csn_agent_run *run) {
 
 void csn_run_said(csn_view *v) {
   static const csn_turn turn;
-  if (v->run->more || v->run->live.turns == 0) csn_run_turn(v, &turn);
+  if (v->run->more || !v->run->busy) csn_run_turn(v, &turn);
 }
 
 void csn_agent_set_model(csn_agent_run *run, csn_span model) {

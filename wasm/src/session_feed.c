@@ -39,8 +39,8 @@ static void end_line(csn_session *s, csn_emit *e, csn_json_verdict verdict, csn_
   e->line_off = s->cursor[OUT];
   e->line_len = (uint32_t)(s->fed[OUT] - s->cursor[OUT]);
   e->line_flags = CSN_LINE_FIRST;
-  if (s->last_byte == '\r' && s->line.cr_count > 0) { /* CR LF ends a line like LF */
-    s->line.cr_count--;
+  if (s->last_byte == '\r') { /* CR LF ends a line like LF */
+    if (s->line.cr_count > 0) s->line.cr_count--;
     e->line_len--;
   }
   csn_agent_line(dialect_of(s), e, &line, &s->result, &s->memory);

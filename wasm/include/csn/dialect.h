@@ -74,8 +74,8 @@ typedef struct csn_turn {
 bool csn_run_turn(csn_view *v, const csn_turn *turn);
 /* To be called by a dialect for a tool's result in the main loop: another turn follows. */
 void csn_run_more(csn_agent_run *run);
-/* For dialects that name no answers: a text or a thought of the main loop. The first one of the run, and the
- * first one behind a tool's result, begin an answer. */
+/* For dialects that name no answers: a text or a thought of the main loop. The first one of the run, the
+ * first one behind a tool's result and the first one behind an end marker begin an answer. */
 void csn_run_said(csn_view *v);
 /* What came on top of `before`, per number; a number that fell has started anew. turns, tool_calls and
  * cost_unknown are 0. */
