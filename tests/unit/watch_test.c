@@ -297,7 +297,7 @@ static void changes(void) {
 }
 
 /* What stands in the specification of a run. */
-static void told(const char *agent, const char *more, const char *tools, const char *want) {
+static bool is_told(const char *agent, const char *more, const char *tools, const char *want) {
   char text[4096];
   drive_init(&d);
   snprintf(text, sizeof text, "{\"agent\":\"%s\"%s,\"policy_tools\":{%s}}", agent, more, tools);
@@ -306,9 +306,19 @@ static void told(const char *agent, const char *more, const char *tools, const c
   drive_ev(&d, CSN_EV_RUN, 0, "{\"prompt\":\"-\"}");
   drive_clear(&d);
   drive_ev(&d, CSN_EV_RUN_LOADED, 1, "{\"prompt\":\"-\"}");
-  bool found = has(&d, want);
+  return has(&d, want);
+}
+
+static void told(const char *agent, const char *more, const char *tools, const char *want) {
+  bool found = is_told(agent, more, tools, want);
   ok(found, "%s is told %s", agent, tools);
   if (!found) printf("# wanted %s\n# in %s\n", want, d.log);
+}
+
+static void untold(const char *agent, const char *more, const char *tools, const char *what) {
+  bool found = is_told(agent, more, tools, what);
+  ok(!found, "%s is not told %s", agent, tools);
+  if (found) printf("# did not want %s\n# in %s\n", what, d.log);
 }
 
 static void forms(void) {
@@ -367,6 +377,29 @@ static void forms(void) {
        "\\\",\\\"http_headers\\\"={}}\",\"-c\",\"mcp_servers.c.enabled=false\"");
   told("codex", ",\"mcp\":{\"c\":{\"command\":\"x\"}}", "\"deny\":[\"mcp__c__*\"]",
        "\"mcp_servers.c.enabled=false\"");
+#define TWO         ",\"mcp\":{\"db\":{\"command\":\"x\"},\"docs\":{\"command\":\"y\"}}"
+#define OFF(server) "\"mcp_servers." server ".enabled=false\""
+  untold("codex", TWO, "\"deny\":[\"mcp__e*\",\"mcp__dbx\",\"mcp__d\",\"mcp__db__q*\",\"mcp__dbx__*\"]",
+         "\"mcp_servers.db.");
+  untold("codex", TWO, "\"deny\":[\"mcp__db__q*\"]", "disabled_tools");
+  told("codex", TWO, "\"deny\":[\"mcp__*\"]", OFF("db"));
+  told("codex", TWO, "\"deny\":[\"mcp__*\"]", OFF("docs"));
+  told("codex", TWO, "\"deny\":[\"mcp__d*\"]", OFF("db"));
+  told("codex", TWO, "\"deny\":[\"mcp__d*\"]", OFF("docs"));
+  told("codex", TWO, "\"deny\":[\"mcp__db*\"]", OFF("db"));
+  untold("codex", TWO, "\"deny\":[\"mcp__db*\"]", OFF("docs"));
+  told("codex", TWO, "\"deny\":[\"mcp__db_*\"]", OFF("db"));
+  told("codex", TWO, "\"deny\":[\"mcp__db__q*\",\"mcp__db__drop\"]",
+       "\"mcp_servers.db.disabled_tools=[\\\"drop\\\"]\"");
+  told("codex", ",\"mcp\":{\"a__b\":{\"command\":\"x\"}}", "\"deny\":[\"mcp__a\"]", OFF("a__b"));
+#define GONE(tools) ",\\\"" tools "\\\":{\\\"*\\\":\\\"deny\\\"}"
+  told("opencode", TWO, "\"deny\":[\"mcp__*\"]",
+       "\\\"permission\\\":{\\\"*\\\":\\\"allow\\\"" GONE("db_*") GONE("docs_*") "}");
+  told("opencode", TWO, "\"deny\":[\"mcp__do*\",\"mcp__db__q*\"]",
+       "{\\\"*\\\":\\\"allow\\\"" GONE("docs_*") GONE("db_q*") "}");
+  untold("opencode", TWO, "\"deny\":[\"Edit\",\"mcp__b*\"]", "\\\"b*");
+  told("opencode", TWO, "\"allow\":[\"mcp__*\"]",
+       "\\\"permission\\\":{\\\"*\\\":\\\"deny\\\",\\\"db_*\\\":{\\\"*\\\":\\\"allow\\\"}");
 }
 
 /* bash -lc '...' and what only looks like it. */

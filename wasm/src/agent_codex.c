@@ -57,35 +57,28 @@ static void put_config(csn_fx *fx, const char *key, csn_span value) {
   csn_put_str(fx, "\\\"\"");
 }
 
-/* A tool of an MCP server as rules name it, mcp__SERVER__TOOL: what stands for TOOL, "*" where the rule is
- * for all of the server's. Empty when the rule is for something else. */
-static csn_span tool_of(csn_span rule, csn_span server) {
-  csn_span none = csn_span_of(NULL, 0);
-  if (!csn_span_starts(rule, "mcp__") || rule.len - 5 < server.len) return none;
-  if (memcmp(rule.ptr + 5, server.ptr, server.len) != 0) return none;
-  csn_span rest = csn_span_of(rule.ptr + 5 + server.len, rule.len - 5 - server.len);
-  if (rest.len == 0) return csn_span_str("*");
-  if (!csn_span_starts(rest, "__")) return none;
-  return csn_span_of(rest.ptr + 2, rest.len - 2);
+static bool names_tool(csn_span tool) {
+  return tool.len > 0 && tool.ptr[tool.len - 1] != '*';
 }
 
-/* Takes away what the rules deny of a server: all of it, or some of its tools. */
+/* Takes away what the rules deny of a server: all of it, or some of its tools, which it knows by their whole
+ * names only. */
 static void put_denied_tools(csn_fx *fx, csn_span options, csn_span server) {
   csn_span rest = options, rule, tool;
   bool some = false, all = false;
   while (csn_option_find(&rest, CSN_OPT_DENY, &rule)) {
-    tool = tool_of(rule, server);
+    tool = csn_rule_mcp(rule, server);
     all = all || csn_span_is(tool, "*");
-    some = some || tool.len > 0;
+    some = some || names_tool(tool);
   }
-  if (!some) return;
+  if (!some && !all) return;
   csn_put_str(fx, ",\"-c\",\"mcp_servers.");
   csn_put_escaped(fx, server);
   csn_put_str(fx, all ? ".enabled=false\"" : ".disabled_tools=[");
   const char *comma = "";
   while (!all && csn_option_find(&options, CSN_OPT_DENY, &rule)) {
-    tool = tool_of(rule, server);
-    if (tool.len == 0) continue;
+    tool = csn_rule_mcp(rule, server);
+    if (!names_tool(tool)) continue;
     csn_put_doc(fx, comma);
     csn_put_doc_string(fx, tool);
     comma = ",";

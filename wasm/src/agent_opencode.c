@@ -136,6 +136,32 @@ __attribute__((noinline)) static void put_path(csn_rule_out *o, bool deny, csn_s
   }
 }
 
+static void put_server_tool(csn_rule_out *o, bool deny, csn_span server, csn_span tool) {
+  uint8_t name[CSN_WATCH_NAME_CAP + 2];
+  csn_fx text = {name, sizeof name, 0};
+  if (server.len + 1 + tool.len > sizeof name) return;
+  csn_fx_put(&text, server.ptr, server.len);
+  csn_put_str(&text, "_");
+  csn_fx_put(&text, tool.ptr, tool.len);
+  csn_rule_put(o, deny, csn_span_of(name, text.len), csn_span_of(NULL, 0), csn_span_of(NULL, 0),
+               csn_span_of(NULL, 0));
+}
+
+/* server_tool; server_* stands for all of its tools. A star in the name of the server would reach tools that
+ * are no server's: it stands for those that the run has. */
+static void put_mcp(csn_rule_out *o, bool deny, csn_span tool) {
+  csn_span server = csn_span_of(tool.ptr + 5, tool.len - 5), rest = csn_span_after(server, "__");
+  csn_span all = csn_span_str("*"), options = o->options;
+  if (rest.len < server.len) {
+    put_server_tool(o, deny, csn_span_of(server.ptr, server.len - rest.len - 2), rest);
+  } else if (server.len == 0 || server.ptr[server.len - 1] != '*') {
+    put_server_tool(o, deny, server, all);
+  } else {
+    while (csn_option_find(&options, CSN_OPT_SERVER, &server))
+      if (csn_span_is(csn_rule_mcp(tool, server), "*")) put_server_tool(o, deny, server, all);
+  }
+}
+
 static void rule(csn_rule_out *o, bool deny, csn_span tool, csn_span spec) {
   static const csn_tool_alias names[] = {{"bash", "Bash"},
                                          {"read", "Read"},
@@ -157,22 +183,8 @@ static void rule(csn_rule_out *o, bool deny, csn_span tool, csn_span spec) {
                                          {"todoread", "TodoRead"},
                                          {NULL, NULL}};
   csn_span none = csn_span_of(NULL, 0), head;
-  if (csn_span_starts(tool,
-                      "mcp__")) { /* server_tool; mcp__server and mcp__server__* stand for all of its tools */
-    csn_span server = csn_span_of(tool.ptr + 5, tool.len - 5), rest = csn_span_after(server, "__");
-    bool whole = rest.len == server.len;
-    if (!whole) server.len -= rest.len + 2;
-    uint8_t name[CSN_WATCH_NAME_CAP + 2];
-    uint32_t len = server.len;
-    memcpy(name, server.ptr, len);
-    if (len > 0 && name[len - 1] == '*')
-      len--;
-    else
-      name[len++] = '_';
-    csn_span parts[2] = {csn_span_of(name, len), whole ? csn_span_str("*") : rest};
-    if (parts[1].len > sizeof name - len) return;
-    memcpy(name + len, parts[1].ptr, parts[1].len);
-    csn_rule_put(o, deny, csn_span_of(name, len + parts[1].len), none, none, none);
+  if (csn_span_starts(tool, "mcp__")) {
+    put_mcp(o, deny, tool);
     return;
   }
   for (const csn_tool_alias *n = names; n->own != NULL; n++) {

@@ -26,6 +26,25 @@ bool csn_rule_prefix(csn_span spec, csn_span *head) {
   return true;
 }
 
+/* A byte of `server__`. */
+static uint8_t at(csn_span server, uint32_t i) {
+  return i < server.len ? server.ptr[i] : '_';
+}
+
+csn_span csn_rule_mcp(csn_span rule, csn_span server) {
+  csn_span none = csn_span_of(NULL, 0), all = csn_span_str("*");
+  if (!csn_span_starts(rule, "mcp__")) return none;
+  csn_span rest = csn_span_of(rule.ptr + 5, rule.len - 5);
+  uint32_t same = 0, end = server.len + 2;
+  while (same < rest.len && same < end && rest.ptr[same] == at(server, same))
+    same++;
+  if (same == end && rest.len > end) return csn_span_of(rest.ptr + end, rest.len - end);
+  if (same + 1 == rest.len && rest.ptr[same] == '*') return all;
+  bool covers =
+      same == rest.len && same <= server.len && at(server, same) == '_' && at(server, same + 1) == '_';
+  return covers ? all : none;
+}
+
 bool csn_rule_is_path(csn_span tool) {
   static const char *const paths[] = {"Read",         "Edit", "Write", "MultiEdit", "NotebookEdit",
                                       "NotebookRead", "Glob", "Grep",  "LS"};
@@ -38,7 +57,7 @@ csn_span csn_rules_options(const csn_dialect *d, csn_span options, const csn_too
                            csn_arena *a) {
   if (d->rule == NULL || !csn_tools_any(store)) return options;
   csn_tool_table t = csn_tools_table(store);
-  csn_rule_out o = {.cap = CSN_RULES_CAP, .table = &t};
+  csn_rule_out o = {.cap = CSN_RULES_CAP, .table = &t, .options = options};
   o.base = csn_arena_take(a, o.cap + options.len);
   CSN_INVARIANT(o.base != NULL);
   /* Two lists of what is allowed have no meaning for an agent: it gets the request's, and what only that one

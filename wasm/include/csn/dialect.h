@@ -114,11 +114,15 @@ struct csn_rule_out {
   uint8_t *base;
   uint32_t cap, len; /* bytes */
   const csn_tool_table *table;
+  csn_span options; /* the run's own, which name its MCP servers */
 };
 /* `tool` or `tool(abc)`. */
 void csn_rule_put(csn_rule_out *o, bool deny, csn_span tool, csn_span a, csn_span b, csn_span c);
 /* Whether the specifier is `head:*`. */
 bool csn_rule_prefix(csn_span spec, csn_span *head);
+/* What a rule for tools of MCP servers, as mcp__SERVER__TOOL, says of this server: "*" when it is for all of
+ * its tools, else what stands for TOOL, perhaps with a `*` at its end; empty when it is for another one. */
+csn_span csn_rule_mcp(csn_span rule, csn_span server);
 /* Whether the specifiers of the tool are paths. */
 bool csn_rule_is_path(csn_span tool);
 
