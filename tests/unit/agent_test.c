@@ -276,6 +276,28 @@ static void formats(void) {
   }
 }
 
+/* Gemini CLI tells of its retries on stderr alone. */
+static void recovers(void) {
+  static const char attempt[] = "Attempt 1 failed with status 503. Retrying with backoff...\n";
+  static const char *const answers[] = {
+      "{\"type\":\"message\",\"role\":\"assistant\",\"content\":\"good\",\"delta\":true}\n",
+      "{\"type\":\"tool_use\",\"tool_name\":\"glob\",\"tool_id\":\"t\",\"parameters\":{}}\n"};
+  for (uint32_t i = 0; i < 3; i++) {
+    const char *answer = i < 2 ? answers[i] : "";
+    drive_run(&d, "gemini");
+    drive_clear(&d);
+    drive_feed(&d, CSN_STREAM_STDOUT, 1, answers[0], strlen(answers[0]), CSN_FEED_MAX);
+    drive_feed(&d, CSN_STREAM_STDERR, 1, attempt, strlen(attempt), CSN_FEED_MAX);
+    drive_feed(&d, CSN_STREAM_STDOUT, 1, answer, strlen(answer), CSN_FEED_MAX);
+    drive_end(&d, 1, "{\"reason\":\"signalled\",\"signal\":9}");
+    ok(has(&d, "run.interrupted") && has(&d, "\"kind\":\"server_error\"") == (i == 2),
+       "gemini: a retry, %s, and no end",
+       i == 0   ? "an answer"
+       : i == 1 ? "a call"
+                : "no answer");
+  }
+}
+
 int main(void) {
   forks();
   servers();
@@ -289,6 +311,7 @@ int main(void) {
   codex_resumes();
   others_resume();
   quoting();
+  recovers();
   free(d.log);
   return done();
 }

@@ -626,6 +626,14 @@ static csn_span reason_of(const csn_view *v, bool is_error) {
   return subtype.len > 0 && !csn_span_is(subtype, "success") ? subtype : csn_span_str("agent_error");
 }
 
+/* Whether a failed run ended by what the model's interface said, which has come before with the error's name.
+ */
+static bool says_api(const csn_view *v) {
+  csn_span terminal = csn_view_text(v, N_TERMINAL_REASON, 0);
+  return terminal.len == 0 ? csn_view_is(v, N_SUBTYPE, 0, "success")
+                           : csn_span_is(terminal, "api_error") || csn_span_is(terminal, "prompt_too_long");
+}
+
 static void on_result(csn_view *v) {
   /* Anything but a plain false counts as an error: success must be said, not guessed. */
   bool is_error = csn_view_get(v, N_IS_ERROR, 0)->kind != CSN_JK_FALSE;
@@ -642,6 +650,7 @@ static void on_result(csn_view *v) {
   csn_usage delta = usage_of(v);
   csn_run_usage(v, &delta);
   csn_run_result(run, is_error, reason_of(v, is_error));
+  if (!says_api(v)) run->kind.len = 0;
   if (is_error)
     csn_run_error(run, words->kind == CSN_JK_STRING ? csn_json_text(v->j, words) : csn_span_of(NULL, 0),
                   csn_view_count(v, N_API_STATUS));
@@ -665,6 +674,7 @@ static void on_result(csn_view *v) {
 
 static void on_stream_event(csn_view *v) {
   bool delta = csn_view_is(v, N_EVENT_TYPE, 0, "content_block_delta");
+  if (delta && v->run->kind.len > 0 && csn_view_text(v, N_PARENT, 0).len == 0) csn_run_answered(v->run);
   if (delta && csn_view_is(v, N_EVENT_DELTA_TYPE, 0, "text_delta"))
     put_text_event(v, CSN_T_AGENT_TEXT_DELTA, csn_view_get(v, N_EVENT_DELTA_TEXT, 0));
   else if (delta && csn_view_is(v, N_EVENT_DELTA_TYPE, 0, "thinking_delta"))

@@ -364,6 +364,7 @@ static void see_call(csn_view *v, csn_span type) {
 }
 
 static void on_tool_call(csn_view *v, csn_span type) {
+  csn_run_answered(v->run);
   if (!v->run->busy) csn_run_said(v);
   csn_usage_add(&v->run->usage, &(csn_usage){.tool_calls = 1});
   uint32_t at = csn_event_open(v->e, CSN_T_AGENT_TOOL_CALL);
@@ -400,6 +401,7 @@ static void on_tool(csn_view *v, csn_span type, bool completed) {
 
 /* A call of the tools that start other threads, talk to them and wait for them. */
 static void on_collab(csn_view *v, bool completed) {
+  if (!completed) csn_run_answered(v->run);
   uint32_t at = csn_event_open(v->e, CSN_T_AGENT_SUBAGENT);
   csn_put_field_raw(v->e->fx, "phase", csn_span_str(completed ? "ended" : "started"));
   csn_put_text(v, "task_id", N_RECEIVER, 0);
@@ -419,6 +421,7 @@ static void on_text(csn_view *v, csn_type type) {
 }
 
 static void on_plan(csn_view *v) {
+  csn_run_answered(v->run);
   uint32_t at = csn_event_open(v->e, CSN_T_AGENT_PLAN);
   csn_put_json(v, "items", NULL, "items_len", csn_view_get(v, N_ITEMS, 0));
   csn_event_close(v->e, at);

@@ -256,6 +256,7 @@ static void see_call(csn_view *v) {
 
 static void on_tool_use(csn_view *v) {
   static const uint8_t files[3] = {N_INPUT_FILE, N_INPUT_ABSOLUTE, N_INPUT_PATH};
+  csn_run_answered(v->run);
   if (begin(v)) csn_run_said(v);
   end_text(v, false);
   csn_usage_add(&v->run->usage, &(csn_usage){.tool_calls = 1});

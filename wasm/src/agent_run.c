@@ -113,9 +113,16 @@ static bool seen_add(csn_seen *s, csn_span id) {
   return true;
 }
 
+void csn_run_answered(csn_agent_run *run) {
+  if (run->has_result && run->is_error) return;
+  run->kind.len = 0;
+  csn_run_error(run, csn_span_of(NULL, 0), 0);
+}
+
 bool csn_run_turn(csn_view *v, const csn_turn *turn) {
   csn_agent_run *run = v->run;
   csn_emit *e = v->e;
+  if (turn->parent.len == 0) csn_run_answered(run);
   if (turn->id.len > 0 && !seen_add(&run->seen, turn->id)) return false;
   csn_span model = turn->model.len > 0 ? turn->model : csn_span_of(run->model, run->model_len);
   csn_usage used = turn->usage;
@@ -144,6 +151,7 @@ void csn_run_more(csn_agent_run *run) {
 
 void csn_run_said(csn_view *v) {
   static const csn_turn turn;
+  csn_run_answered(v->run);
   if (v->run->more || !v->run->busy) csn_run_turn(v, &turn);
 }
 
@@ -176,7 +184,7 @@ void csn_run_result(csn_agent_run *run, bool is_error, csn_span reason) {
   run->has_result = 1;
   run->more = run->busy = 0;
   run->is_error = is_error;
-  if (!is_error) csn_run_error(run, csn_span_of(NULL, 0), 0);
+  if (!is_error) csn_run_answered(run);
   csn_text64_set(&run->reason, reason);
 }
 

@@ -72,6 +72,9 @@ typedef struct csn_turn {
 /* Counts an answer once, adds its tokens and their price to run->live, and tells `agent.turn`. Returns
  * whether it told one. */
 bool csn_run_turn(csn_view *v, const csn_turn *turn);
+/* The main loop's model has answered: what went wrong before, and was not the end, is not why the run ends.
+ * Part of csn_run_turn and csn_run_said; for what else only an answer can bring. */
+void csn_run_answered(csn_agent_run *run);
 /* To be called by a dialect for a tool's result in the main loop: another turn follows. */
 void csn_run_more(csn_agent_run *run);
 /* For dialects that name no answers: a text or a thought of the main loop. The first one of the run, the
