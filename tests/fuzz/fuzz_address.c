@@ -1,7 +1,7 @@
 /* fuzz_address.c - hosts, ports, blocks, globs and paths; one to a line, the first byte says which. Oracles:
  * what is written is read as the same again, in any case and with a trailing dot; a block holds its own first
- * and last address and nothing that differs before its prefix; a plain path is plain; a text matches itself
- * and what follows `**`. */
+ * and last address and nothing that differs before its prefix; special blocks lie inside each other or apart;
+ * a plain path is plain; a text matches itself and what follows `**`. */
 #include "csn/glob.h"
 #include "csn/host.h"
 
@@ -40,6 +40,10 @@ static void block(csn_span text) {
     out.bytes[i / 8] ^= (uint8_t)(0x80 >> (i % 8));
     if (csn_addr_within(&out, &net, bits)) abort();
   }
+  uint8_t first_bits, last_bits;
+  csn_addr_class first = csn_addr_block(&net, &first_bits), other = csn_addr_block(&last, &last_bits);
+  if (first_bits > 128 || (first == CSN_ADDR_PUBLIC) != (first_bits == 0)) abort();
+  if (first != CSN_ADDR_PUBLIC && other == first && bits >= first_bits && last_bits < first_bits) abort();
 }
 
 static void path(csn_span text) {

@@ -26,6 +26,22 @@ static void class_of(const char *in, csn_addr_class want) {
   ok(good, "%s is %s", in, csn_addr_class_text(want));
 }
 
+/* The special block that the address lies in: as a rule of a policy would have to name it. */
+static void block_of(const char *in, const char *block) {
+  csn_host h;
+  csn_addr net;
+  uint8_t want = 0, got = 255;
+  bool good = csn_host_parse(csn_span_str(in), &h) == CSN_ERR_OK && h.is_addr;
+  csn_addr_class class = csn_addr_block(&h.addr, &got);
+  if (block == NULL) {
+    ok(good && class == CSN_ADDR_PUBLIC && got == 0, "%s lies in no special block", in);
+    return;
+  }
+  good = good && csn_cidr_parse(csn_span_str(block), &net, &want) == CSN_ERR_OK;
+  ok(good && class != CSN_ADDR_PUBLIC && got == want && csn_addr_within(&h.addr, &net, want),
+     "%s lies in %s: %u bits", in, block, got);
+}
+
 static void cidr(const char *in, const char *net, int bits) { /* bits < 0: refused */
   csn_addr a;
   uint8_t b = 0, text[CSN_HOST_TEXT_MAX];
@@ -166,6 +182,30 @@ int main(void) {
   class_of("2606:4700::1", CSN_ADDR_PUBLIC);
   class_of("4000::1", CSN_ADDR_RESERVED);
 
+  block_of("8.8.8.8", NULL);
+  block_of("2606:4700::1", NULL);
+  block_of("::8.8.8.8", NULL);
+  block_of("2002:808:808::1", NULL);
+  block_of("10.255.0.1", "10.0.0.0/8");
+  block_of("169.254.1.1", "169.254.0.0/16");
+  block_of("169.254.169.254", "169.254.169.254/32");
+  block_of("100.100.100.200", "100.100.100.200/32");
+  block_of("0.0.0.0", "0.0.0.0/8");
+  block_of("255.255.255.255", "240.0.0.0/4");
+  block_of("::", "::/128");
+  block_of("::1", "::1/128");
+  block_of("::10.1.1.1", "::a00:0/104");
+  block_of("64:ff9b::1", "64:ff9b::/104");
+  block_of("2002:a01:203::1", "2002:a00::/24");
+  block_of("fd12::1", "fc00::/7");
+  block_of("fd00:ec2::254", "fd00:ec2::254/128");
+  block_of("fe80::1", "fe80::/10");
+  block_of("2001:db8::1", "2001:db8::/32");
+  block_of("2001:1::1", "2001::/23");
+  block_of("1:2::1", "::/8");
+  block_of("64:ff9b:1::1", "::/8");
+  block_of("5f00::1", "4000::/3");
+  block_of("fe00::1", "fe00::/9");
   cidr("10.0.0.0/8", "10.0.0.0", 104);
   cidr("10.0.0.1", "10.0.0.1", 128);
   cidr("0.0.0.0/0", "0.0.0.0", 96);

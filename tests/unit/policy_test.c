@@ -176,6 +176,97 @@ static void specificity(void) {
   ok(allowed > asked / 8 && allowed < asked - asked / 8, "%u of them are allowed", allowed);
 }
 
+/* A block that is allowed lets to special addresses only when no address in it is public. Of every address of
+ * a list the blocks around it, by every prefix; what lies in a block is looked for in the list. */
+static void special_ranges(void) {
+  static const char *const places[] = {"0.0.0.0",
+                                       "8.8.8.8",
+                                       "9.255.255.255",
+                                       "10.0.0.0",
+                                       "11.0.0.0",
+                                       "100.63.0.1",
+                                       "100.64.0.1",
+                                       "100.128.0.1",
+                                       "126.1.1.1",
+                                       "127.0.0.1",
+                                       "128.1.1.1",
+                                       "169.253.0.1",
+                                       "169.254.169.254",
+                                       "169.254.1.1",
+                                       "172.16.0.1",
+                                       "172.15.0.1",
+                                       "192.0.0.5",
+                                       "192.0.1.1",
+                                       "192.168.1.1",
+                                       "192.167.1.1",
+                                       "198.41.0.4",
+                                       "198.51.100.1",
+                                       "223.255.1.1",
+                                       "224.0.0.1",
+                                       "240.0.0.1",
+                                       "255.255.255.255",
+                                       "::",
+                                       "::1",
+                                       "::8.8.8.8",
+                                       "::10.0.0.1",
+                                       "64:ff9b::1",
+                                       "64:ff9b::808:808",
+                                       "64:ff9b::ffff:ffff",
+                                       "2001:db8::1",
+                                       "2001:db9::1",
+                                       "2001:1::1",
+                                       "2001:200::1",
+                                       "2002::1",
+                                       "2002:808:808::1",
+                                       "2002:ffff:ffff::1",
+                                       "2606:4700::1",
+                                       "3fff::1",
+                                       "3fff:1000::1",
+                                       "4000::1",
+                                       "fc00::1",
+                                       "fd00:ec2::254",
+                                       "fe80::1",
+                                       "fec0::1",
+                                       "ff02::1",
+                                       "ffff::1",
+                                       "168.63.129.16",
+                                       "168.63.129.17",
+                                       "203.0.113.9",
+                                       "203.0.114.1",
+                                       "1fff::1"};
+  static char doc[200];
+  uint32_t wrong = 0, allowed = 0;
+  for (uint32_t i = 0; i < COUNT(places); i++)
+    for (uint32_t bits = 1; bits <= 128; bits++) {
+      csn_host at[COUNT(places)];
+      bool has_public = false;
+      uint8_t text[CSN_HOST_TEXT_MAX];
+      for (uint32_t k = 0; k < COUNT(places); k++)
+        if (csn_host_parse(csn_span_str(places[k]), &at[k]) != CSN_ERR_OK) abort();
+      csn_addr net = at[i].addr;
+      for (uint32_t b = bits; b < 128; b++)
+        net.bytes[b / 8] &= (uint8_t) ~(0x80u >> (b % 8));
+      uint32_t len = csn_addr_text(&net, text);
+      snprintf(doc, sizeof doc, "{\"network\":{\"allow\":[\"%.*s/%u\"]}}", (int)len, (char *)text,
+               csn_addr_is_v4(&net) ? bits - 96 : bits);
+      if (csn_addr_is_v4(&net) && bits == 96) continue; /* 0.0.0.0/0 is written as * */
+      if (compile(&policy, doc, false) != CSN_ERR_OK) abort();
+      for (uint32_t k = 0; k < COUNT(places); k++)
+        has_public = has_public || (csn_addr_within(&at[k].addr, &net, (uint8_t)bits) &&
+                                    csn_addr_classify(&at[k].addr) == CSN_ADDR_PUBLIC);
+      for (uint32_t k = 0; k < COUNT(places); k++) {
+        bool special = csn_addr_classify(&at[k].addr) != CSN_ADDR_PUBLIC;
+        bool passes = csn_policy_net(&policy, &at[k], 80, NULL).action == CSN_ALLOW;
+        allowed += special && passes;
+        bool own = k == i && bits == 128;
+        if (((special && passes && has_public) || (own && !passes)) && wrong++ == 0)
+          fprintf(stderr, "# %s of %s\n", places[k], doc);
+      }
+    }
+  ok(wrong == 0, "no block with public addresses in it lets to a special one, each address names itself");
+  ok(allowed > 500, "what lies inside a special range names it: %u times", allowed);
+}
+
 static const char *const tool_rules[] = {
     "Bash",           "Bash(git:*)",   "Bash(git push:*)",        "Bash(rm:*)",  "Bash(ls *)",
     "Read",           "Read(/src/**)", "Read(~/.ssh/**)",         "Edit(*.md)",  "Edit",
@@ -364,6 +455,7 @@ static void plain(const char *in, const char *want) {
 int main(void) {
   properties();
   specificity();
+  special_ranges();
   tool_properties();
   bounds();
   layers();

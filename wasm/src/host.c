@@ -265,11 +265,14 @@ bool csn_addr_within(const csn_addr *addr, const csn_addr *net, uint8_t bits) {
   return ((addr->bytes[whole] ^ net->bytes[whole]) >> (8 - rest)) == 0;
 }
 
-/* The IPv4 special-purpose blocks; the first that matches decides. */
-static const struct {
+/* A block of special purpose, by the first 32 bits of its addresses. */
+typedef struct block {
   uint32_t net;
   uint8_t bits, class;
-} v4_blocks[] = {
+} block;
+
+/* The IPv4 special-purpose blocks; the first that matches decides. */
+static const block v4_blocks[] = {
     {0xa9fea9fe, 32, CSN_ADDR_METADATA}, {0xa9feaa02, 32, CSN_ADDR_METADATA},
     {0x646464c8, 32, CSN_ADDR_METADATA}, {0xa83f8110, 32, CSN_ADDR_METADATA},
     {0x7f000000, 8, CSN_ADDR_LOOPBACK},  {0x0a000000, 8, CSN_ADDR_PRIVATE},
@@ -282,34 +285,54 @@ static const struct {
     {0xf0000000, 4, CSN_ADDR_RESERVED},
 };
 
-static csn_addr_class classify_v4(uint32_t v) {
-  for (uint32_t i = 0; i < sizeof v4_blocks / sizeof *v4_blocks; i++)
-    if (((v ^ v4_blocks[i].net) >> (32 - v4_blocks[i].bits)) == 0) return (csn_addr_class)v4_blocks[i].class;
+/* IPv6: what is not global unicast (2000::/3), in the blocks of IANA's registry of the address space; in it
+ * 2001::/23 (Teredo, ORCHID, ...) and documentation. */
+static const block v6_blocks[] = {
+    {0xfc000000, 7, CSN_ADDR_ULA},       {0xfe800000, 10, CSN_ADDR_LINK_LOCAL},
+    {0xfec00000, 10, CSN_ADDR_ULA},      {0xff000000, 8, CSN_ADDR_MULTICAST},
+    {0x20010000, 23, CSN_ADDR_RESERVED}, {0x20010db8, 32, CSN_ADDR_RESERVED},
+    {0x3fff0000, 20, CSN_ADDR_RESERVED}, {0x00000000, 8, CSN_ADDR_RESERVED},
+    {0x01000000, 8, CSN_ADDR_RESERVED},  {0x02000000, 7, CSN_ADDR_RESERVED},
+    {0x04000000, 6, CSN_ADDR_RESERVED},  {0x08000000, 5, CSN_ADDR_RESERVED},
+    {0x10000000, 4, CSN_ADDR_RESERVED},  {0x40000000, 3, CSN_ADDR_RESERVED},
+    {0x60000000, 3, CSN_ADDR_RESERVED},  {0x80000000, 3, CSN_ADDR_RESERVED},
+    {0xa0000000, 3, CSN_ADDR_RESERVED},  {0xc0000000, 3, CSN_ADDR_RESERVED},
+    {0xe0000000, 4, CSN_ADDR_RESERVED},  {0xf0000000, 5, CSN_ADDR_RESERVED},
+    {0xf8000000, 6, CSN_ADDR_RESERVED},  {0xfe000000, 9, CSN_ADDR_RESERVED},
+};
+
+#define BLOCKS(table) table, sizeof table / sizeof *table
+
+/* The block of `v`, whose bits come behind `before` others of the address. */
+static csn_addr_class find_block(const block *blocks, uint32_t count, uint32_t v, uint32_t before,
+                                 uint8_t *bits) {
+  for (uint32_t i = 0; i < count; i++) {
+    if ((v ^ blocks[i].net) >> (32 - blocks[i].bits) != 0) continue;
+    *bits = (uint8_t)(before + blocks[i].bits);
+    return (csn_addr_class)blocks[i].class;
+  }
+  *bits = 0;
   return CSN_ADDR_PUBLIC;
 }
 
-csn_addr_class csn_addr_classify(const csn_addr *addr) {
+csn_addr_class csn_addr_block(const csn_addr *addr, uint8_t *bits) {
   static const uint8_t zero[16] = {0};
   static const uint8_t nat64[12] = {0x00, 0x64, 0xff, 0x9b};
   static const uint8_t imds[16] = {0xfd, 0x00, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x54};
   const uint8_t *b = addr->bytes;
-  if (csn_addr_is_v4(addr)) return classify_v4(read_v4(b + 12));
-  if (memcmp(b, zero, 15) == 0 && b[15] == 1) return CSN_ADDR_LOOPBACK;
-  if (memcmp(b, zero, 16) == 0) return CSN_ADDR_RESERVED;
-  /* Addresses that a translator would turn into the inner IPv4 address are not a way around its class. */
-  if (memcmp(b, zero, 12) == 0 || memcmp(b, nat64, 12) == 0) return classify_v4(read_v4(b + 12));
-  if (b[0] == 0x20 && b[1] == 0x02) return classify_v4(read_v4(b + 2));
+  *bits = 128;
+  if (memcmp(b, zero, 15) == 0 && b[15] <= 1) return b[15] == 1 ? CSN_ADDR_LOOPBACK : CSN_ADDR_RESERVED;
   if (memcmp(b, imds, 16) == 0) return CSN_ADDR_METADATA;
-  if ((b[0] & 0xfe) == 0xfc) return CSN_ADDR_ULA;
-  if (b[0] == 0xfe && (b[1] & 0xc0) == 0x80) return CSN_ADDR_LINK_LOCAL;
-  if (b[0] == 0xfe && (b[1] & 0xc0) == 0xc0) return CSN_ADDR_ULA;
-  if (b[0] == 0xff) return CSN_ADDR_MULTICAST;
-  /* Global unicast is 2000::/3; in it 2001::/23 (Teredo, ORCHID, ...) and documentation are special. */
-  if ((b[0] & 0xe0) != 0x20) return CSN_ADDR_RESERVED;
-  if (b[0] == 0x20 && b[1] == 0x01 && (b[2] & 0xfe) == 0) return CSN_ADDR_RESERVED;
-  if (b[0] == 0x20 && b[1] == 0x01 && b[2] == 0x0d && b[3] == 0xb8) return CSN_ADDR_RESERVED;
-  if (b[0] == 0x3f && b[1] == 0xff && (b[2] & 0xf0) == 0) return CSN_ADDR_RESERVED;
-  return CSN_ADDR_PUBLIC;
+  /* Addresses that a translator would turn into the inner IPv4 address are not a way around its class. */
+  if (csn_addr_is_v4(addr) || memcmp(b, zero, 12) == 0 || memcmp(b, nat64, 12) == 0)
+    return find_block(BLOCKS(v4_blocks), read_v4(b + 12), 96, bits);
+  if (b[0] == 0x20 && b[1] == 0x02) return find_block(BLOCKS(v4_blocks), read_v4(b + 2), 16, bits);
+  return find_block(BLOCKS(v6_blocks), read_v4(b), 0, bits);
+}
+
+csn_addr_class csn_addr_classify(const csn_addr *addr) {
+  uint8_t bits;
+  return csn_addr_block(addr, &bits);
 }
 
 const char *csn_addr_class_text(csn_addr_class c) {

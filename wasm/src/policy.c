@@ -91,15 +91,6 @@ static uint16_t rule_for_addr(const csn_policy *p, const csn_addr *addr, uint16_
   return CSN_POLICY_NO_RULE;
 }
 
-/* Whether the rule's whole block lies in one special range: then it names that range, and does not merely
- * contain it. */
-static bool names_range(const csn_net_rule *r, csn_addr_class class) {
-  csn_addr last = r->net;
-  for (uint32_t i = r->bits; i < 128; i++)
-    last.bytes[i / 8] |= (uint8_t)(0x80 >> (i % 8));
-  return csn_addr_classify(&r->net) == class && csn_addr_classify(&last) == class;
-}
-
 static csn_verdict by_rule(const csn_policy *p, uint16_t slot, csn_addr_class class) {
   const csn_net_rule *r = &p->net[slot];
   uint8_t list = r->action == CSN_ALLOW ? CSN_LIST_NET_ALLOW : CSN_LIST_NET_DENY;
@@ -114,7 +105,8 @@ csn_verdict csn_policy_net(const csn_policy *p, const csn_host *host, uint16_t p
     return v;
   }
   if (host->is_addr) addr = &host->addr; /* a name's address is the caller's word; an address is its own */
-  csn_addr_class class = addr != NULL ? csn_addr_classify(addr) : CSN_ADDR_PUBLIC;
+  uint8_t block = 0;                     /* bits of the special block that the address lies in */
+  csn_addr_class class = addr != NULL ? csn_addr_block(addr, &block) : CSN_ADDR_PUBLIC;
   uint16_t by_name = host->is_addr ? CSN_POLICY_NO_RULE : rule_for_name(p, host, port);
   uint16_t by_addr = addr != NULL ? rule_for_addr(p, addr, port) : CSN_POLICY_NO_RULE;
   if (by_name != CSN_POLICY_NO_RULE && p->net[by_name].action == CSN_DENY) return by_rule(p, by_name, class);
@@ -123,8 +115,8 @@ csn_verdict csn_policy_net(const csn_policy *p, const csn_host *host, uint16_t p
    */
   bool lax = p->private_allowed &&
              (class == CSN_ADDR_PRIVATE || class == CSN_ADDR_ULA || class == CSN_ADDR_LOOPBACK);
-  if (class != CSN_ADDR_PUBLIC && !lax &&
-      (by_addr == CSN_POLICY_NO_RULE || !names_range(&p->net[by_addr], class))) {
+  /* A rule names a special block when it is that block or lies inside, not when it merely holds it. */
+  if (class != CSN_ADDR_PUBLIC && !lax && (by_addr == CSN_POLICY_NO_RULE || p->net[by_addr].bits < block)) {
     v.why = CSN_WHY_RANGE;
     v.class = (uint8_t) class;
     return v;

@@ -57,6 +57,10 @@ csn_err csn_cidr_parse(csn_span text, csn_addr *out, uint8_t *bits);
 bool csn_addr_within(const csn_addr *addr, const csn_addr *net, uint8_t bits);
 bool csn_addr_is_v4(const csn_addr *addr);
 csn_addr_class csn_addr_classify(const csn_addr *addr);
+/* The same, and in *bits, of 128, the prefix of the special block that the address lies in (the smallest one:
+ * 169.254.169.254/32, not 169.254.0.0/16; of an IPv4 address inside another one, with what stands before it);
+ * 0 for a public address. */
+csn_addr_class csn_addr_block(const csn_addr *addr, uint8_t *bits);
 const char *csn_addr_class_text(csn_addr_class c);
 /* RFC 5952 text, IPv4 as a.b.c.d. Returns its length; `out` has CSN_HOST_TEXT_MAX bytes. */
 uint32_t csn_addr_text(const csn_addr *addr, uint8_t *out);
