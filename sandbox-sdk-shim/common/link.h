@@ -12,7 +12,8 @@
 #define CSN_LINK_MAGIC 0x43534e31u /* "CSN1" */
 
 enum {
-  CSN_LINK_READY = 1, /* guest -> engine, after BEGIN: serving on descriptor 3 */
+  CSN_LINK_READY =
+      1, /* guest -> engine, after BEGIN: serving on descriptor 3; the entrypoint starts after it */
   CSN_LINK_CONNECT,   /* engine -> guest: connect to loopback `port`, answer with `id` */
   CSN_LINK_CONNECTED, /* guest -> engine: code 0 and the socket, or code errno */
   CSN_LINK_SIGNAL,    /* engine -> guest: as if signal `code` had come */

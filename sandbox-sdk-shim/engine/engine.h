@@ -288,8 +288,13 @@ bool start_describe(sandbox *sb, const cJSON *env, const cJSON *entrypoint);
  */
 bool start_begin(sandbox *sb);
 bool start_guest_alive(const sandbox *sb);
+typedef enum start_renamed {
+  START_RENAMED,
+  START_MAY_NOT_RENAME, /* nor any other one: the kernel or what this process may do is against it */
+  START_NOT_RENAMED,    /* the guest has gone, or the machine had no room for a process or a descriptor */
+} start_renamed;
 /* Sets the host name that a guest sees which is up and has not begun. */
-bool start_rename(sandbox *sb, const char *hostname);
+start_renamed start_rename(sandbox *sb, const char *hostname);
 
 /* ---- spare.c ---- */
 /* Begins to keep cfg.spares of them. */

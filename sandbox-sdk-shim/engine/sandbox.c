@@ -304,6 +304,16 @@ static void close_begin(sandbox *sb) {
   sb->begin_fd = -1;
 }
 
+static void on_link(evutil_socket_t fd, short what, void *arg);
+
+/* What the guest said last comes before its end, though the loop has heard of the end first: a sandbox that
+ * has begun is never started anew, and did not fail to start. */
+static void hear_last(sandbox *sb) {
+  /* At most what a start is said with: PACKETS, EGRESS, UP, READY. */
+  for (int i = 0; i < 4 && !sb->spare && sb->state == SB_STARTING && sb->link_ev != NULL; i++)
+    on_link(sb->link_fd, EV_READ, sb);
+}
+
 /* A spare that died when it was handed out is no reason for a start to fail. */
 static bool start_anew(sandbox *sb) {
   if (!sb->was_spare || sb->destroy_asked || sb->kill_asked || sb->limit_reason != NULL) return false;
@@ -322,6 +332,7 @@ static bool start_anew(sandbox *sb) {
 }
 
 void sandbox_end(sandbox *sb) {
+  hear_last(sb);
   bool was_starting = sb->state == SB_STARTING;
   read_detail(sb);
   look_for_oom(sb);
@@ -413,6 +424,7 @@ static void on_child(evutil_socket_t sig, short what, void *arg) {
       on_remover_end(pid, status);
       continue;
     }
+    sb->pid = 0;
     if (WIFSIGNALED(status)) {
       sb->exit_signal = WTERMSIG(status);
     } else {
@@ -446,7 +458,8 @@ static void on_start_timeout(evutil_socket_t fd, short what, void *arg) {
 
 static void became_up(sandbox *sb, pid_t guest) {
   if (sb->state != SB_STARTING || sb->guest_pid != 0) return;
-  sb->guest_fd = guest > 0 ? (int)syscall(SYS_pidfd_open, guest, 0) : -1;
+  /* Once its end has been heard of, the number may be another process's. */
+  sb->guest_fd = guest > 0 && sb->pid > 0 ? (int)syscall(SYS_pidfd_open, guest, 0) : -1;
   sb->guest_pid = guest;
   if (sb->spare) spare_is_up(sb);
 }
@@ -639,6 +652,8 @@ void sandbox_put(const char *name, const cJSON *body, struct evhttp_request *req
   if (!start_describe(sb, cJSON_GetObjectItemCaseSensitive(body, "env"),
                       cJSON_GetObjectItemCaseSensitive(body, "entrypoint")) ||
       (!taken && !sandbox_launch(sb))) {
+    /* Not for a death of the spare's own: another one could not be told what it is, either. */
+    sb->was_spare = false;
     if (taken)
       sandbox_kill(sb);
     else

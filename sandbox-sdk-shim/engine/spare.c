@@ -89,9 +89,16 @@ static void on_refill(evutil_socket_t fd, short what, void *arg) {
 void spare_is_up(sandbox *sb) {
   /* The name of the machine is the one thing that is changed from outside; where it cannot be, every start is
    * made as ever. */
-  if (!start_rename(sb, "sandbox")) {
+  const start_renamed renamed = start_rename(sb, "sandbox");
+  if (renamed == START_MAY_NOT_RENAME) {
     log_line(LOG_WARN, "no spare sandboxes: the host name of one that runs cannot be set here");
     spare_shutdown();
+    return;
+  }
+  if (renamed != START_RENAMED) {
+    /* It is of no use; another one may be. */
+    csn_buf_str(&sb->detail, "its host name could not be set just then");
+    sandbox_kill(sb);
     return;
   }
   event_del(sb->start_timer);
@@ -129,7 +136,7 @@ static void discard(sandbox *sb) {
 static bool become(sandbox *sb, const char *name) {
   char from[4200];
   snprintf(from, sizeof from, "%s", sandbox_dir(sb->name));
-  if (!start_rename(sb, name) || rename(from, sandbox_dir(name)) != 0) return false;
+  if (start_rename(sb, name) != START_RENAMED || rename(from, sandbox_dir(name)) != 0) return false;
   memcpy(sb->name, name, strlen(name) + 1);
   return true;
 }
@@ -148,6 +155,7 @@ sandbox *spare_take(const char *name, const limits *l) {
     sb->was_spare = true;
     sb->state = SB_STARTING;
     sandbox_await(sb);
+    spare_quiet(); /* for its successor: there may be no other request for long */
     return sb;
   }
   return NULL;

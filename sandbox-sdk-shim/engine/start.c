@@ -151,17 +151,30 @@ static bool is_guests(const sandbox *sb, int uts) {
          theirs.st_ino != own.st_ino;
 }
 
-bool start_rename(sandbox *sb, const char *hostname) {
+static bool no_room(int error) {
+  return error == EMFILE || error == ENFILE || error == ENOMEM || error == EAGAIN || error == ENOSPC;
+}
+
+start_renamed start_rename(sandbox *sb, const char *hostname) {
   char path[64];
   snprintf(path, sizeof path, "/proc/%d/ns/uts", (int)sb->guest_pid);
-  int uts = open(path, O_RDONLY | O_CLOEXEC);
-  int user = uts < 0 || !is_guests(sb, uts) ? -1 : ioctl(uts, NS_GET_USERNS);
+  const int uts = open(path, O_RDONLY | O_CLOEXEC);
+  if (uts < 0 || !is_guests(sb, uts)) {
+    if (uts >= 0) close(uts);
+    return START_NOT_RENAMED;
+  }
+  const int user = ioctl(uts, NS_GET_USERNS);
+  if (user < 0) {
+    const int error = errno;
+    close(uts);
+    return no_room(error) ? START_NOT_RENAMED : START_MAY_NOT_RENAME;
+  }
   sigset_t all, old;
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, &old);
   /* In a process of its own: an ordinary user may do it from within the sandbox's user namespace only, which
    * nobody leaves again. There is nobody in it yet but our guest server. */
-  pid_t pid = user < 0 ? -1 : fork();
+  const pid_t pid = fork();
   if (pid == 0) {
     if (cfg.token != NULL) explicit_bzero(cfg.token, strlen(cfg.token));
     _exit(setns(user, CLONE_NEWUSER) == 0 && setns(uts, CLONE_NEWUTS) == 0 &&
@@ -173,7 +186,9 @@ bool start_rename(sandbox *sb, const char *hostname) {
   while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
     continue;
   sigprocmask(SIG_SETMASK, &old, NULL);
-  if (uts >= 0) close(uts);
-  if (user >= 0) close(user);
-  return status == 0;
+  close(uts);
+  close(user);
+  if (pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0) return START_RENAMED;
+  return pid > 0 && WIFEXITED(status) && !no_room(WEXITSTATUS(status)) ? START_MAY_NOT_RENAME
+                                                                       : START_NOT_RENAMED;
 }

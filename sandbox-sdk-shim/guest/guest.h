@@ -186,10 +186,12 @@ void pty_end(const char *id);
 /* ---- link_guest.c ---- */
 /* Tells the engine that this process is up; the engine's BEGIN leads to guest_begin. */
 void link_init(int fd);
+/* Tells the engine that this is the sandbox now and serves. */
+void link_ready(void);
 
 /* ---- main.c ---- */
 /* Makes this the sandbox that the file `fd` describes (link.h: BEGIN), the caller's still: takes over its
- * environment, serves, starts its entrypoint. Called once. */
+ * environment, serves, says READY, starts its entrypoint. Called once. */
 void guest_begin(int fd, unsigned variables, unsigned words);
 
 /* Ends the sandbox. */

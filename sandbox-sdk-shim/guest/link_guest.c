@@ -81,7 +81,6 @@ static void on_link(evutil_socket_t fd, short what, void *arg) {
   if (msg.kind == CSN_LINK_BEGIN && !begun) {
     begun = true;
     guest_begin(got, msg.id, msg.port);
-    (void)csn_link_send(fd, CSN_LINK_READY, 0, 0, 0, -1);
   }
   if (got >= 0) close(got);
   if (msg.kind == CSN_LINK_CONNECT && msg.port >= 1 && msg.port <= 65535) {
@@ -94,6 +93,10 @@ static void on_link(evutil_socket_t fd, short what, void *arg) {
   } else if (msg.kind == CSN_LINK_SIGNAL && msg.code > 0 && msg.code < 65) {
     raise(msg.code);
   }
+}
+
+void link_ready(void) {
+  (void)csn_link_send(link_fd, CSN_LINK_READY, 0, 0, 0, -1);
 }
 
 void link_init(int fd) {

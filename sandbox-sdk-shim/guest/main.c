@@ -108,6 +108,9 @@ void guest_begin(int fd, unsigned variables, unsigned words) {
     at = eq + 1;
   }
   http_serve(LISTEN_FD);
+  /* Before the entrypoint runs: a sandbox that ends without this word is started anew, and it must not run
+   * twice. */
+  link_ready();
   if (words > 0) start_entrypoint(argv);
   /* They may be secrets. */
   explicit_bzero(text, size);

@@ -103,7 +103,10 @@ function suite(user, spares) {
   before(async () => {
     await host.start();
     engine = await startEngine({ user, probe: true, spares });
+    const dirs = readdirSync(join(engine.home, "state/spares"));
     box = await engine.sandbox("probe");
+    const left = readdirSync(join(engine.home, "state/spares")).filter((dir) => dirs.includes(dir));
+    assert.deepEqual([dirs.length, left.length], spares > 0 ? [spares, spares - 1] : [0, 0], "it was a spare");
     other = await engine.sandbox("other");
     await other.exec("echo theirs > /workspace/theirs; echo theirs > /tmp/theirs");
     await other.call("POST", "/api/process/start", {

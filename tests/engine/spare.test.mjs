@@ -2,8 +2,10 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import {
+  constants,
   existsSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -11,6 +13,7 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
+import { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -46,6 +49,10 @@ function guests(engine) {
     .sort((a, b) => a - b);
 }
 
+/** Sets a soft limit of the engine's, as the user that it runs as; the exit status. */
+const limit = (engine, user, option) =>
+  spawnSync("prlimit", ["--pid", String(engine.child.pid), option], user === "nobody" ? { uid: 65534, gid: 65534 } : {})
+    .status;
 const gone = (pid) => !existsSync(`/proc/${pid}`);
 const spareDirs = (engine) => readdirSync(join(engine.home, "state/spares"));
 
@@ -56,14 +63,17 @@ function suite(user) {
   });
   after(() => engine.stop());
   const end = (t, name) => t.after(() => engine.api("DELETE", `/v1/sandboxes/${name}`));
-  /** What is to be true when a spare has been handed out, and nothing was started: for less than the time until the next. */
-  const handedOut = async (work) => {
+  /** Does `work` while two spares stand ready, of which so many are handed out: their directories get the sandboxes' names. */
+  const handedOut = async (work, count = 1) => {
     await engine.ready(2);
     const ready = guests(engine);
-    assert.equal(ready.length, 2 + (await engine.api("GET", "/v1/sandboxes")).json.sandboxes.length);
+    const dirs = spareDirs(engine);
+    assert.deepEqual([ready.length, dirs.length], [2 + (await sandboxes()), 2]);
     const box = await work();
+    assert.equal(spareDirs(engine).filter((dir) => dirs.includes(dir)).length, 2 - count, "spares that were left");
     return { box, ready };
   };
+  const sandboxes = async () => (await engine.api("GET", "/v1/sandboxes")).json.sandboxes.length;
 
   test("no sandbox of the API is one, and none is left over by the waiting", async () => {
     await engine.ready(2);
@@ -130,7 +140,7 @@ function suite(user) {
     const bodies = [{ limits: { memory_mb: 128 } }, { at_most: { memory_mb: 128 } }, { at_most: { open_files: 100 } }];
     for (const [i, body] of bodies.entries()) {
       end(t, `limited${i}`);
-      const { box, ready } = await handedOut(() => engine.sandbox(`limited${i}`, body));
+      const { box, ready } = await handedOut(() => engine.sandbox(`limited${i}`, body), 0);
       assert.equal((await engine.api("GET", "/v1/health")).json.spares, 2);
       assert.ok(ready.every((pid) => guests(engine).includes(pid)) && guests(engine).length === ready.length + 1);
       const size = (await box.exec("df --output=size -m /tmp | tail -1; ulimit -n")).stdout
@@ -144,8 +154,7 @@ function suite(user) {
     end(t, "same");
     const { memory_mb, open_files } = (await engine.api("GET", "/v1/sandboxes/limited0")).json.limits;
     assert.ok(memory_mb === 128);
-    const { ready } = await handedOut(() => engine.sandbox("same", { at_most: { open_files, memory_mb: 16777216 } }));
-    assert.equal(guests(engine).length, ready.length);
+    await handedOut(() => engine.sandbox("same", { at_most: { open_files, memory_mb: 16777216 } }));
   });
   test("what is refused takes none", async () => {
     await engine.ready(2);
@@ -197,6 +206,23 @@ function suite(user) {
     for (const pid of now) process.kill(pid, "SIGKILL");
     assert.equal((await (await engine.sandbox("after")).exec("hostname")).stdout, "after\n");
   });
+  test("one that dies after it was handed out, before it ran, is made anew; its entrypoint runs once", async (t) => {
+    await engine.ready(2);
+    end(t, "anew");
+    const stopped = guests(engine).slice(-2);
+    const dirs = spareDirs(engine);
+    for (const pid of stopped) process.kill(pid, "SIGSTOP");
+    const entrypoint = ["sh", "-c", "echo run >> /workspace/runs; sleep 1000"];
+    const asked = engine.api("PUT", "/v1/sandboxes/anew", { entrypoint, env: { A: "1" } });
+    await pause("none is handed out", () => spareDirs(engine).filter((d) => dirs.includes(d)).length === 1);
+    for (const pid of stopped) process.kill(pid, "SIGKILL");
+    const { status, text } = await asked;
+    assert.equal(status, 200, text);
+    assert.match(engine.log(), /anew: the spare has ended; started anew/);
+    const box = await engine.sandbox("anew");
+    await pause("no entrypoint", async () => (await box.exec("cat /workspace/runs")).stdout === "run\n");
+    assert.equal((await box.exec('echo "$A $(hostname)"')).stdout, "1 anew\n");
+  });
   test("the engine's own view: no packet, no name, no way out before it is handed out", async (t) => {
     end(t, "closed");
     const { box } = await handedOut(() => engine.sandbox("closed"));
@@ -226,6 +252,89 @@ for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
       await pause("the old one stays", () => gone(spare));
       await engine.ready(1);
       assert.equal((await (await engine.sandbox("c")).exec("cat /opt/tool")).stdout, "new");
+    });
+    test("an entrypoint that ends at once has run once, and the start says that it ran", async (t) => {
+      const dir = mkdtempSync(join(tmpdir(), "caisson-bind-"));
+      t.after(() => rmSync(dir, { recursive: true, force: true }));
+      const fifo = join(dir, "fifo");
+      spawnSync("mkfifo", ["-m", "666", fifo]);
+      spawnSync("chmod", ["755", dir]);
+      const reader = new Socket({ fd: openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK), writable: false });
+      t.after(() => reader.destroy());
+      let runs = "";
+      reader.on("data", (data) => {
+        runs += data;
+      });
+      const engine = await startEngine({ user, spares: 4, binds: [`${fifo}:/opt/fifo`] });
+      t.after(() => engine.stop());
+      const wanted = [];
+      const ends = new Set();
+      for (let round = 0; round < 10; round += 1) {
+        await engine.ready(4);
+        const names = Array.from({ length: 8 }, (_, i) => `run-${round}-${i}`);
+        wanted.push(...names);
+        const answers = await Promise.all(
+          names.map(async (name) => {
+            const entrypoint = ["sh", "-c", `echo ${name} >/opt/fifo; exit 3`];
+            const { status, text } = await engine.api("PUT", `/v1/sandboxes/${name}`, { entrypoint });
+            const end = (await engine.api("GET", `/v1/sandboxes/${name}/wait`)).json;
+            ends.add(`${end.exit_code} ${end.reason}`);
+            return `${status} ${status === 200 ? "" : text}`;
+          }),
+        );
+        assert.deepEqual([...new Set(answers)], ["200 "]);
+      }
+      await pause("not every entrypoint was run", () => runs.split("\n").length > wanted.length);
+      assert.deepEqual(runs.trim().split("\n").sort(), wanted.sort());
+      assert.deepEqual([...ends], ["3 exited"]);
+    });
+    test("the place of one that the last request took is taken by another", async (t) => {
+      const engine = await startEngine({ user, spares: 1 });
+      t.after(() => engine.stop());
+      const dirs = spareDirs(engine);
+      assert.equal((await engine.api("PUT", "/v1/sandboxes/a", {})).status, 200);
+      await engine.ready(1);
+      assert.ok(!dirs.includes(spareDirs(engine)[0]));
+    });
+    test("one that could not be told what it is: the start says what was wrong", async (t) => {
+      const engine = await startEngine({ user, spares: 1, wrap: ["env", "--ignore-signal=XFSZ"] });
+      t.after(() => engine.stop());
+      const size = (n) => limit(engine, user, `--fsize=${n}:`);
+      assert.equal(size(0), 0);
+      const { status, json } = await engine.api("PUT", "/v1/sandboxes/a", { env: { A: "1" } });
+      assert.equal(size("unlimited"), 0);
+      assert.deepEqual([status, json.error.code], [500, "START_FAILED"]);
+      assert.match(json.error.message, /^the sandbox did not start: environment: File too large$/);
+      assert.equal((await (await engine.sandbox("b", { env: { A: "1" } })).exec("echo $A")).stdout, "1\n");
+    });
+    test("one that has no room for its host name is replaced; there are others later", async (t) => {
+      const engine = await startEngine({ user, spares: 1 });
+      const { pid } = engine.child;
+      t.after(() => process.kill(pid, "SIGCONT"));
+      t.after(() => engine.stop());
+      const files = (n) => limit(engine, user, `--nofile=${n}:`);
+      // The engine stands still from when one has been begun until its guest is up, which it then hears of with room for the
+      // two sockets that come with it, and no more. When it stood still too early or too late, once more.
+      const said = () => /ended; another one in \d+ s: its host name could not be set/.test(engine.log());
+      for (let i = 0; i < 30 && !said(); i += 1) {
+        await engine.ready(1);
+        const dirs = spareDirs(engine);
+        assert.equal((await engine.api("PUT", `/v1/sandboxes/a${i}`, {})).status, 200);
+        const until = Date.now() + 10_000;
+        while (!spareDirs(engine).some((dir) => !dirs.includes(dir))) assert.ok(Date.now() < until, "none is begun");
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1 + (i % 10));
+        process.kill(pid, "SIGSTOP");
+        await sleep(300);
+        const taken = new Set(readdirSync(`/proc/${pid}/fd`).map(Number));
+        const free = Array.from({ length: taken.size + 3 }, (_, fd) => fd).filter((fd) => !taken.has(fd));
+        assert.equal(files(free[1] + 1), 0);
+        process.kill(pid, "SIGCONT");
+        await sleep(100);
+        assert.equal(files(1024), 0);
+        assert.doesNotMatch(engine.log(), /no spare sandboxes/);
+      }
+      assert.ok(said(), engine.log());
+      await engine.ready(1);
     });
     test("--spares 0: none; a wrong number is refused", async (t) => {
       const engine = await startEngine({ user, spares: 0 });
