@@ -7,6 +7,9 @@
  * The engine writes what comes here anew (engine/relay.c), strictly HTTP/1.1; this reads no more than that.
  */
 import { connect } from "cloudflare:sockets";
+import { EGRESS_TOKEN_HEADER, EGRESS_URL_HEADER, sameToken } from "./egress.js";
+import { lengthOf, pump, type Watch } from "./watched.js";
+import { ADDRESS, OUT_HEADER } from "./way-out.js";
 
 /** items: connections that wait for a request, and connections in all. */
 const WAITING = 4;
@@ -17,19 +20,29 @@ const PIECE = 65_536;
 const HEAD_MAX = 65_536;
 const UTF8 = new TextDecoder();
 const TEXT = new TextEncoder();
-/** Said by the framing that is written here. */
-const FRAMING = new Set(["connection", "content-length", "keep-alive", "transfer-encoding"]);
+/** Said by the framing that is written here, and what the engine says to the Worker alone. */
+const DROPPED = new Set(["connection", "content-length", "keep-alive", "transfer-encoding", ADDRESS]);
 
-type Handler = (request: Request) => Promise<Response>;
+/** What to answer. */
+export interface Answer {
+  readonly response: Response;
+  /** Told of the body as it passes. */
+  readonly watch: Watch | null;
+}
+
+/** Gets what the program asked for, with the engine's word of its door (OUT_HEADER). */
+type Handler = (request: Request) => Promise<Answer>;
 
 export class EgressServer {
+  readonly #token: () => Promise<string>;
   readonly #handler: Handler;
   #door = "";
   #waiting = 0;
   #open = 0;
 
-  /** `handler` gets each request with the engine's headers and answers it, a refusal included. */
-  constructor(handler: Handler) {
+  /** `token`: of the sandbox (egress.ts `egressToken`); a request that has another one gets no further. */
+  constructor(token: () => Promise<string>, handler: Handler) {
+    this.#token = token;
     this.#handler = handler;
   }
 
@@ -60,14 +73,15 @@ export class EgressServer {
       if (door === this.#door) this.#waiting += on ? 1 : -1;
     };
     const input = new Input(socket.readable);
+    const output = socket.writable.getWriter();
     try {
       const hello = `GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Caisson-Out-Token: ${token}\r\nX-Caisson-Out-Serve: 1\r\n\r\n`;
-      await put(socket.writable, hello);
+      await output.write(TEXT.encode(hello));
       for (let head = await input.head(); head !== null; head = await input.head()) {
         if (head.startsWith("HTTP/")) throw new Error("the engine refuses the connection");
         wait(false);
         this.listen(door === this.#door ? door : "");
-        await this.#answer(head, input, socket.writable);
+        await this.#answer(head, input, output);
         wait(true);
       }
     } catch {
@@ -79,36 +93,57 @@ export class EgressServer {
     }
   }
 
-  async #answer(head: string, input: Input, to: WritableStream<Uint8Array>): Promise<void> {
+  async #answer(head: string, input: Input, to: WritableStreamDefaultWriter<Uint8Array>): Promise<void> {
     const gone = new AbortController();
-    const request = read(head, input, gone);
-    const response = await this.#handler(request.value);
-    await write(to, response, request.value.method === "HEAD");
-    await request.over;
+    const { request, over, token } = read(head, input, gone);
+    const right = sameToken(token, await this.#token());
+    const answer = right && request !== null ? await this.#handler(request) : refusal(right);
+    await write(to, answer, request?.method === "HEAD");
+    await rest(request);
+    await over;
   }
 }
 
-async function put(to: WritableStream<Uint8Array>, text: string): Promise<void> {
-  const writer = to.getWriter();
-  try {
-    await writer.write(TEXT.encode(text));
-  } finally {
-    writer.releaseLock();
-  }
+/** A body that nobody wanted: a short one is read, so that another request can follow it. */
+async function rest(request: Request | null): Promise<void> {
+  if (request === null || request.body === null || request.bodyUsed) return;
+  const length = lengthOf(request.headers);
+  if (length === null || length > PIECE) throw new Error("more is coming than is read for nothing");
+  await request.bytes();
 }
 
-/** `over` settles when the request's body has passed; `gone` is aborted when the engine goes away before the answer is whole. */
-function read(head: string, input: Input, gone: AbortController): { value: Request; over: Promise<void> } {
+function refusal(right: boolean): Answer {
+  const [text, status] = right ? ["the egress request names no URL\n", 400] : ["forbidden\n", 403];
+  return { response: new Response(text, { status }), watch: null };
+}
+
+interface Asked {
+  /** As the program made it, without what the engine says but of its door. Null: it names no URL. */
+  readonly request: Request | null;
+  readonly token: string;
+  /** Settles when the request's body has passed. */
+  readonly over: Promise<void>;
+}
+
+/** `gone` is aborted when the engine goes away before the answer is whole. */
+function read(head: string, input: Input, gone: AbortController): Asked {
   const [first = "", ...lines] = head.split("\r\n");
-  const [method = "", path = "/"] = first.split(" ");
+  const [method = ""] = first.split(" ", 1);
   const headers = new Headers();
+  let token = "";
+  let url: URL | null = null;
+  let chunked = false;
   for (const line of lines) {
     const colon = line.indexOf(":");
-    headers.append(line.slice(0, colon), line.slice(colon + 1).trim());
+    const name = line.slice(0, colon).toLowerCase();
+    const value = line.slice(colon + 1).trim();
+    // The engine takes ours out of what the sandbox sent: these are its own words.
+    if (name === EGRESS_TOKEN_HEADER) token = value;
+    else if (name === EGRESS_URL_HEADER) url = URL.parse(value);
+    else if (name === "transfer-encoding") chunked = value === "chunked";
+    else if (name === OUT_HEADER || !(name === "host" || name.startsWith("x-caisson-"))) headers.append(name, value);
   }
-  const chunked = headers.get("transfer-encoding") === "chunked";
   const length = chunked ? null : Number(headers.get("content-length") ?? "0");
-  headers.delete("transfer-encoding");
   let body: ReadableStream<Uint8Array> | null = null;
   let over = Promise.resolve();
   if (length !== 0) {
@@ -120,7 +155,7 @@ function read(head: string, input: Input, gone: AbortController): { value: Reque
   // Nothing comes before the answer is whole: the end of the connection alone can.
   over.then(() => input.ahead()).then((more) => more || abort(new Error("the program went away")), abort);
   const init: RequestInit = { method, headers, body, redirect: "manual", signal: gone.signal };
-  return { value: new Request(`http://localhost${path}`, init), over };
+  return { request: url === null ? null : new Request(url, init), token, over };
 }
 
 /** The request's body; without a length in chunks, as the engine writes them. */
@@ -146,38 +181,42 @@ async function pass(input: Input, length: number | null, to: WritableStreamDefau
   }
 }
 
-async function write(to: WritableStream<Uint8Array>, response: Response, headOnly: boolean): Promise<void> {
+async function write(
+  to: WritableStreamDefaultWriter<Uint8Array>,
+  { response, watch }: Answer,
+  headOnly: boolean,
+): Promise<void> {
   const { status, statusText, headers, body } = response;
   const none = headOnly || body === null;
-  const length = headers.get("content-length");
+  const length = lengthOf(headers);
   let head = `HTTP/1.1 ${status} ${statusText}\r\n`;
-  for (const [name, value] of headers) if (!FRAMING.has(name)) head += `${name}: ${value}\r\n`;
+  for (const [name, value] of headers) if (!DROPPED.has(name)) head += `${name}: ${value}\r\n`;
   if (length !== null) head += `Content-Length: ${length}\r\n`;
   else if (!none) head += "Transfer-Encoding: chunked\r\n";
   else if (!headOnly && status !== 204 && status !== 304) head += "Content-Length: 0\r\n";
-  await put(to, `${head}\r\n`);
-  if (body === null) return;
-  if (headOnly) return await body.cancel();
-  if (length !== null) return await body.pipeTo(to, { preventClose: true, preventAbort: true });
-  const from = body.getReader();
-  const writer = to.getWriter();
-  try {
-    for (let { value } = await from.read(); value !== undefined; { value } = await from.read()) {
-      if (value.byteLength === 0) continue;
-      const size = TEXT.encode(`${value.byteLength.toString(16)}\r\n`);
-      const chunk = new Uint8Array(size.byteLength + value.byteLength + 2);
-      chunk.set(size);
-      chunk.set(value, size.byteLength);
-      chunk.set([13, 10], size.byteLength + value.byteLength);
-      await writer.write(chunk);
-    }
-    await writer.write(TEXT.encode("0\r\n\r\n"));
-  } catch (error) {
-    await from.cancel(error).catch(() => {});
-    throw error;
-  } finally {
-    writer.releaseLock();
+  const begun = to.write(TEXT.encode(`${head}\r\n`));
+  // What the head fails with, all that follows it does.
+  begun.catch(() => {});
+  if (none) {
+    await body?.cancel();
+    await watch?.over();
+    return await begun;
   }
+  const chunked = (piece: Uint8Array): Promise<void> => to.write(piece.byteLength === 0 ? piece : chunk(piece));
+  const whole = (piece: Uint8Array): Promise<void> => to.write(piece);
+  await pump(body, length, watch ?? UNWATCHED, length === null ? chunked : whole);
+  if (length === null) await to.write(TEXT.encode("0\r\n\r\n"));
+}
+
+const UNWATCHED: Watch = { see: () => {}, over: async () => {} };
+
+function chunk(piece: Uint8Array): Uint8Array {
+  const size = TEXT.encode(`${piece.byteLength.toString(16)}\r\n`);
+  const framed = new Uint8Array(size.byteLength + piece.byteLength + 2);
+  framed.set(size);
+  framed.set(piece, size.byteLength);
+  framed.set([13, 10], size.byteLength + piece.byteLength);
+  return framed;
 }
 
 /** What the engine has written, in order. */

@@ -9,6 +9,7 @@ export const EGRESS_URL_HEADER = "x-caisson-egress-url";
 export const EGRESS_ENDED_HEADER = "x-caisson-egress-ended";
 export const EGRESS_PATH = "/__caisson/egress/";
 
+const UTF8 = new TextEncoder();
 /** items: tokens kept once they were derived. */
 const TOKENS_MAX = 1_000;
 const tokens = new Map<string, string>();
@@ -25,20 +26,22 @@ export async function egressToken(engineToken: string, name: string): Promise<st
 }
 
 async function derive(engineToken: string, name: string): Promise<string> {
-  const utf8 = new TextEncoder();
-  const key = await crypto.subtle.importKey("raw", utf8.encode(engineToken), { name: "HMAC", hash: "SHA-256" }, false, [
+  const key = await crypto.subtle.importKey("raw", UTF8.encode(engineToken), { name: "HMAC", hash: "SHA-256" }, false, [
     "sign",
   ]);
-  const mac = await crypto.subtle.sign("HMAC", key, utf8.encode(`egress:${name}`));
+  const mac = await crypto.subtle.sign("HMAC", key, UTF8.encode(`egress:${name}`));
   return Array.from(new Uint8Array(mac), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** Whether an egress request carries the token of the sandbox `name`; takes the same time for every wrong token. */
 export async function egressAllowed(request: Request, engineToken: string, name: string): Promise<boolean> {
-  const utf8 = new TextEncoder();
-  const given = utf8.encode(request.headers.get(EGRESS_TOKEN_HEADER) ?? "");
-  const right = utf8.encode(await egressToken(engineToken, name));
-  return given.byteLength === right.byteLength && crypto.subtle.timingSafeEqual(given, right);
+  return sameToken(request.headers.get(EGRESS_TOKEN_HEADER) ?? "", await egressToken(engineToken, name));
+}
+
+/** Compares in a time that tells nothing of where they differ. */
+export function sameToken(given: string, right: string): boolean {
+  const [a, b] = [UTF8.encode(given), UTF8.encode(right)];
+  return a.byteLength === b.byteLength && crypto.subtle.timingSafeEqual(a, b);
 }
 
 /**

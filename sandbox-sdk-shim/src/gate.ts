@@ -7,12 +7,13 @@ import guardModule from "../../build/guard.wasm";
 import { Guard } from "../../worker/src/core/guard.js";
 import { operatorMask, report } from "../../worker/src/effects/report.js";
 import type { Env } from "../../worker/src/env.js";
-import type { EgressAnswer, EgressQuestion, Result, SessionRpc } from "../../worker/src/session/api.js";
+import type { EgressAnswer, EgressQuestion, SessionRpc } from "../../worker/src/session/api.js";
+import type { Answer } from "./egress-server.js";
 import { heldPush, isPush } from "./git-push.js";
 import { modelEgress, modelHost } from "./model-egress.js";
 import type { Sandbox } from "./sandbox.js";
 import { lengthOf, watched } from "./watched.js";
-import { AddressRefused, type WayOut, wayOut } from "./way-out.js";
+import { ADDRESS, AddressRefused, doorOf, type Outgoing, type WayOut, wayOut } from "./way-out.js";
 
 /** bytes: JSON bodies up to so many are searched for placeholders, where a rule says so. */
 const BODY_SEARCHED_MAX = 65_536;
@@ -45,8 +46,27 @@ async function ownerOf(env: Env, containerId: string): Promise<string> {
   return owner;
 }
 
-/** The handler of every outbound request (ContainerProxy calls it). */
+/** The handler of every outbound request that comes through the platform's interception (ContainerProxy calls it). */
 export async function gate(request: Request, env: Env, { containerId }: { containerId: string }): Promise<Response> {
+  const owner = await ownerOf(env, containerId);
+  if (owner === "") {
+    const { hostname } = new URL(request.url);
+    return denied("network", `${hostname} is denied: this sandbox has no session, and so no network.`);
+  }
+  const session = env.SESSION.get(env.SESSION.idFromName(owner)) as unknown as SessionRpc;
+  const { response, watch } = await pass(request, env, containerId, session);
+  const { status, statusText, webSocket } = response;
+  const headers = new Headers(response.headers);
+  headers.delete(ADDRESS);
+  const body =
+    response.body === null || watch === null
+      ? response.body
+      : watched(response.body, lengthOf(response.headers), watch);
+  return new Response(body, { status, statusText, headers, webSocket, encodeBody: "manual" });
+}
+
+/** Lets a request of the sandbox pass as far as its session allows. `session`: the object, or the way to it. */
+export async function pass(request: Request, env: Env, containerId: string, session: SessionRpc): Promise<Answer> {
   const url = new URL(request.url);
   const model = modelHost(url.hostname);
   const upgrade = request.headers.get("upgrade")?.toLowerCase() === "websocket";
@@ -58,20 +78,18 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
     path: url.pathname,
     websocket: upgrade,
     policy: judges.get(containerId)?.id ?? null,
+    door: doorOf(request, env),
   };
-  const owner = await ownerOf(env, containerId);
-  if (owner === "")
-    return denied("network", `${question.host} is denied: this sandbox has no session, and so no network.`);
-  const session = env.SESSION.get(env.SESSION.idFromName(owner)) as unknown as SessionRpc;
-  const asked: Result<EgressAnswer> = await session.egress(question);
-  if (!asked.ok) return denied("session", asked.detail);
+  const asked = await session.egress(question);
+  if (!asked.ok) return unwatched(denied("session", asked.detail));
   const answer = asked.value;
-  if (!answer.allow) return model?.refuse(403, "permission_error", answer.reason) ?? denied(answer.rule, answer.reason);
+  if (!answer.allow)
+    return unwatched(model?.refuse(403, "permission_error", answer.reason) ?? denied(answer.rule, answer.reason));
   // Asking what models there are costs nothing; everything that a model does is a POST.
   const spends = model !== null && request.method === "POST";
   const payer = spends ? await mayCall(session) : null;
   if (model !== null && payer !== null && payer.run === null)
-    return model.refuse(403, "permission_error", payer.reason);
+    return unwatched(model.refuse(403, "permission_error", payer.reason));
   const begun = Date.now();
   const up: Counter = { bytes: 0 };
   let address: string | null = null;
@@ -83,15 +101,16 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
   try {
     let response: Response;
     if (model !== null) {
-      response = await modelEgress(await outgoing(request, answer, up), env);
+      const { url: to, ...init } = await outgoing(request, answer, up);
+      response = decoded(await modelEgress(new Request(to, { ...init, redirect: "manual" }), env));
     } else {
       const out = wayOut(request, env);
       const judged = await judgedAddress(out, session, answer, question, judgeOf(containerId, answer.byAddress));
-      if (typeof judged === "object" && judged !== null) return judged;
+      if (typeof judged === "object" && judged !== null) return unwatched(judged);
       const held = answer.holdPush && isPush(request) ? await heldPush(request, session, answer.id) : request;
       if (held instanceof Response) {
         await ended(held.status, 0);
-        return held;
+        return unwatched(held);
       }
       ({ response, address } = await out.send(await outgoing(held, answer, up), judged, answer.id));
     }
@@ -99,22 +118,20 @@ export async function gate(request: Request, env: Env, { containerId }: { contai
     return await passed(response, ended, usage);
   } catch (error) {
     if (error instanceof AddressRefused) {
-      const refused = await session.egressAddress(answer.id, [error.address]);
-      if (!refused.ok || refused.value.address === null)
-        return denied(refused.ok ? refused.value.rule : "session", refused.ok ? refused.value.reason : refused.detail);
+      const told = await session.egressAddress(answer.id, [error.address]);
+      if (!told.ok || told.value.address === null)
+        return unwatched(denied(told.ok ? told.value.rule : "session", told.ok ? told.value.reason : told.detail));
     }
     const why = error instanceof Error ? error.message : String(error);
     report(operatorMask(env), "error", `egress: ${await session.masked(`${question.host}: ${why}`)}`);
     await ended(502, 0);
-    return Response.json(
-      {
-        type: "urn:caisson:problem:egress_failed",
-        title: "The host does not answer",
-        status: 502,
-        detail: `${question.host} does not answer: ${why}`,
-      },
-      { status: 502, headers: { "content-type": "application/problem+json" } },
-    );
+    const document = {
+      type: "urn:caisson:problem:egress_failed",
+      title: "The host does not answer",
+      status: 502,
+      detail: `${question.host} does not answer: ${why}`,
+    };
+    return unwatched(Response.json(document, { status: 502, headers: { "content-type": "application/problem+json" } }));
   }
 }
 
@@ -177,8 +194,11 @@ interface Counter {
   bytes: number;
 }
 
+/** An answer of which nothing is to be counted. */
+const unwatched = (response: Response): Answer => ({ response, watch: null });
+
 /** The request with the credentials that the policy puts in. */
-async function outgoing(request: Request, answer: EgressAnswer, up: Counter): Promise<Request> {
+async function outgoing(request: Request, answer: EgressAnswer, up: Counter): Promise<Outgoing> {
   const headers = new Headers();
   for (const [name, value] of request.headers) {
     if (!DROPPED.has(name) && !name.startsWith("x-caisson-")) headers.append(name, replaced(value, answer.replace));
@@ -194,17 +214,13 @@ async function outgoing(request: Request, answer: EgressAnswer, up: Counter): Pr
     body = replaced(new TextDecoder().decode(bytes), answer.replace, jsonText);
     headers.delete("content-length");
   } else if (request.body !== null) {
-    body = watched(request.body, length, (piece) => {
+    const see = (piece: Uint8Array): void => {
       up.bytes += piece.byteLength;
-    });
+    };
+    body = watched(request.body, length, { see, over: async () => {} });
   }
-  return new Request(request.url, {
-    method: request.method,
-    headers,
-    body,
-    redirect: "manual",
-    signal: request.signal,
-  });
+  const { url, method, signal } = request;
+  return { url, method, headers, body, signal };
 }
 
 const jsonText = (text: string): string => JSON.stringify(text).slice(1, -1);
@@ -235,6 +251,15 @@ async function mayCall(session: SessionRpc): Promise<{ run: string } | { run: nu
   }
 }
 
+/** A model's answer is read on its way, and so decoded: it goes on as it was read. */
+function decoded(response: Response): Response {
+  if (!response.headers.has("content-encoding")) return response;
+  const headers = new Headers(response.headers);
+  headers.delete("content-encoding");
+  headers.delete("content-length");
+  return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
+}
+
 interface Usage {
   readonly push: (chunk: Uint8Array) => void;
   readonly end: () => Promise<void>;
@@ -253,25 +278,23 @@ function usageOf(session: SessionRpc, run: string, response: Response): Usage {
   };
 }
 
-/** The answer as it comes, counted; its end is reported before the sandbox sees it. */
+/** The answer as it comes, to be counted; its end is reported before the sandbox sees it. */
 async function passed(
   response: Response,
   ended: (status: number, down: number | null) => Promise<void>,
   usage: Usage | null,
-): Promise<Response> {
-  if (response.webSocket !== null || response.body === null) {
-    // What passes through a WebSocket is not seen here: it is joined outside of JavaScript, with its back pressure.
-    await ended(response.status, response.webSocket !== null ? null : 0);
-    return response;
-  }
+): Promise<Answer> {
   let bytes = 0;
   const over = async (): Promise<void> => {
     await usage?.end();
     await ended(response.status, bytes);
   };
-  const count = (chunk: Uint8Array): void => {
+  const see = (chunk: Uint8Array): void => {
     bytes += chunk.byteLength;
     usage?.push(chunk);
   };
-  return new Response(watched(response.body, lengthOf(response.headers), count, over), response);
+  if (response.webSocket === null && response.body !== null) return { response, watch: { see, over } };
+  // What passes through a WebSocket is not seen here: it is joined outside of JavaScript, with its back pressure.
+  await ended(response.status, response.webSocket !== null ? null : 0);
+  return unwatched(response);
 }

@@ -6,7 +6,7 @@
  * never start" apart by their text, and the SDK repeats everything else for two minutes.
  */
 
-import { EGRESS_PATH, EGRESS_URL_HEADER, egressAllowed, egressToken } from "./egress.js";
+import { EGRESS_PATH, EGRESS_URL_HEADER, egressToken } from "./egress.js";
 import { EgressServer } from "./egress-server.js";
 import { OUT_HEADER } from "./way-out.js";
 
@@ -74,7 +74,10 @@ export class LocalContainer {
   readonly #byHost = new Map<string, Fetcher>();
   readonly #byHTTPSHost = new Map<string, Fetcher>();
   #all: Fetcher | null = null;
-  readonly #server = new EgressServer((request) => this.#outbound(request));
+  readonly #server = new EgressServer(
+    () => egressToken(this.#config.engineToken, this.#config.name),
+    async (request) => ({ response: await this.#outbound(request, { encodeResponseBody: "manual" }), watch: null }),
+  );
   /** The interception set that the engine has, as JSON; null when that is not known. */
   #sentEgress: string | null = null;
 
@@ -242,45 +245,31 @@ export class LocalContainer {
     await this.#sendEgress();
   }
 
-  /** Answers an intercepted outbound request that the engine handed to the Worker; the next ones it may hand to this object. The caller has checked its token. */
-  async egress(request: Request): Promise<Response> {
-    this.#server.listen(request.headers.get(OUT_HEADER) ?? "");
-    return await this.#handle(request);
-  }
-
-  /** The same of one that came here at once. Its answer goes on as it came, encoded or not. */
-  async #outbound(request: Request): Promise<Response> {
-    if (!(await egressAllowed(request, this.#config.engineToken, this.#config.name)))
-      return new Response("forbidden\n", { status: 403 });
-    return await this.#handle(request, { encodeResponseBody: "manual" });
-  }
-
-  async #handle(request: Request, how: RequestInit = {}): Promise<Response> {
-    let url: URL;
-    try {
-      url = new URL(request.headers.get(EGRESS_URL_HEADER) ?? "");
-    } catch {
-      return new Response("the egress request names no URL\n", { status: 400 });
-    }
-    const fetcher =
-      url.protocol === "https:" ? find(this.#byHTTPSHost, url, "443") : (find(this.#byHost, url, "80") ?? this.#all);
-    if (fetcher === null) return new Response(`no outbound handler for ${url.hostname}\n`, { status: 403 });
+  /**
+   * Answers an intercepted outbound request that the engine handed to the Worker. The caller has checked its token. `serves`: the
+   * next ones the engine may hand to this object.
+   */
+  async egress(request: Request, serves: boolean): Promise<Response> {
+    if (serves) this.#server.listen(request.headers.get(OUT_HEADER) ?? "");
+    const url = URL.parse(request.headers.get(EGRESS_URL_HEADER) ?? "");
+    if (url === null) return new Response("the egress request names no URL\n", { status: 400 });
     const headers = new Headers();
     for (const [name, value] of request.headers) {
       // The engine takes ours out of what the sandbox sent; the way out is its own word.
       if (!name.startsWith("x-caisson-") || name === OUT_HEADER) headers.append(name, value);
     }
     headers.delete("host");
-    return await fetcher.fetch(
-      new Request(url, {
-        method: request.method,
-        headers,
-        body: request.body,
-        redirect: "manual",
-        signal: request.signal,
-        ...how,
-      }),
-    );
+    const { method, body, signal } = request;
+    return await this.#outbound(new Request(url, { method, headers, body, redirect: "manual", signal }));
+  }
+
+  /** Gives a request to the handler that the SDK has registered for its host. */
+  async #outbound(request: Request, how: RequestInit = {}): Promise<Response> {
+    const url = new URL(request.url);
+    const fetcher =
+      url.protocol === "https:" ? find(this.#byHTTPSHost, url, "443") : (find(this.#byHost, url, "80") ?? this.#all);
+    if (fetcher === null) return new Response(`no outbound handler for ${url.hostname}\n`, { status: 403 });
+    return await fetcher.fetch(request, how);
   }
 
   async #egressSet(): Promise<{ url: string; token: string; hosts: string[]; https_hosts: string[]; all: boolean }> {

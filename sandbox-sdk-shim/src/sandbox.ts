@@ -196,7 +196,9 @@ export class Sandbox extends SDKSandbox<Env> {
       const allowed = await egressAllowed(request, this.#env.CAISSON_ENGINE_TOKEN ?? "", this.ctx.id.toString());
       if (!allowed) return new Response("forbidden\n", { status: 403 });
       const ended = request.headers.get(EGRESS_ENDED_HEADER);
-      return ended === null ? await this.#local.egress(request) : await this.#webSocketEnded(ended);
+      if (ended !== null) return await this.#webSocketEnded(ended);
+      // A session takes its sandbox's requests itself.
+      return await this.#local.egress(request, (await this.owner()) === "");
     }
     if (this.#local !== null && request.url === RPC_URL) throw noRPC();
     if (request.headers.get(PREVIEW_HEADER) === "1") return await this.#preview(request);

@@ -16,7 +16,8 @@ const URL_HEADER = "x-caisson-out-url";
 /** Whoever asks for a WebSocket is told of its end by this name: the number of the entry in the session's log. */
 const ENTRY = "x-caisson-out-entry";
 const RESOLVE = "x-caisson-out-resolve";
-const ADDRESS = "x-caisson-out-address";
+/** Says in a request which address it must be, in its answer which it was; nobody else's business. */
+export const ADDRESS = "x-caisson-out-address";
 const ADDRESSES = "x-caisson-out-addresses";
 const ERROR = "x-caisson-out-error";
 
@@ -39,13 +40,35 @@ export interface WayOut {
    * `judged`: connect to that address and no other. `entry`: of the session's log, where the bytes of a WebSocket go when it has
    * ended. Throws AddressRefused, and an Error in words for a host that does not answer.
    */
-  send(request: Request, judged: string | null, entry: number): Promise<{ response: Response; address: string | null }>;
+  send(
+    request: Outgoing,
+    judged: string | null,
+    entry: number,
+  ): Promise<{ response: Response; address: string | null }>;
+}
+
+/** A request as it goes on. */
+export interface Outgoing {
+  readonly url: string;
+  readonly method: string;
+  readonly headers: Headers;
+  readonly body: BodyInit | null;
+  readonly signal: AbortSignal;
+}
+
+/** A redirect is the program's to follow, and a body passes as the host encoded it. */
+const AS_IT_COMES = { redirect: "manual", encodeResponseBody: "manual" } as const;
+
+/** What the engine says of its door with the request; null where there is no engine, whatever the request says. */
+export function doorOf(request: Request, env: Env): string | null {
+  if (env.CAISSON_ENGINE_URL === undefined || env.CAISSON_ENGINE_URL === "") return null;
+  return request.headers.get(OUT_HEADER);
 }
 
 /** `request`: as it came from the sandbox. */
 export function wayOut(request: Request, env: Env): WayOut {
   if (env.CAISSON_ENGINE_URL === undefined || env.CAISSON_ENGINE_URL === "") return platform;
-  const [port = "", token = "", open = null] = (request.headers.get(OUT_HEADER) ?? "").split(" ");
+  const [port = "", token = "", open = null] = (doorOf(request, env) ?? "").split(" ");
   if (!/^\d{1,5}$/.test(port) || token === "") throw new Error("the engine gave no way out: rebuild it (make build)");
   return new Door(`http://127.0.0.1:${port}`, token, open);
 }
@@ -53,7 +76,7 @@ export function wayOut(request: Request, env: Env): WayOut {
 const platform: WayOut = {
   open: null,
   addresses: async () => null,
-  send: async (request) => ({ response: await fetch(request), address: null }),
+  send: async ({ url, ...request }) => ({ response: await fetch(url, { ...request, ...AS_IT_COMES }), address: null }),
 };
 
 class Door implements WayOut {
@@ -76,17 +99,15 @@ class Door implements WayOut {
   }
 
   async send(
-    request: Request,
+    { url, headers, ...request }: Outgoing,
     judged: string | null,
     entry: number,
   ): Promise<{ response: Response; address: string | null }> {
-    const headers = new Headers(request.headers);
     headers.set(TOKEN, this.#token);
-    headers.set(URL_HEADER, request.url.replace(/#.*$/s, ""));
+    headers.set(URL_HEADER, url.replace(/#.*$/s, ""));
     if (judged !== null) headers.set(ADDRESS, judged);
     if (headers.has("upgrade")) headers.set(ENTRY, String(entry));
-    const sent = { method: request.method, headers, body: request.body, redirect: "manual", signal: request.signal };
-    const answered = await fetch(this.#url, sent as RequestInit);
+    const answered = await fetch(this.#url, { headers, ...request, ...AS_IT_COMES });
     const address = answered.headers.get(ADDRESS);
     const error = answered.headers.get(ERROR);
     if (error === "ADDRESS_NOT_ALLOWED") throw new AddressRefused(address ?? "");
@@ -94,9 +115,6 @@ class Door implements WayOut {
       const { error: why } = (await answered.json()) as { error: { message: string } };
       throw new Error(why.message);
     }
-    const kept = new Headers(answered.headers);
-    kept.delete(ADDRESS);
-    const { status, statusText, webSocket } = answered;
-    return { response: new Response(answered.body, { status, statusText, headers: kept, webSocket }), address };
+    return { response: answered, address };
   }
 }

@@ -16,7 +16,7 @@ describe("approvals", () => {
       method: "POST",
       path: "/r/git-receive-pack",
       websocket: false,
-      policy: null,
+      policy: null, door: null,
     };
     const { id, holdPush } = value(await session.egress(question));
     expect(holdPush).toBe(true);

@@ -291,6 +291,7 @@ describe("LocalContainer", () => {
             body: "question",
             headers: { "x-caisson-egress-url": url, "x-caisson-egress-token": "secret", "x-own": "1" },
           }),
+          true,
         );
       expect(await (await egress("http://api.example.com/v1/messages?beta=1")).text()).toBe("handled");
       expect(got[0]?.url).toBe("http://api.example.com/v1/messages?beta=1");
@@ -325,6 +326,7 @@ describe("HTTPS interception", () => {
       const ask = async (url: string): Promise<string | number> => {
         const response = await container.egress(
           new Request("http://worker/x", { headers: { "x-caisson-egress-url": url } }),
+          true,
         );
         return response.ok ? await response.text() : response.status;
       };

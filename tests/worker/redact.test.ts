@@ -217,7 +217,7 @@ describe("what leaves", () => {
     const { session } = await created({ secrets: { TOKEN: SECRET }, policy: { network: { allow: ["a.example"] } } });
     await eventually(async () => expect(value(await session.view()).state).toBe("idle"));
     const path = `/x/${encodeURIComponent(SECRET)}/${SHAPE}`;
-    const asked = { port: 443, method: "GET", path, websocket: false, policy: null };
+    const asked = { port: 443, method: "GET", path, websocket: false, policy: null, door: null };
     const { id } = value(await session.egress({ host: "a.example", ...asked }));
     value(await session.egressEnded(id, { status: 200, bytes_up: 1, bytes_down: 2, duration_ms: 3, address: null }));
     value(await session.egress({ host: "b.example", ...asked }));

@@ -147,6 +147,8 @@ export interface EgressQuestion {
   readonly websocket: boolean;
   /** Id of the policy that the asker has from an earlier answer, null for none. */
   readonly policy: string | null;
+  /** The local engine's door for the sandbox (way-out.ts OUT_HEADER): the session takes the next requests there itself. Null in production. */
+  readonly door: string | null;
 }
 
 /** A policy to judge addresses by; `text` is null where the asker has it already. */

@@ -5,6 +5,9 @@
 import { DurableObject } from "cloudflare:workers";
 
 import guardModule from "../../../build/guard.wasm";
+import { egressToken } from "../../../sandbox-sdk-shim/src/egress.js";
+import { EgressServer } from "../../../sandbox-sdk-shim/src/egress-server.js";
+import { pass } from "../../../sandbox-sdk-shim/src/gate.js";
 import { BOUND, T } from "../core/abi.gen.js";
 import { CoreError } from "../core/core.js";
 import { Guard, type PolicyReport } from "../core/guard.js";
@@ -76,6 +79,11 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   readonly #pushes: Pushes;
   readonly #archive: EgressArchive;
   readonly #terminals: Terminals;
+  /** Takes what the sandbox asks of the outside, where there is a local engine: no call to another object is between it and the verdict. */
+  readonly #server = new EgressServer(
+    () => egressToken(this.env.CAISSON_ENGINE_TOKEN ?? "", this.#sandboxObject()),
+    (request) => pass(request, this.env, this.#sandboxObject(), this),
+  );
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -342,21 +350,30 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   }
 
   async egress(question: EgressQuestion): Promise<Result<EgressAnswer>> {
-    return this.#try(() => {
+    return this.#try(async () => {
       const state = this.#store.text("state");
       if (state === "ended" || state === "ending") return fail(409, "session_ended", "the session has ended");
       const answer = this.#gate.ask(question, Date.now());
-      if (!answer.allow) this.#archive.note();
-      const { websocket: _, policy: __, ...asked } = question;
-      if (!answer.allow)
-        this.#machine.note(this.#activeRun(), T.EGRESS_DENIED, { ...asked, rule: answer.rule, reason: answer.reason });
+      const { host, port, method, path, door } = question;
+      if (door !== null) this.#server.listen(door);
+      if (answer.allow) return { ok: true, value: answer };
+      const { rule, reason } = answer;
+      this.#archive.note();
+      this.#machine.note(this.#activeRun(), T.EGRESS_DENIED, { host, port, method, path, rule, reason });
+      await this.ctx.storage.sync();
       return { ok: true, value: answer };
     });
   }
 
+  /** Id of the Sandbox object. */
+  #sandboxObject(): string {
+    return this.env.SANDBOX.idFromName(sandboxName(this.#store)).toString();
+  }
+
   async egressEnded(id: number, end: EgressEnd): Promise<Result<true>> {
-    return this.#try(() => {
+    return this.#try(async () => {
       this.#tellEnd(this.#gate.ended(id, end));
+      await this.ctx.storage.sync();
       return { ok: true, value: true };
     });
   }
@@ -376,13 +393,14 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   }
 
   async egressAddress(id: number, addresses: readonly string[]): Promise<Result<AddressVerdict>> {
-    return this.#try(() => {
+    return this.#try(async () => {
       const judged = this.#gate.judge(id, addresses);
       const entry = this.#gate.log(id - 1, 1)[0];
       if (judged.address === null && entry !== undefined) {
         const { host, port, method, path, address } = entry;
         const { rule, reason } = judged;
         this.#machine.note(this.#activeRun(), T.EGRESS_DENIED, { host, port, method, path, address, rule, reason });
+        await this.ctx.storage.sync();
       }
       return { ok: true, value: judged };
     });
