@@ -16,7 +16,8 @@ describe("approvals", () => {
       method: "POST",
       path: "/r/git-receive-pack",
       websocket: false,
-      policy: null, door: null,
+      policy: null,
+      door: null,
     };
     const { id, holdPush } = value(await session.egress(question));
     expect(holdPush).toBe(true);

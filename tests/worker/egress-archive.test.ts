@@ -9,7 +9,9 @@ import { env } from "./env.js";
 import { created, eventually, type Stub, stub, value } from "./session-fixture.js";
 
 const ask = async (session: Stub, n: number, host = "denied.example") =>
-  value(await session.egress({ host, port: 443, method: "GET", path: `/${n}`, websocket: false, policy: null, door: null })).id;
+  value(
+    await session.egress({ host, port: 443, method: "GET", path: `/${n}`, websocket: false, policy: null, door: null }),
+  ).id;
 
 /** Denials, written as the object writes them: as many questions would take longer than a test may. */
 async function seed(session: Stub, count: number): Promise<void> {
@@ -160,7 +162,15 @@ describe("the egress log", () => {
     );
     await ask(session, 2, "allowed.example");
     await scheduler.wait(50);
-    const question = { host: "allowed.example", port: 443, method: "GET", path: "/3", websocket: false, policy: null, door: null };
+    const question = {
+      host: "allowed.example",
+      port: 443,
+      method: "GET",
+      path: "/3",
+      websocket: false,
+      policy: null,
+      door: null,
+    };
     expect((await session.egress(question)).ok).toBe(false);
     await sql((db) => void db.exec("DROP TRIGGER full"));
     await ask(session, 4, "allowed.example");

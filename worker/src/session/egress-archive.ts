@@ -24,6 +24,8 @@ export class EgressArchive {
   readonly #store: Store;
   readonly #gate: Gate;
   #writing: Promise<void> | null = null;
+  /** `last`, once it was read: nobody else writes it. */
+  #last: number | null = null;
 
   constructor(ctx: DurableObjectState, env: Env, store: Store, gate: Gate) {
     this.#ctx = ctx;
@@ -34,7 +36,8 @@ export class EgressArchive {
 
   /** Number of the last entry that is archived. */
   get last(): number {
-    return this.#store.number("egress_archived") ?? 0;
+    this.#last ??= this.#store.number("egress_archived") ?? 0;
+    return this.#last;
   }
 
   /** Something was logged: writes a portion when there is one. */
@@ -80,6 +83,7 @@ export class EgressArchive {
       const lines = ready.map((entry) => `${JSON.stringify(entry)}\n`).join("");
       await this.#env.ARTIFACTS.put(key, lines, { httpMetadata: { contentType: "application/x-ndjson" } });
       this.#store.set("egress_archived", last.id);
+      this.#last = last.id;
       if (open >= 0) return;
     }
   }

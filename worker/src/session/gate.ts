@@ -270,13 +270,12 @@ export class Gate {
 
   /** What became of an allowed request. */
   ended(id: number, end: EgressEnd): EgressEntry | null {
-    this.#log.ended(id, end);
-    return this.#log.line(id);
+    return this.#log.ended(id, end);
   }
 
   /** Null where that entry is no WebSocket that is open. */
   webSocketEnded(id: number, bytesUp: number, bytesDown: number, durationMs: number): EgressEntry | null {
-    this.#tables();
+    if (this.entry(id) === null) return null;
     const query =
       "UPDATE egress SET bytes_up = ?, bytes_down = ?, duration_ms = ? WHERE id = ? AND status = 101 AND bytes_up IS NULL";
     const { rowsWritten } = this.#sql.exec(query, bytesUp, bytesDown, durationMs, id);
