@@ -1,8 +1,9 @@
 /**
- * Outbound requests of a local sandbox, taken straight from the engine: connections that the Sandbox object opens to the
- * engine's door (engine/out.c) and on which the engine then asks (engine/idle.c), one request after the other. The server
- * that `wrangler dev` has in front of a Worker costs more than all that is done for a request behind it; it is left with
- * the first request of a sandbox, with WebSockets, and with what comes while no connection is free.
+ * Outbound requests of a local sandbox, taken straight from the engine: connections that an object opens to the engine's
+ * door (engine/out.c) and on which the engine then asks (engine/idle.c), one request after the other. The object is the
+ * session's, where the verdict is; that of a sandbox without a session is its own. The server that `wrangler dev` has in
+ * front of a Worker, and each call from object to object, cost more than all that is done for a request behind them; they
+ * are left with the first request of a sandbox, with WebSockets, and with what comes while no connection is free.
  *
  * The engine writes what comes here anew (engine/relay.c), strictly HTTP/1.1; this reads no more than that.
  */

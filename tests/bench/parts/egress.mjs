@@ -20,15 +20,16 @@ async function startUpstream(args) {
   return { ports, stop: () => child.stdin.end() };
 }
 
-/** Seconds from the request to the first byte of its answer, for each of n requests on one connection, in milliseconds. */
-const firstByte = (url, n, more = "") =>
-  `curl -sS ${more} -o /dev/null -w '%{time_pretransfer} %{time_starttransfer}\\n' '${url}/[1-${n}]'`;
-const firstBytes = (text) =>
-  text
-    .trim()
-    .split("\n")
-    .map((line) => line.split(" ").map(Number))
-    .map(([sent, first]) => (first - sent) * 1000);
+/** n requests on one connection: from the request to the first byte of its answer, and to the last, of each in milliseconds. */
+const small = (url, n, more = "") =>
+  `curl -sS ${more} -o /dev/null -w '%{time_pretransfer} %{time_starttransfer} %{time_total}\\n' '${url}/[1-${n}]'`;
+function took(times, text) {
+  for (const line of text.trim().split("\n")) {
+    const [sent, first, last] = line.split(" ").map(Number);
+    times.first.push((first - sent) * 1000);
+    times.whole.push((last - sent) * 1000);
+  }
+}
 const bulk = (url, more = "") => `curl -sS ${more} -o /dev/null -w '%{speed_download}' ${url}/${BULK}`;
 
 const ADDRESS = ownAddress();
@@ -40,22 +41,24 @@ const host = (command) => {
   return stdout;
 };
 
-/** Fetches in turn without and with interception, by the same program: {rate, direct, added} in MB/s and milliseconds. */
+/** Fetches in turn without and with interception, by the same program: {rate, direct} in MB/s, {added, whole} in milliseconds. */
 async function compare(inside, direct) {
   const rates = { ours: [], direct: [] };
   for (let i = 0; i < 3; i++) {
     rates.direct.push(Number(host(bulk(`https://${NAME}`, direct))) / 1e6);
     rates.ours.push(Number(await inside(bulk(`https://${NAME}`))) / 1e6);
   }
-  const times = { ours: [], direct: [] };
+  const times = { ours: { first: [], whole: [] }, direct: { first: [], whole: [] } };
   for (let i = 0; i < 5; i++) {
-    times.direct.push(...firstBytes(host(firstByte(`https://${NAME}`, SMALL / 5, direct))));
-    times.ours.push(...firstBytes(await inside(firstByte(`https://${NAME}`, SMALL / 5))));
+    took(times.direct, host(small(`https://${NAME}`, SMALL / 5, direct)));
+    took(times.ours, await inside(small(`https://${NAME}`, SMALL / 5)));
   }
+  const added = (what) => quantile(times.ours[what], 0.5) - quantile(times.direct[what], 0.5);
   return {
     rate: quantile(rates.ours, 0.5),
     direct: quantile(rates.direct, 0.5),
-    added: quantile(times.ours, 0.5) - quantile(times.direct, 0.5),
+    added: added("first"),
+    whole: added("whole"),
   };
 }
 
@@ -126,6 +129,7 @@ export default async function egress(put) {
     put("egress_direct_https_mb_s", all.direct);
     put("egress_https_mb_s", all.rate);
     put("egress_added_ms", all.added);
+    put("egress_whole_added_ms", all.whole);
     put("egress_front_route_ms", all.front);
   } finally {
     upstream.stop();
