@@ -114,9 +114,16 @@ export async function pass(request: Request, env: Env, containerId: string, sess
       }
       ({ response, address } = await out.send(await outgoing(held, answer, up), judged, answer.id));
     }
-    const usage = payer !== null && payer.run !== null && response.ok ? usageOf(session, payer.run, response) : null;
+    const usage =
+      payer !== null && payer.run !== null && response.ok
+        ? usageOf(session, payer.run, response, url.pathname, up)
+        : null;
     return await passed(response, ended, usage);
   } catch (error) {
+    if (error instanceof UnfitSecret) {
+      await ended(403, 0);
+      return unwatched(denied("network.inject", error.message));
+    }
     if (error instanceof AddressRefused) {
       const told = await session.egressAddress(answer.id, [error.address]);
       if (!told.ok || told.value.address === null)
@@ -201,10 +208,16 @@ const unwatched = (response: Response): Answer => ({ response, watch: null });
 async function outgoing(request: Request, answer: EgressAnswer, up: Counter): Promise<Outgoing> {
   const headers = new Headers();
   for (const [name, value] of request.headers) {
-    if (!DROPPED.has(name) && !name.startsWith("x-caisson-")) headers.append(name, replaced(value, answer.replace));
+    if (DROPPED.has(name) || name.startsWith("x-caisson-")) continue;
+    const text = replaced(value, answer.replace);
+    if (text !== value) requireFit(name, text);
+    headers.append(name, text);
   }
   // The answer passes as the sandbox asked for it; nothing here decodes it.
-  for (const [name, value] of answer.headers) headers.set(name, value);
+  for (const [name, value] of answer.headers) {
+    requireFit(name, value);
+    headers.set(name, value);
+  }
   const length = lengthOf(request.headers);
   const isJSON = /^application\/(\w+\+)?json\b/i.test(request.headers.get("content-type") ?? "");
   let body: BodyInit | null = null;
@@ -221,6 +234,16 @@ async function outgoing(request: Request, answer: EgressAnswer, up: Counter): Pr
   }
   const { url, method, signal } = request;
   return { url, method, headers, body, signal };
+}
+
+/** A secret that no header can carry. The runtime would print what it refuses, whole, where nobody masks it. */
+class UnfitSecret extends Error {}
+
+function requireFit(name: string, value: string): void {
+  if (/^[\t\x20-\x7e]*$/.test(value)) return;
+  throw new UnfitSecret(
+    `The header ${name} would carry a secret that has other characters than those of printable ASCII.`,
+  );
 }
 
 const jsonText = (text: string): string => JSON.stringify(text).slice(1, -1);
@@ -260,20 +283,37 @@ function decoded(response: Response): Response {
   return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
 }
 
+/** bytes of a request that are about one token */
+const TOKEN_BYTES = 4;
+
 interface Usage {
   readonly push: (chunk: Uint8Array) => void;
   readonly end: () => Promise<void>;
 }
 
-/** Reads what the answer says it used as it passes; whatever the agent reports, this counts against the budget. */
-function usageOf(session: SessionRpc, run: string, response: Response): Usage {
+/** Paths whose answers are a model's words. The others of a model's interface generate nothing. */
+const GENERATES = /\/(messages|chat\/completions|responses(\/compact)?)$|:(streamGenerate|generate)Content$/;
+
+/**
+ * Reads what the answer says it used as it passes; whatever the agent reports, this counts against the budget. An answer that
+ * does not say it counts by its length and the request's: a program may ask for that, or leave before the end, to be counted
+ * as nothing.
+ */
+function usageOf(session: SessionRpc, run: string, response: Response, path: string, up: Counter): Usage {
   const guard = new Guard(guardModule);
   guard.wireBegin(/^text\/event-stream\b/i.test(response.headers.get("content-type") ?? ""));
   return {
     push: (chunk) => guard.wirePush(chunk),
     async end() {
-      const { seen, model, unread: _, ...tokens } = guard.wireEnd();
-      if (seen) await session.countUsage(run, { ...tokens, ...(model === "" ? {} : { model }) });
+      const { seen, model, unread: _, final, estimate, ...said } = guard.wireEnd();
+      const tokens = { ...said };
+      if (!final && GENERATES.test(path)) {
+        tokens.output_tokens = Math.max(said.output_tokens, estimate);
+        if (!seen) tokens.input_tokens = Math.ceil(up.bytes / TOKEN_BYTES);
+      } else if (!seen) {
+        return;
+      }
+      await session.countUsage(run, { ...tokens, ...(model === "" ? {} : { model }) });
     },
   };
 }

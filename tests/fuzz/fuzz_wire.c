@@ -19,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     csn_wire_push(&parts, csn_span_of(data + 2 + at, len - at < chunk ? len - at : chunk));
   csn_wire_end(&parts);
   if (whole.input_tokens != parts.input_tokens || whole.output_tokens != parts.output_tokens ||
-      whole.unread != parts.unread || whole.cache_read_tokens != parts.cache_read_tokens ||
+      whole.unread != parts.unread || whole.final != parts.final || whole.estimate != parts.estimate ||
+      whole.cache_read_tokens != parts.cache_read_tokens ||
       whole.cache_write_tokens != parts.cache_write_tokens || whole.model_len != parts.model_len ||
       memcmp(whole.model, parts.model, whole.model_len) != 0)
     abort();

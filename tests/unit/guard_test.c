@@ -386,7 +386,8 @@ static void wire(void) {
          ask(CSN_ASK_WIRE_PUSH, 0, answer + 30) == CSN_ERR_OK && ask(CSN_ASK_WIRE_END, 0, "") == CSN_ERR_OK &&
          answered(0) && is_json() &&
          strcmp(text, "{\"seen\":true,\"model\":\"claude-x\",\"input_tokens\":5,\"output_tokens\":6,"
-                      "\"cache_read_tokens\":7,\"cache_write_tokens\":0,\"unread\":0}") == 0,
+                      "\"cache_read_tokens\":7,\"cache_write_tokens\":0,\"unread\":0,\"final\":true,"
+                      "\"estimate\":23}") == 0,
      "a whole answer is counted: %s", text);
   ok(ask(CSN_ASK_WIRE_BEGIN, 1, "") == CSN_ERR_OK &&
          ask(CSN_ASK_WIRE_PUSH, 0, "data: {\"x\":") == CSN_ERR_OK &&

@@ -88,5 +88,30 @@ int main(void) {
   csn_wire_push(&wire, csn_span_str("data: {not json\n\ndata: 1 2\n\n"));
   csn_wire_end(&wire);
   ok(wire.unread == 2 && !wire.seen, "what is no JSON is counted");
+  ok(!wire.final && wire.estimate == 2, "and is a token each");
+  static char event[CSN_WIRE_FRAME_BYTES + 64];
+  memset(event, ' ', sizeof event);
+  memcpy(event, "data: {}", 8);
+  memcpy(event + sizeof event - 2, "\n\n", 2);
+  for (uint32_t cut = 1; cut < sizeof event; cut++) {
+    csn_wire_init(&wire, true);
+    csn_wire_push(&wire, csn_span_of((const uint8_t *)event, cut));
+    csn_wire_push(&wire, csn_span_of((const uint8_t *)event + cut, sizeof event - cut));
+    csn_wire_push(&wire, csn_span_str("data: {\"choices\":[]}\n\ndata: [DONE]\n\n"));
+    csn_wire_end(&wire);
+    if (wire.final || wire.estimate != 1 + (64 - 8) / CSN_WIRE_TOKEN_BYTES + 2) break;
+    if (cut + 1 == sizeof event) ok(true, "an answer that says nothing counts by its length");
+  }
+  ok(wire.estimate == 1 + (64 - 8) / CSN_WIRE_TOKEN_BYTES + 2, "however it is cut");
+  csn_wire_init(&wire, true);
+  csn_wire_push(&wire,
+                csn_span_str("data: {\"message\":{\"usage\":{\"input_tokens\":3,\"output_tokens\":1}}}\n\n"));
+  ok(wire.seen && !wire.final, "the beginning of an answer is not its end");
+  csn_wire_push(&wire, csn_span_str("data: {\"usage\":{\"output_tokens\":9}}\n\n"));
+  ok(wire.final && wire.output_tokens == 9, "what its end says is");
+  csn_wire_init(&wire, false);
+  csn_wire_push(&wire, csn_span_str("{\"id\":\"12345678\"}"));
+  csn_wire_end(&wire);
+  ok(!wire.final && wire.estimate == 4, "a whole answer by all of it");
   return done();
 }

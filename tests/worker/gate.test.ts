@@ -1,10 +1,11 @@
 /** What leaves a sandbox: the session's verdict, the credentials put in, the log; and that secrets are nowhere else. */
-import { runInDurableObject } from "cloudflare:test";
+import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { gate, replaced } from "../../sandbox-sdk-shim/src/gate.js";
 import type { Env } from "../../worker/src/env.js";
 import type { CreateSessionBody } from "../../worker/src/routes/schemas.js";
 import type { Result, SessionRpc } from "../../worker/src/session/api.js";
+import { EGRESS_EVENTS_MAX } from "../../worker/src/session/session.js";
 import { env } from "./env.js";
 import { script } from "./fake-sandbox.js";
 
@@ -14,6 +15,7 @@ let count = 0;
 
 afterEach(() => {
   vi.unstubAllGlobals();
+  vi.restoreAllMocks();
 });
 
 function value<T>(result: Result<T>): T {
@@ -148,6 +150,42 @@ describe("the gate", () => {
     expect([response.status, seen.length]).toEqual([403, 0]);
   });
 
+  it("lets no header carry a secret that the runtime would refuse and print", async () => {
+    const policy = {
+      network: { allow: ["a.example"], inject: [{ host: "a.example", header: "x-key", secret: "TOKEN" }] },
+    };
+    const { session, containerId } = await created({ policy, secrets: { TOKEN: "café-secret-\u0001-0123" } });
+    const seen = network(() => new Response("must not be reached"));
+    const printed: unknown[] = [];
+    for (const method of ["error", "warn", "log"] as const)
+      vi.spyOn(console, method).mockImplementation((...words) => void printed.push(...words));
+    const answer = await through(containerId, "https://a.example/");
+    expect([answer.status, (await answer.json()) as object]).toEqual([
+      403,
+      expect.objectContaining({ rule: "network.inject", detail: expect.stringContaining("x-key") }),
+    ]);
+    expect(seen).toEqual([]);
+    expect(JSON.stringify(printed)).not.toContain("café");
+    expect(value(await session.egressLog(0, 1))[0]).toMatchObject({ status: 403 });
+  });
+
+  it("tells of so many requests in events, cut as in the log, and of the others in the log alone", async () => {
+    const { session, containerId } = await created({});
+    await through(containerId, `https://a.example/${"x".repeat(50_000)}`);
+    const last = async () => value(await session.events(0, 1_000, false)).events.at(-1)?.json ?? "";
+    expect(JSON.parse(await last()).path).toHaveLength(512);
+    await runInDurableObject(session, (_, state) => {
+      state.storage.sql.exec(
+        "INSERT OR REPLACE INTO meta (key, value) VALUES ('egress_events', ?)",
+        EGRESS_EVENTS_MAX - 1,
+      );
+    });
+    await evictDurableObject(session);
+    for (const path of ["/last", "/log"]) await through(containerId, `https://a.example${path}`);
+    expect(JSON.parse(await last())).toMatchObject({ type: "egress.denied", path: "/last", last: true });
+    expect(value(await session.egressLog(0, 9)).at(-1)).toMatchObject({ path: "/log" });
+  });
+
   it("asks the policy about the vendor when a model's host of ours is meant, and answers in its shape", async () => {
     const open = await created({});
     const seen = network(() => Response.json({ ok: true }));
@@ -192,6 +230,48 @@ describe("the gate", () => {
     expect(value(await session.view()).usage).toMatchObject({ input_tokens: 70, output_tokens: 40 });
     const second = await call();
     expect([second.status, await second.text()]).toEqual([403, expect.stringContaining("tokens")]);
+  });
+
+  it("counts an answer by its length that does not say what it used, or is left before it does", async () => {
+    const { session, containerId } = await created({ limits: { tokens: 100_000 } });
+    value(await session.createRun({ command: "work" }));
+    await vi.waitFor(async () => expect(value(await session.run("run_1")).state).toBe("running"), { timeout: 8_000 });
+    const keyed = { ...(env as unknown as Env), ANTHROPIC_API_KEY: "k", OPENAI_API_KEY: "k" };
+    const ask = (host: string, path: string, body: string) =>
+      gate(new Request(`http://${host}${path}`, { method: "POST", body }), keyed, { containerId });
+    const sse = (events: string[]) =>
+      new Response(events.map((event) => `data: ${event}\n\n`).join(""), {
+        headers: { "content-type": "text/event-stream" },
+      });
+    network(() => sse([...Array(20).fill('{"choices":[{"delta":{"content":"word"}}]}'), "[DONE]"]));
+    await (await ask("openai.model.caisson.internal", "/v1/chat/completions", "x".repeat(400))).text();
+    expect(value(await session.view()).usage).toMatchObject({ input_tokens: 100, output_tokens: 21 });
+
+    // A count of tokens generates nothing, and an error has cost nothing.
+    network(() => Response.json({ input_tokens: 14 }));
+    await (await ask("model.caisson.internal", "/v1/messages/count_tokens", "x".repeat(400))).text();
+    network(() => Response.json({ error: {} }, { status: 529 }));
+    await (await ask("model.caisson.internal", "/v1/messages", "x".repeat(400))).text();
+    expect(value(await session.view()).usage).toMatchObject({ input_tokens: 100, output_tokens: 21 });
+
+    const begin = `data: ${JSON.stringify({ type: "message_start", message: { usage: { input_tokens: 7, output_tokens: 1 } } })}\n\n`;
+    const delta = `data: ${JSON.stringify({ type: "content_block_delta", delta: { text: "y".repeat(4_256) } })}\n\n`;
+    network(() => {
+      const body = new ReadableStream<Uint8Array>({
+        start(controller) {
+          controller.enqueue(new TextEncoder().encode(begin + delta));
+        },
+      });
+      return new Response(body, { headers: { "content-type": "text/event-stream" } });
+    });
+    const reader = (await ask("model.caisson.internal", "/v1/messages", "{}")).body?.getReader();
+    await reader?.read();
+    await reader?.cancel();
+    await vi.waitFor(async () => {
+      const { input_tokens, output_tokens } = value(await session.view()).usage;
+      expect(input_tokens).toBe(107);
+      expect(output_tokens).toBeGreaterThan(1_000);
+    });
   });
 
   it("reports a host that does not answer", async () => {

@@ -266,6 +266,8 @@ static void put_wire(const csn_wire *w, csn_fx *fx) {
   csn_put_field_u64(fx, "cache_read_tokens", w->cache_read_tokens);
   csn_put_field_u64(fx, "cache_write_tokens", w->cache_write_tokens);
   csn_put_field_u64(fx, "unread", w->unread);
+  csn_put_field_json(fx, "final", csn_span_str(w->final ? "true" : "false"));
+  csn_put_field_u64(fx, "estimate", w->estimate);
   csn_put_str(fx, "}");
   csn_fx_close(fx, at);
 }

@@ -80,11 +80,12 @@ static void raise_to(uint64_t *counter, uint64_t value) {
 
 /* Input of OpenAI and Gemini includes what was read from the cache; Anthropic's does not. */
 static void count(csn_wire *w, uint32_t in, uint32_t out, uint32_t extra_out, uint32_t read, uint32_t written,
-                  bool inclusive) {
+                  bool inclusive, bool final) {
   uint64_t input, output, more = 0, cached = 0, value;
   bool has_in = number(w, in, &input), has_out = number(w, out, &output);
   if (!has_in && !has_out) return;
   w->seen = 1;
+  if (final && has_out) w->final = 1;
   if (read != 0 && number(w, read, &cached)) raise_to(&w->cache_read_tokens, cached);
   if (written != 0 && number(w, written, &value)) raise_to(&w->cache_write_tokens, value);
   if (has_in) raise_to(&w->input_tokens, !inclusive ? input : input > cached ? input - cached : 0);
@@ -105,15 +106,19 @@ static void name_of(csn_wire *w, uint32_t field) {
 static void text_end(csn_wire *w) {
   static const uint8_t models[] = {N_MODEL, N_MESSAGE_MODEL, N_R_MODEL, N_MODEL_VERSION, N_E_VERSION};
   csn_json_verdict verdict = csn_json_end(&w->json);
+  uint32_t words = w->text_len;
+  if (w->streamed) words = words > CSN_WIRE_FRAME_BYTES ? words - CSN_WIRE_FRAME_BYTES : 0;
+  if (verdict != CSN_JSON_EMPTY) w->estimate += words / CSN_WIRE_TOKEN_BYTES + (w->streamed ? 1u : 0u);
+  w->text_len = 0;
   if (verdict == CSN_JSON_OK) {
     for (uint32_t i = 0; i < sizeof models; i++)
       name_of(w, models[i]);
-    count(w, N_M_IN, N_M_OUT, 0, N_M_READ, N_M_WRITE, false);
-    count(w, N_U_IN, N_U_OUT, 0, N_U_READ, N_U_WRITE, false);
-    count(w, N_C_IN, N_C_OUT, 0, N_C_CACHED, 0, true);
-    count(w, N_R_IN, N_R_OUT, 0, N_R_CACHED, 0, true);
-    count(w, N_G_IN, N_G_OUT, N_G_THOUGHTS, N_G_CACHED, 0, true);
-    count(w, N_E_IN, N_E_OUT, N_E_THOUGHTS, N_E_CACHED, 0, true);
+    count(w, N_M_IN, N_M_OUT, 0, N_M_READ, N_M_WRITE, false, false);
+    count(w, N_U_IN, N_U_OUT, 0, N_U_READ, N_U_WRITE, false, true);
+    count(w, N_C_IN, N_C_OUT, 0, N_C_CACHED, 0, true, true);
+    count(w, N_R_IN, N_R_OUT, 0, N_R_CACHED, 0, true, true);
+    count(w, N_G_IN, N_G_OUT, N_G_THOUGHTS, N_G_CACHED, 0, true, true);
+    count(w, N_E_IN, N_E_OUT, N_E_THOUGHTS, N_E_CACHED, 0, true, true);
     /* A whole response of OpenAI has Anthropic's names, but its input includes what was cached. */
     uint64_t cached;
     if (number(w, N_U_CACHED, &cached)) {
@@ -126,9 +131,14 @@ static void text_end(csn_wire *w) {
   csn_json_reset(&w->json);
 }
 
+static void push_text(csn_wire *w, csn_span in) {
+  w->text_len = in.len > UINT32_MAX - w->text_len ? UINT32_MAX : w->text_len + in.len;
+  csn_json_push(&w->json, in);
+}
+
 void csn_wire_push(csn_wire *w, csn_span in) {
   if (!w->streamed) {
-    csn_json_push(&w->json, in);
+    push_text(w, in);
     return;
   }
   for (uint32_t i = 0; i < in.len;) {
@@ -143,7 +153,7 @@ void csn_wire_push(csn_wire *w, csn_span in) {
       continue;
     }
     uint32_t len = csn_span_find(csn_span_of(at, in.len - i), '\n');
-    if (w->state == LINE_DATA) csn_json_push(&w->json, csn_span_of(at, len));
+    if (w->state == LINE_DATA) push_text(w, csn_span_of(at, len));
     i += len;
     if (i == in.len) return;
     i++;

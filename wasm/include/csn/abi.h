@@ -181,7 +181,8 @@
   X(WIRE_BEGIN, 16, "a model's answer begins; code: 1 for server-sent events, 0 for one JSON text")          \
   X(WIRE_PUSH, 17, "payload: bytes of the answer; answer: empty")                                            \
   X(WIRE_END, 18,                                                                                            \
-    "answer: {seen, model, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, unread}")     \
+    "answer: {seen, model, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, unread, "     \
+    "final, estimate}")                                                                                      \
   X(PRICE, 19,                                                                                               \
     "payload: the operator's {prices: [...]}, or empty, NUL {model, input_tokens?, output_tokens?, "         \
     "cache_read_tokens?, cache_write_tokens?} of one request; answer: {prices, cost_usd}, null when the "    \

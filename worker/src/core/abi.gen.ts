@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 1607968146,
+  digest: 3403795904,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -127,7 +127,7 @@ export const ASK = {
   WIRE_BEGIN: 16,
   /** payload: bytes of the answer; answer: empty */
   WIRE_PUSH: 17,
-  /** answer: {seen, model, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, unread} */
+  /** answer: {seen, model, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, unread, final, estimate} */
   WIRE_END: 18,
   /** payload: the operator's {prices: [...]}, or empty, NUL {model, input_tokens?, output_tokens?, cache_read_tokens?, cache_write_tokens?} of one request; answer: {prices, cost_usd}, null when the model has no price */
   PRICE: 19,

@@ -64,6 +64,10 @@ export interface WireUsage {
   readonly cache_write_tokens: number;
   /** Events that were no JSON. */
   readonly unread: number;
+  /** Whether it said what the whole answer used, not only what its beginning did. */
+  readonly final: boolean;
+  /** Tokens that the answer's length stands for. */
+  readonly estimate: number;
 }
 
 /** Values of csn_policy_dialect. */
@@ -237,7 +241,7 @@ export class Guard {
    */
   price(
     own: string,
-    usage: Pick<WireUsage, "model"> & Partial<Omit<WireUsage, "model" | "seen" | "unread">>,
+    usage: Pick<WireUsage, "model"> & Partial<Omit<WireUsage, "model" | "seen" | "unread" | "final" | "estimate">>,
   ): number | null {
     const prices = own === "" ? "" : `{"prices":${own.replaceAll("\0", "")}}`;
     const answer = JSON.parse(this.#askText("PRICE", `${prices}\0${JSON.stringify(usage)}`));

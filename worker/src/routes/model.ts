@@ -87,7 +87,7 @@ function costOf(env: Env, answer: string): number {
   const guard = new Guard(guardModule);
   guard.wireBegin(false);
   guard.wirePush(new TextEncoder().encode(answer));
-  const { seen, unread: _, model, ...tokens } = guard.wireEnd();
+  const { seen, unread: _, final: __, estimate: ___, model, ...tokens } = guard.wireEnd();
   return seen ? (price(guard, env, { ...tokens, model: model === "" ? modelOf(env) : model }) ?? 0) : 0;
 }
 

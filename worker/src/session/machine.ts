@@ -163,7 +163,7 @@ export class Machine {
   }
 
   /** Reports an event that the host has seen. */
-  note(run: number, type: number, fields: Record<string, string | number | null>, tx?: () => void): void {
+  note(run: number, type: number, fields: Record<string, string | number | boolean | null>, tx?: () => void): void {
     this.step({ kind: "NOTE", id: run, code: type, payload: JSON.stringify(fields) }, tx);
   }
 

@@ -66,6 +66,8 @@ import { runNumber, runView, sandboxName, sessionView } from "./views.js";
 
 /** items: events of one page of the audit export. */
 const AUDIT_PAGE = 1_000;
+/** items: events of one session that tell of requests out. */
+export const EGRESS_EVENTS_MAX = 10_000;
 
 export class Session extends DurableObject<Env> implements SessionRpc {
   readonly #store: Store;
@@ -354,12 +356,14 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       const state = this.#store.text("state");
       if (state === "ended" || state === "ending") return fail(409, "session_ended", "the session has ended");
       const answer = this.#gate.ask(question, Date.now());
-      const { host, port, method, path, door } = question;
+      const { host, port, door } = question;
       if (door !== null) this.#server.listen(door);
       if (answer.allow) return { ok: true, value: answer };
       const { rule, reason } = answer;
       this.#archive.note();
-      this.#machine.note(this.#activeRun(), T.EGRESS_DENIED, { host, port, method, path, rule, reason });
+      // As the log has them: cut.
+      const { method, path } = this.#gate.entry(answer.id) ?? { method: "", path: "" };
+      this.#noteEgress(T.EGRESS_DENIED, { host, port, method, path, rule, reason });
       await this.ctx.storage.sync();
       return { ok: true, value: answer };
     });
@@ -389,7 +393,17 @@ export class Session extends DurableObject<Env> implements SessionRpc {
     this.#archive.note();
     if (entry === null || this.#store.text("state") === "ended") return;
     const { id: _, time: __, verdict: ___, ...fields } = entry;
-    this.#machine.note(this.#activeRun(), T.EGRESS_ALLOWED, fields);
+    this.#noteEgress(T.EGRESS_ALLOWED, fields);
+  }
+
+  /** A loop in the sandbox must not fill the object's storage: after so many the log, which is bounded, and its archive go on alone. */
+  #noteEgress(type: number, fields: Record<string, string | number | null>): void {
+    const told = this.#store.number("egress_events") ?? 0;
+    if (told >= EGRESS_EVENTS_MAX) return;
+    const last = told + 1 === EGRESS_EVENTS_MAX ? { last: true } : {};
+    this.#machine.note(this.#activeRun(), type, { ...fields, ...last }, () =>
+      this.#store.set("egress_events", told + 1),
+    );
   }
 
   async egressAddress(id: number, addresses: readonly string[]): Promise<Result<AddressVerdict>> {
@@ -399,7 +413,7 @@ export class Session extends DurableObject<Env> implements SessionRpc {
       if (judged.address === null && entry !== undefined) {
         const { host, port, method, path, address } = entry;
         const { rule, reason } = judged;
-        this.#machine.note(this.#activeRun(), T.EGRESS_DENIED, { host, port, method, path, address, rule, reason });
+        this.#noteEgress(T.EGRESS_DENIED, { host, port, method, path, address, rule, reason });
         await this.ctx.storage.sync();
       }
       return { ok: true, value: judged };
