@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
 import module from "../../build/core.wasm";
-import { ABI, BOUND, ERR, EV, FX, FXE, REC, STREAM, T } from "../../worker/src/core/abi.gen.js";
+import { ABI, BOUND, ERR, EV, FX, FXE, LINE, REC, STREAM, T } from "../../worker/src/core/abi.gen.js";
 import { Core, CoreError, CoreTrap, type Effect } from "../../worker/src/core/core.js";
 
 const NOW = 1_700_000_000_000;
@@ -81,7 +81,7 @@ describe("Core over core.wasm", () => {
     const core = new Core(module);
     const effects = core.event({ kind: "CREATE", payload: '{"agent":"shell"}' }, NOW);
     const first = effects[0];
-    expect(first).toMatchObject({ kind: "event", seq: 1, type: "session.created", run: 0, line: null });
+    expect(first).toMatchObject({ kind: "event", seq: 1, type: "session.created", run: 0, lineLen: 0 });
     expect(JSON.parse((first as { json: string }).json)).toMatchObject({ seq: 1, type: "session.created" });
     expect(effects).toContainEqual({ kind: "sandboxStart", template: "" });
     const named = new Core(module).event({ kind: "CREATE", payload: '{"agent":"shell","template":"deb-12"}' }, NOW);
@@ -276,7 +276,9 @@ describe("Core over a module that misbehaves", () => {
       seq: 2 ** 40,
       type: "raw",
       json: "{}",
-      line: { off: 2 ** 33, len: 9, stderr: true, first: true, isJSON: true },
+      lineOff: 2 ** 33,
+      lineLen: 9,
+      lineFlags: LINE.STDERR | LINE.FIRST | LINE.JSON,
     });
     expect(new DataView(fake.memory.buffer).getUint16(1_024 + REC.kind, true)).toBe(0);
     expect(EV.TIMER).toBeGreaterThan(0);

@@ -4,7 +4,7 @@
  */
 
 import type { ErrName, EvName } from "./abi.gen.js";
-import { ABI, BOUND, ERR, ERR_TEXT, EV, FX, FXE, LINE, REC_FLAG, TYPE_TEXT } from "./abi.gen.js";
+import { ABI, BOUND, ERR, ERR_TEXT, EV, FX, FXE, REC, REC_FLAG, TYPE_TEXT } from "./abi.gen.js";
 import { CoreTrap, Instance } from "./instance.js";
 
 export { CoreTrap };
@@ -29,14 +29,11 @@ export interface LogEvent {
   readonly timeMs: number;
   /** The event as one JSON object. */
   readonly json: string;
-  /** The agent's line it came from; null when it did not come from a line. */
-  readonly line: {
-    readonly off: number;
-    readonly len: number;
-    readonly stderr: boolean;
-    readonly first: boolean;
-    readonly isJSON: boolean;
-  } | null;
+  /** The agent's line it came from, by its first byte in the stream; `lineLen` is 0 when it did not come from a line. */
+  readonly lineOff: number;
+  readonly lineLen: number;
+  /** LINE.* */
+  readonly lineFlags: number;
 }
 
 export type Effect =
@@ -77,7 +74,7 @@ const KILL_REASONS: Readonly<Record<number, KillReason>> = {
   4: "policy_violation",
 };
 const errNames = new Map<number, ErrName>(Object.entries(ERR).map(([name, value]) => [value, name as ErrName]));
-const typeTexts: Readonly<Record<number, string>> = TYPE_TEXT;
+const typeTexts: readonly (string | undefined)[] = Object.assign([], TYPE_TEXT);
 const utf8 = new TextEncoder();
 
 /** Bytes of a feed: the in-box less the record header, and never more than the core promises to take at once. */
@@ -85,6 +82,12 @@ const FEED_CAP = Math.min(BOUND.FEED_MAX, BOUND.IN_CAP - ABI.recSize);
 
 /** Where in the in-box a text may stand while a feed is going on. */
 const UTF16_OFF = (ABI.recSize + BOUND.FEED_MAX + 7) & ~7;
+
+/** bytes: longer strings are more expensive to make, as engines put them elsewhere. */
+const LATIN1_BATCH = 98_304;
+const UTF16_BATCH = 65_536;
+/** bytes: a record that is not ASCII and longer is not copied beside others that are. */
+const SKIP_MIN = 1_024;
 
 interface SessionExports {
   csn_init(len: number): number;
@@ -166,23 +169,47 @@ export class Core {
   #decode(effects: Effect[]): string[] {
     const badField: string[] = [];
     const box = this.#instance;
-    // All texts at once, of which events cut theirs: a string made for each would cost more than the event.
+    const words = box.outWords;
+    const end = box.outLen;
+    if (end > box.out.byteLength) throw box.malformed();
+    // Events cut their texts from that of a whole stretch: a string made for each would cost more than the event.
     let text = "";
-    box.records((kind, id, code, stream, timeMs, at, len, flags) => {
+    let textAt = 0;
+    let textEnd = 0;
+    const wide: WideText[] = [];
+    for (let at = 0; at < end; ) {
+      const w = at >> 2;
+      const size = u32(words, w + REC.size / 4);
+      const len = u32(words, w + REC.payloadLen / 4);
+      if (size < ABI.recSize || (size & 7) !== 0 || size > end - at || len > size - ABI.recSize) throw box.malformed();
+      const kind = u32(words, w + REC.kind / 4) & 0xffff;
+      const payload = at + ABI.recSize;
+      const timeMs = u64(words, w + REC.timeMs / 4);
       if (kind === FX.EVENT) {
-        const from = at + ABI.fxEventSize;
-        if ((flags & REC_FLAG.ASCII) === 0) {
-          effects.push(this.#logEvent(timeMs, at, this.#json(from, at + len - from)));
-          return;
+        const event = this.#logEvent(words, payload >> 2, timeMs);
+        const from = payload + ABI.fxEventSize;
+        if (isASCII(words, w)) {
+          if (at >= textEnd) {
+            textAt = at;
+            textEnd = stretch(words, at, end);
+            text = box.latin1(at, textEnd);
+          }
+          event.json = text.slice(from - textAt, payload + len - textAt);
+        } else {
+          wide.push({ event, from, len: payload + len - from });
         }
-        if (text === "") text = box.latin1();
-        effects.push(this.#logEvent(timeMs, at, text.slice(from, at + len)));
+        effects.push(event);
       } else if (kind === FX.BAD_FIELD) {
-        badField.push(box.text(at, len));
+        badField.push(box.text(payload, len));
       } else {
-        effects.push(this.#effect(kind as SessionFx, id, code, stream, timeMs, at, len));
+        const id = u32(words, w + REC.id / 4);
+        const code = u32(words, w + REC.code / 4) | 0;
+        const stream = u32(words, w + REC.stream / 4);
+        effects.push(this.#effect(kind as SessionFx, id, code, stream, timeMs, payload, len));
       }
-    });
+      at += size;
+    }
+    if (wide.length > 0) this.#widen(wide);
     return badField;
   }
 
@@ -216,41 +243,88 @@ export class Core {
   }
 
   /**
-   * A text of an event that is not all ASCII. Engines read such UTF-8 a byte at a time, at a tenth of the speed at which they
-   * copy UTF-16, so that the core writes it as that.
+   * Texts of events that are not all ASCII. Engines read such UTF-8 a byte at a time, at a tenth of the speed at which they
+   * copy UTF-16, so that the core writes them as that; several are copied at once.
    */
-  #json(at: number, len: number): string {
-    const bytes = this.#instance.call((exports) => exports.csn_utf16(at, len, UTF16_OFF));
-    return bytes <= 0 ? this.#instance.text(at, len) : this.#instance.utf16(UTF16_OFF, bytes);
+  #widen(texts: readonly WideText[]): void {
+    const box = this.#instance;
+    for (let next = 0; next < texts.length; ) {
+      const first = next;
+      const ends: number[] = [];
+      let to = UTF16_OFF;
+      for (; next < texts.length && to < UTF16_OFF + UTF16_BATCH; next++) {
+        const { from, len } = texts[next] as WideText;
+        const bytes = box.call((exports) => exports.csn_utf16(from, len, to));
+        if (bytes <= 0) break;
+        to += bytes;
+        ends.push((to - UTF16_OFF) / 2);
+      }
+      const text = ends.length > 0 ? box.utf16(UTF16_OFF, to - UTF16_OFF) : "";
+      let at = 0;
+      for (const [i, end] of ends.entries()) {
+        (texts[first + i] as WideText).event.json = text.slice(at, end);
+        at = end;
+      }
+      if (ends.length > 0 || next === texts.length) continue;
+      // It does not fit, or is not UTF-8.
+      const { event, from, len } = texts[next++] as WideText;
+      event.json = box.text(from, len);
+    }
   }
 
-  #logEvent(timeMs: number, at: number, json: string): LogEvent {
-    const v = this.#instance.outView;
-    const flags = v.getUint32(at + FXE.lineFlags, true);
-    const lineLen = v.getUint32(at + FXE.lineLen, true);
-    const type = typeTexts[v.getUint32(at + FXE.type, true)];
+  #logEvent(words: Uint32Array, w: number, timeMs: number): Mutable<LogEvent> {
+    const type = typeTexts[u32(words, w + FXE.type / 4)];
     if (type === undefined) {
       throw this.#instance.poison("core emitted an event type that this ABI does not have");
     }
     return {
       kind: "event",
-      seq: this.#instance.u64(at + FXE.seq),
+      seq: u64(words, w + FXE.seq / 4),
       type,
-      run: v.getUint32(at + FXE.run, true),
+      run: u32(words, w + FXE.run / 4),
       timeMs,
-      json,
-      line:
-        lineLen === 0
-          ? null
-          : {
-              off: this.#instance.u64(at + FXE.lineOff),
-              len: lineLen,
-              stderr: (flags & LINE.STDERR) !== 0,
-              first: (flags & LINE.FIRST) !== 0,
-              isJSON: (flags & LINE.JSON) !== 0,
-            },
+      json: "",
+      lineOff: u64(words, w + FXE.lineOff / 4),
+      lineLen: u32(words, w + FXE.lineLen / 4),
+      lineFlags: u32(words, w + FXE.lineFlags / 4),
     };
   }
+}
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+/** An event whose text still stands in the out-box. */
+interface WideText {
+  readonly event: Mutable<LogEvent>;
+  readonly from: number;
+  /** bytes */
+  readonly len: number;
+}
+
+function u32(words: Uint32Array, w: number): number {
+  return words[w] as number;
+}
+
+/** Exact up to 2^53. */
+function u64(words: Uint32Array, w: number): number {
+  return u32(words, w) + u32(words, w + 1) * 0x1_0000_0000;
+}
+
+function isASCII(words: Uint32Array, w: number): boolean {
+  return ((u32(words, w + REC.kind / 4) >>> 16) & REC_FLAG.ASCII) !== 0;
+}
+
+/** Where the records from `at` on end whose bytes are worth being copied together. */
+function stretch(words: Uint32Array, at: number, end: number): number {
+  let to = at;
+  while (to < end && to - at < LATIN1_BATCH) {
+    const w = to >> 2;
+    const size = u32(words, w + REC.size / 4);
+    if (size < ABI.recSize || size > end - to) break;
+    if (size > SKIP_MIN && !isASCII(words, w)) break;
+    to += size;
+  }
+  return to;
 }
 
 /** Effects of a session but its events; the others are errors, of the guard, or of a transcript. */

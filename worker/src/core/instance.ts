@@ -39,6 +39,8 @@ export class Instance<E extends object> {
   readonly in: Uint8Array;
   readonly out: Uint8Array;
   readonly outView: DataView;
+  /** The out-box as 32-bit words; records are aligned to 8 bytes. */
+  readonly outWords: Uint32Array;
   readonly #inView: DataView;
   readonly #inBuffer: Buffer;
   readonly #outBuffer: Buffer;
@@ -63,6 +65,7 @@ export class Instance<E extends object> {
     this.#inView = new DataView(exports.memory.buffer, inOff, inCap);
     this.out = new Uint8Array(exports.memory.buffer, outOff, outCap);
     this.outView = new DataView(exports.memory.buffer, outOff, outCap);
+    this.outWords = new Uint32Array(exports.memory.buffer, outOff, outCap >> 2);
     this.#inBuffer = Buffer.from(exports.memory.buffer, inOff, inCap);
     this.#outBuffer = Buffer.from(exports.memory.buffer, outOff, outCap);
   }
@@ -81,6 +84,10 @@ export class Instance<E extends object> {
   poison(message: string, options?: ErrorOptions): CoreTrap {
     this.#trap = new CoreTrap(message, options);
     return this.#trap;
+  }
+
+  malformed(): CoreTrap {
+    return this.poison("core wrote a malformed effect record");
   }
 
   /** Whether a payload of so many bytes fits the in-box. */
@@ -105,16 +112,21 @@ export class Instance<E extends object> {
     return size;
   }
 
+  /** Bytes of the out-box that records take. */
+  get outLen(): number {
+    return this.#desc[7] ?? 0;
+  }
+
   /** Shows `take` the records of the out-box, in order. */
   records(take: TakeRecord): void {
-    const outLen = this.#desc[7] ?? 0;
+    const outLen = this.outLen;
     const v = this.outView;
     let at = 0;
     while (at < outLen) {
       const size = v.getUint32(at + REC.size, true);
       const len = v.getUint32(at + REC.payloadLen, true);
       if (outLen > this.out.byteLength || size < ABI.recSize || size > outLen - at || len > size - ABI.recSize) {
-        throw this.poison("core wrote a malformed effect record");
+        throw this.malformed();
       }
       take(
         v.getUint16(at + REC.kind, true),
@@ -139,9 +151,9 @@ export class Instance<E extends object> {
     return text.decode(this.out.subarray(at, at + len));
   }
 
-  /** The records of the out-box, a character for each byte. */
-  latin1(): string {
-    return this.#outBuffer.toString("latin1", 0, this.#desc[7] ?? 0);
+  /** Bytes of the out-box, a character for each. */
+  latin1(at: number, end: number): string {
+    return this.#outBuffer.toString("latin1", at, end);
   }
 
   /** A text of UTF-16 in the in-box; `len` in bytes. */

@@ -7,7 +7,7 @@
  */
 import module from "../../../build/core.wasm";
 import guardModule from "../../../build/guard.wasm";
-import { STREAM, T } from "../core/abi.gen.js";
+import { LINE, STREAM, T } from "../core/abi.gen.js";
 import { Core, CoreError, type CoreEvent, CoreTrap, type Effect } from "../core/core.js";
 import { Guard } from "../core/guard.js";
 import { addFound } from "../core/redact.js";
@@ -344,8 +344,10 @@ export class Machine {
 
   /** The agent's line for the event that carries it, as JSON text. */
   #rawOf(effect: Effect): string | null {
-    if (effect.kind !== "event" || effect.line === null || !effect.line.first) return null;
-    const { off, len, stderr, isJSON } = effect.line;
+    if (effect.kind !== "event" || effect.lineLen === 0 || (effect.lineFlags & LINE.FIRST) === 0) return null;
+    const { lineOff: off, lineLen: len, lineFlags } = effect;
+    const stderr = (lineFlags & LINE.STDERR) !== 0;
+    const isJSON = (lineFlags & LINE.JSON) !== 0;
     const line = this.#windows.get(stderr ? STREAM.STDERR : STREAM.STDOUT)?.line(off, len) ?? null;
     if (line === null) return null;
     const archive = `sessions/${this.#store.text("id")}/runs/run_${effect.run}/${stderr ? "stderr.txt" : "stdout.jsonl"}`;
