@@ -249,13 +249,13 @@ static void on_retry(csn_view *v, csn_span message) {
     csn_put_field_u64(fx, "attempt", attempt);
     if (csn_number_after(message, "/", &of)) csn_put_field_u64(fx, "max_retries", of);
   } else {
-    csn_put_field_json(fx, "attempt", csn_span_str("null"));
+    csn_put_field_null(fx, "attempt");
   }
-  csn_put_field_json(fx, "delay_ms", csn_span_str("null"));
+  csn_put_field_null(fx, "delay_ms");
   if (status > 0)
     csn_put_field_u64(fx, "status", status);
   else
-    csn_put_field_json(fx, "status", csn_span_str("null"));
+    csn_put_field_null(fx, "status");
   csn_put_field_text(fx, "error", message);
   csn_event_close(v->e, at);
   csn_text64_set(&v->run->kind, kind_of(message));

@@ -379,11 +379,11 @@ static void err_line(csn_view *v, csn_span text) {
     bool known = csn_number_after(text, "failed with status ", &status);
     const char *kind = known ? csn_kind_of_status(status) : "connection_failed";
     csn_put_field_u64(fx, "attempt", attempt);
-    csn_put_field_json(fx, "delay_ms", csn_span_str("null"));
+    csn_put_field_null(fx, "delay_ms");
     if (known)
       csn_put_field_u64(fx, "status", status);
     else
-      csn_put_field_json(fx, "status", csn_span_str("null"));
+      csn_put_field_null(fx, "status");
     csn_put_plain(fx, "error", text);
     csn_event_close(v->e, at);
     if (!v->run->has_result) csn_text64_set(&v->run->kind, csn_span_str(kind != NULL ? kind : ""));

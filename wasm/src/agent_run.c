@@ -198,7 +198,7 @@ void csn_put_result_event(csn_view *v) {
   const csn_agent_run *run = v->run;
   csn_fx *fx = v->e->fx;
   uint32_t at = csn_event_open(v->e, CSN_T_AGENT_RESULT);
-  csn_put_field_json(fx, "subtype", csn_span_str("null"));
+  csn_put_field_null(fx, "subtype");
   csn_put_field_bool(fx, "is_error", run->is_error);
   csn_put_field_text(fx, "terminal_reason", csn_text64_span(&run->reason));
   if (run->is_error) {
@@ -207,14 +207,14 @@ void csn_put_result_event(csn_view *v) {
     csn_put_field_text(fx, "text", csn_span_of(run->result, run->result_len));
     if (run->result_cut) csn_put_field_u64(fx, "text_len", run->result_true_len);
   }
-  csn_put_field_json(fx, "num_turns", csn_span_str("null"));
-  csn_put_field_json(fx, "duration_ms", csn_span_str("null"));
+  csn_put_field_null(fx, "num_turns");
+  csn_put_field_null(fx, "duration_ms");
   if (run->error_status > 0)
     csn_put_field_u64(fx, "api_error_status", run->error_status);
   else
-    csn_put_field_json(fx, "api_error_status", csn_span_str("null"));
-  csn_put_field_json(fx, "stop_reason", csn_span_str("null"));
-  csn_put_field_json(fx, "total_cost_usd", csn_span_str("null"));
+    csn_put_field_null(fx, "api_error_status");
+  csn_put_field_null(fx, "stop_reason");
+  csn_put_field_null(fx, "total_cost_usd");
   csn_event_close(v->e, at);
 }
 

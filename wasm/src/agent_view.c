@@ -44,9 +44,10 @@ void csn_put_raw_event(csn_view *v, const char *reason, csn_span a, csn_span b) 
   csn_event_close(v->e, at);
 }
 
-void csn_put_text(csn_view *v, const char *key, uint32_t node, uint32_t index) {
+void csn_put_key_string(csn_view *v, const char *key, uint32_t key_len, uint32_t node, uint32_t index) {
   const csn_json_item *item = csn_view_get(v, node, index);
-  if (item->kind == CSN_JK_STRING) csn_put_field_text(v->e->fx, key, csn_json_text(v->j, item));
+  if (item->kind != CSN_JK_STRING) return;
+  csn_put_key_text(v->e->fx, key, key_len, csn_json_text(v->j, item).ptr, item->len);
 }
 
 void csn_put_long_text(csn_view *v, const char *key, const char *len_key, const csn_json_item *item) {
@@ -55,11 +56,12 @@ void csn_put_long_text(csn_view *v, const char *key, const char *len_key, const 
   if (string && item->cut) csn_put_field_u64(v->e->fx, len_key, item->true_len);
 }
 
-void csn_put_scalar(csn_view *v, const char *key, uint32_t node, uint32_t index) {
+void csn_put_key_scalar(csn_view *v, const char *key, uint32_t key_len, uint32_t node, uint32_t index) {
   const csn_json_item *item = csn_view_get(v, node, index);
   bool fits =
       (item->kind == CSN_JK_NUMBER || item->kind == CSN_JK_TRUE || item->kind == CSN_JK_FALSE) && !item->cut;
-  csn_put_field_json(v->e->fx, key, fits ? csn_json_text(v->j, item) : csn_span_str("null"));
+  csn_span text = fits ? csn_json_text(v->j, item) : csn_span_of("null", 4);
+  csn_put_key_json(v->e->fx, key, key_len, text.ptr, text.len);
 }
 
 void csn_put_text_or_null(csn_view *v, const char *key, uint32_t node) {
@@ -67,7 +69,7 @@ void csn_put_text_or_null(csn_view *v, const char *key, uint32_t node) {
   if (item->kind == CSN_JK_STRING)
     csn_put_field_text(v->e->fx, key, csn_json_text(v->j, item));
   else
-    csn_put_field_json(v->e->fx, key, csn_span_str("null"));
+    csn_put_field_null(v->e->fx, key);
 }
 
 void csn_put_json(csn_view *v, const char *key, const char *head_key, const char *len_key,

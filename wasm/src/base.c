@@ -98,14 +98,25 @@ uint32_t csn_fx_open(csn_fx *fx, csn_fx_kind kind, uint32_t id, int32_t code, ui
   return at;
 }
 
+void csn_copy_long(uint8_t *to, const uint8_t *from, uint32_t len) {
+  if (len > 1024) {
+    memcpy(to, from, len);
+    return;
+  }
+  for (uint32_t i = 0; i + CSN_V < len; i += CSN_V)
+    csn_v_store(to + i, csn_v_load(from + i));
+  csn_v_store(to + len - CSN_V, csn_v_load(from + len - CSN_V));
+}
+
 void csn_fx_put(csn_fx *fx, const void *ptr, uint32_t len) {
   if (len > 0) csn_copy(grow(fx, len), ptr, len);
 }
 
 void csn_fx_close(csn_fx *fx, uint32_t at) {
+  static const uint64_t zero;
   uint32_t payload_len = fx->len - at - (uint32_t)sizeof(csn_rec);
   uint32_t pad = (8u - (payload_len & 7u)) & 7u;
-  memset(grow(fx, pad), 0, pad);
+  csn_copy(grow(fx, pad), (const uint8_t *)&zero, pad);
   uint32_t size = fx->len - at;
   memcpy(fx->base + at + offsetof(csn_rec, size), &size, sizeof size);
   memcpy(fx->base + at + offsetof(csn_rec, payload_len), &payload_len, sizeof payload_len);
@@ -253,41 +264,43 @@ void csn_put_escaped(csn_fx *fx, csn_span raw) {
   csn_fx_put(fx, raw.ptr + done, raw.len - done);
 }
 
-static void put_key(csn_fx *fx, const char *key) {
-  uint32_t len = csn_str_len(key);
-  uint8_t *p = grow(fx, len + 4);
+/* `,"key":` and room for `more` bytes behind it, at which it points. */
+static inline uint8_t *put_key(csn_fx *fx, const char *key, uint32_t len, uint32_t more) {
+  uint32_t room = csn_fx_room(fx);
+  CSN_INVARIANT(more <= room && len + 4 <= room - more);
+  uint8_t *p = fx->base + fx->len;
+  fx->len += len + 4 + more;
   memcpy(p, ",\"", 2);
   csn_copy(p + 2, (const uint8_t *)key, len);
   memcpy(p + 2 + len, "\":", 2);
+  return p + 4 + len;
 }
 
-void csn_put_field_raw(csn_fx *fx, const char *key, csn_span raw) {
-  put_key(fx, key);
-  csn_put_str(fx, "\"");
+void csn_put_key_raw(csn_fx *fx, const char *key, uint32_t key_len, csn_span raw) {
+  *put_key(fx, key, key_len, 1) = '"';
   csn_put_escaped(fx, raw);
   csn_put_str(fx, "\"");
 }
 
-void csn_put_field_text(csn_fx *fx, const char *key, csn_span escaped) {
-  put_key(fx, key);
-  csn_put_str(fx, "\"");
-  csn_fx_put(fx, escaped.ptr, escaped.len);
-  csn_put_str(fx, "\"");
+void csn_put_key_text(csn_fx *fx, const char *key, uint32_t key_len, const uint8_t *escaped, uint32_t len) {
+  CSN_INVARIANT(len < UINT32_MAX - 2);
+  uint8_t *p = put_key(fx, key, key_len, len + 2);
+  p[0] = '"';
+  csn_copy(p + 1, escaped, len);
+  p[len + 1] = '"';
 }
 
-void csn_put_field_json(csn_fx *fx, const char *key, csn_span json) {
-  put_key(fx, key);
-  csn_fx_put(fx, json.ptr, json.len);
+void csn_put_key_json(csn_fx *fx, const char *key, uint32_t key_len, const uint8_t *json, uint32_t len) {
+  csn_copy(put_key(fx, key, key_len, len), json, len);
 }
 
-void csn_put_field_u64(csn_fx *fx, const char *key, uint64_t value) {
-  put_key(fx, key);
+void csn_put_key_u64(csn_fx *fx, const char *key, uint32_t key_len, uint64_t value) {
+  if (value < 10) {
+    *put_key(fx, key, key_len, 1) = (uint8_t)('0' + value);
+    return;
+  }
+  put_key(fx, key, key_len, 0);
   csn_put_u64(fx, value);
-}
-
-void csn_put_field_bool(csn_fx *fx, const char *key, bool value) {
-  put_key(fx, key);
-  csn_put_str(fx, value ? "true" : "false");
 }
 
 void csn_put_nano(csn_fx *fx, uint64_t nano) {
@@ -328,8 +341,11 @@ bool csn_type_is_host(int32_t type) {
   return false;
 }
 
-static void make_middle(csn_emit *e) {
-  csn_fx out = {e->middle, sizeof e->middle, 0};
+static void make_head(csn_emit *e) {
+  csn_fx out = {e->head, sizeof e->head, 0};
+  csn_put_str(&out, "{\"seq\":");
+  csn_put_u64(&out, *e->seq);
+  e->seq_end = out.len;
   csn_put_str(&out, ",\"time_ms\":");
   csn_put_u64(&out, e->time_ms);
   if (e->run != 0) {
@@ -338,21 +354,44 @@ static void make_middle(csn_emit *e) {
     csn_put_str(&out, "\"");
   }
   csn_put_str(&out, ",\"type\":\"");
-  e->middle_len = out.len;
+  e->head_len = out.len;
+}
+
+/* Adds one to the number in the head; false when there is none, or it gets longer by it. */
+static inline bool next_head(csn_emit *e) {
+  if (e->head_len == 0 || e->head_seq + 1 != *e->seq) return false;
+  uint32_t at = e->seq_end - 1;
+  while (e->head[at] == '9')
+    e->head[at--] = '0';
+  if (e->head[at] == ':') return false;
+  e->head[at]++;
+  return true;
 }
 
 uint32_t csn_event_open(csn_emit *e, csn_type type) {
+#define ROW(name, value, text, host) [value] = sizeof(text) - 1,
+  static const uint8_t type_len[CSN_T_END] = {CSN_TYPE_TABLE(ROW)};
+#undef ROW
+  _Static_assert(sizeof(csn_rec) + sizeof(csn_fx_event) + sizeof e->head + 32 <= CSN_EVENT_HEAD_MAX, "head");
   csn_fx *fx = e->fx;
-  if (e->middle_len == 0) make_middle(e);
+  uint32_t at = fx->len;
+  CSN_INVARIANT(csn_fx_room(fx) >= CSN_EVENT_HEAD_MAX);
   *e->seq += 1;
-  uint32_t at = csn_fx_open(fx, CSN_FX_EVENT, e->run, 0, 0, e->time_ms);
+  if (!next_head(e)) make_head(e);
+  e->head_seq = *e->seq;
+  uint8_t *p = fx->base + at;
+  csn_rec rec = {.kind = CSN_FX_EVENT, .id = e->run, .time_ms = e->time_ms};
+  memcpy(p, &rec, sizeof rec);
   csn_fx_event head = {*e->seq, e->line_off, e->line_len, (uint32_t)type, e->run, e->line_flags};
-  memcpy(grow(fx, sizeof head), &head, sizeof head);
-  csn_put_str(fx, "{\"seq\":");
-  csn_put_u64(fx, *e->seq);
-  csn_fx_put(fx, e->middle, e->middle_len);
-  csn_put_str(fx, csn_type_text(type));
-  csn_put_str(fx, "\"");
+  memcpy(p + sizeof rec, &head, sizeof head);
+  p += sizeof rec + sizeof head;
+  for (uint32_t i = 0; i < e->head_len; i += CSN_V) /* to the end of a block: the type stands behind it */
+    csn_v_store(p + i, csn_v_load(e->head + i));
+  p += e->head_len;
+  uint32_t len = type_len[type];
+  csn_copy(p, (const uint8_t *)csn_type_text(type), len);
+  p[len] = '"';
+  fx->len = (uint32_t)(p + len + 1 - fx->base);
   return at;
 }
 

@@ -13,7 +13,7 @@ static void put_scalar(csn_transcript *v, csn_fx *fx, const char *key, uint32_t 
   if (item->kind == CSN_JK_STRING)
     csn_put_field_text(fx, key, csn_json_text(&v->json, item));
   else if (item->kind == CSN_JK_NULL || item->kind == CSN_JK_OBJECT || item->kind == CSN_JK_ARRAY)
-    csn_put_field_json(fx, key, csn_span_str("null"));
+    csn_put_field_null(fx, key);
   else
     csn_put_field_json(fx, key, csn_json_text(&v->json, item));
 }
@@ -168,7 +168,7 @@ static void open_call(csn_transcript *v, csn_fx *fx, const csn_transcript_node *
     csn_put_str(fx, "\"");
   }
   if (n->is_denied) csn_put_field_bool(fx, "denied", true);
-  if (n->other == 0) csn_put_field_json(fx, "result", csn_span_str("null"));
+  if (n->other == 0) csn_put_field_null(fx, "result");
 }
 
 static void open(csn_transcript *v, csn_fx *fx, const csn_transcript_node *n, bool there) {

@@ -47,7 +47,7 @@ uint64_t csn_usage_tokens(const csn_usage *u) {
 
 void csn_put_cost(csn_fx *fx, const char *key, const csn_usage *u) {
   if (u->cost_unknown) {
-    csn_put_field_json(fx, key, csn_span_str("null"));
+    csn_put_field_null(fx, key);
     return;
   }
   csn_put_str(fx, ",\"");

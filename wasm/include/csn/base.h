@@ -35,10 +35,11 @@ csn_span csn_span_str(const char *text);
 /* Where `byte` first stands; s.len when it does not. */
 uint32_t csn_span_find(csn_span s, uint8_t byte);
 
-/* memcpy for texts, most of which are short. */
+/* memcpy for texts, most of which are short: a call out of the module costs more than they do. */
+void csn_copy_long(uint8_t *to, const uint8_t *from, uint32_t len); /* len >= 16 */
 static inline void csn_copy(uint8_t *to, const uint8_t *from, uint32_t len) {
   if (len > 32) {
-    memcpy(to, from, len);
+    csn_copy_long(to, from, len);
   } else if (len >= 16) {
     memcpy(to, from, 16);
     memcpy(to + len - 16, from + len - 16, 16);
@@ -125,12 +126,31 @@ void csn_put_i64(csn_fx *fx, int64_t value);
 /* Escapes raw bytes: quotes, backslash and control characters; bytes that are not UTF-8 become U+FFFD, one
  * for each maximal ill-formed part. Output is at most 6 x len bytes. No quotes around it. */
 void csn_put_escaped(csn_fx *fx, csn_span raw);
-/* `,"key":"..."` with raw bytes escaped, resp. with bytes that are the inside of a JSON string already. */
-void csn_put_field_raw(csn_fx *fx, const char *key, csn_span raw);
-void csn_put_field_text(csn_fx *fx, const char *key, csn_span escaped);
-void csn_put_field_json(csn_fx *fx, const char *key, csn_span json); /* any JSON text, verbatim */
-void csn_put_field_u64(csn_fx *fx, const char *key, uint64_t value);
-void csn_put_field_bool(csn_fx *fx, const char *key, bool value);
+/* `,"key":"..."` with raw bytes escaped, resp. with bytes that are the inside of a JSON string already. Each
+ * is a function that is told the key's length, and an inline one for which the compiler counts it. */
+#define CSN_INLINE static inline __attribute__((always_inline))
+void csn_put_key_raw(csn_fx *fx, const char *key, uint32_t key_len, csn_span raw);
+void csn_put_key_text(csn_fx *fx, const char *key, uint32_t key_len, const uint8_t *escaped, uint32_t len);
+void csn_put_key_json(csn_fx *fx, const char *key, uint32_t key_len, const uint8_t *json, uint32_t len);
+void csn_put_key_u64(csn_fx *fx, const char *key, uint32_t key_len, uint64_t value);
+CSN_INLINE void csn_put_field_raw(csn_fx *fx, const char *key, csn_span raw) {
+  csn_put_key_raw(fx, key, csn_len_of(key), raw);
+}
+CSN_INLINE void csn_put_field_text(csn_fx *fx, const char *key, csn_span escaped) {
+  csn_put_key_text(fx, key, csn_len_of(key), escaped.ptr, escaped.len);
+}
+CSN_INLINE void csn_put_field_json(csn_fx *fx, const char *key, csn_span json) { /* any JSON text, verbatim */
+  csn_put_key_json(fx, key, csn_len_of(key), json.ptr, json.len);
+}
+CSN_INLINE void csn_put_field_u64(csn_fx *fx, const char *key, uint64_t value) {
+  csn_put_key_u64(fx, key, csn_len_of(key), value);
+}
+CSN_INLINE void csn_put_field_bool(csn_fx *fx, const char *key, bool value) {
+  csn_put_key_json(fx, key, csn_len_of(key), (const uint8_t *)(value ? "true" : "false"), value ? 4 : 5);
+}
+CSN_INLINE void csn_put_field_null(csn_fx *fx, const char *key) {
+  csn_put_key_json(fx, key, csn_len_of(key), (const uint8_t *)"null", 4);
+}
 /* Nano-dollars as a decimal number of dollars without an exponent: 2524000 -> 0.002524. */
 void csn_put_nano(csn_fx *fx, uint64_t nano);
 
@@ -153,8 +173,10 @@ typedef struct csn_emit {
   uint64_t line_off;   /* bytes from the start of the stream */
   uint32_t line_len;   /* bytes without the newline; 0 when the event comes from no line */
   uint32_t line_flags; /* CSN_LINE_*; FIRST is cleared by csn_event_close */
-  uint32_t middle_len; /* bytes; 0 before the first event */
-  uint8_t middle[80];  /* what stands in the text of every event between its seq and its type */
+  uint64_t head_seq;   /* whose head it is */
+  uint32_t head_len;   /* bytes; 0 before the first event */
+  uint32_t seq_end;    /* bytes: where seq ends in it */
+  uint8_t head[96];    /* what the text of an event begins with, up to its type */
 } csn_emit;
 /* Room that csn_event_open + csn_event_close take besides the fields: CSN_EVENT_HEAD_MAX. */
 uint32_t csn_event_open(csn_emit *e, csn_type type);

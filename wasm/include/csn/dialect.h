@@ -39,11 +39,17 @@ uint64_t csn_view_count(const csn_view *v, uint32_t node);
 /* One `raw` event. agent_type is written as `a` or `a/b` from escaped texts. */
 void csn_put_raw_event(csn_view *v, const char *reason, csn_span a, csn_span b);
 /* A string field, left out when the line has none. */
-void csn_put_text(csn_view *v, const char *key, uint32_t node, uint32_t index);
+void csn_put_key_string(csn_view *v, const char *key, uint32_t key_len, uint32_t node, uint32_t index);
+CSN_INLINE void csn_put_text(csn_view *v, const char *key, uint32_t node, uint32_t index) {
+  csn_put_key_string(v, key, csn_len_of(key), node, index);
+}
 /* A string field that is always there, with its true length when it was cut. */
 void csn_put_long_text(csn_view *v, const char *key, const char *len_key, const csn_json_item *item);
 /* A number or truth value verbatim, else null. */
-void csn_put_scalar(csn_view *v, const char *key, uint32_t node, uint32_t index);
+void csn_put_key_scalar(csn_view *v, const char *key, uint32_t key_len, uint32_t node, uint32_t index);
+CSN_INLINE void csn_put_scalar(csn_view *v, const char *key, uint32_t node, uint32_t index) {
+  csn_put_key_scalar(v, key, csn_len_of(key), node, index);
+}
 void csn_put_text_or_null(csn_view *v, const char *key, uint32_t node);
 /* JSON text verbatim when all of it was captured; else its head as a text (when head_key is not NULL) and its
  * length. */
