@@ -536,11 +536,11 @@ static void on_block(csn_view *v, uint32_t index, bool assistant) {
 
 static uint64_t sum_of(const csn_view *v, uint32_t node) {
   uint64_t sum = 0;
-  for (uint32_t i = 0; i < v->j->item_count; i++) {
-    const csn_json_item *item = &v->j->items[i];
+  for (uint32_t at = v->j->latest[node]; at != 0; at = v->j->items[at - 1].earlier) {
+    const csn_json_item *item = &v->j->items[at - 1];
     uint64_t n;
-    if (item->field == node && item->kind == CSN_JK_NUMBER && !item->cut &&
-        csn_json_u64(csn_json_text(v->j, item), &n) && n <= UINT64_MAX - sum)
+    if (item->kind == CSN_JK_NUMBER && !item->cut && csn_json_u64(csn_json_text(v->j, item), &n) &&
+        n <= UINT64_MAX - sum)
       sum += n;
   }
   return sum;

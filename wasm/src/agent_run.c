@@ -1,7 +1,7 @@
 #include "csn/dialect.h"
 
 static bool same_id(const csn_conversation *c, csn_span id) {
-  return c->id_len == id.len && memcmp(c->id, id.ptr, id.len) == 0;
+  return c->id_len == id.len && csn_same(c->id, id.ptr, id.len);
 }
 
 void csn_run_id(csn_agent_run *run, csn_span id) {
@@ -13,8 +13,8 @@ void csn_run_id(csn_agent_run *run, csn_span id) {
 bool csn_is_conversation_id(csn_span id) {
   if (id.len == 0 || id.len > CSN_ID_CAP) return false;
   for (uint32_t i = 0; i < id.len; i++) {
-    uint8_t c = id.ptr[i];
-    bool name = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+    uint32_t c = id.ptr[i];
+    bool name = (c | 0x20u) - 'a' < 26 || c - '0' < 10 || c == '_';
     /* What comes from the sandbox must not become an option of the next run's command line. */
     if (!name && (i == 0 || (c != '-' && c != '.' && c != ':'))) return false;
   }

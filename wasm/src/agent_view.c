@@ -9,9 +9,10 @@ csn_span csn_view_text(const csn_view *v, uint32_t node, uint32_t index) {
   return item->kind == CSN_JK_STRING ? csn_json_text(v->j, item) : csn_span_of(NULL, 0);
 }
 
-bool csn_view_is(const csn_view *v, uint32_t node, uint32_t index, const char *text) {
+bool csn_view_same(const csn_view *v, uint32_t node, uint32_t index, const char *text, uint32_t len) {
   const csn_json_item *item = csn_view_get(v, node, index);
-  return item->kind == CSN_JK_STRING && csn_span_is(csn_json_text(v->j, item), text);
+  return item->kind == CSN_JK_STRING && item->len == len &&
+         csn_same(csn_json_text(v->j, item).ptr, (const uint8_t *)text, len);
 }
 
 csn_span csn_view_id(const csn_view *v, uint32_t node) {
@@ -33,7 +34,7 @@ uint64_t csn_view_count(const csn_view *v, uint32_t node) {
 void csn_put_raw_event(csn_view *v, const char *reason, csn_span a, csn_span b) {
   csn_fx *fx = v->e->fx;
   uint32_t at = csn_event_open(v->e, CSN_T_RAW);
-  csn_put_field_raw(fx, "reason", csn_span_str(reason));
+  csn_put_field_text(fx, "reason", csn_span_str(reason)); /* nothing in it to escape */
   if (a.len > 0) {
     csn_put_str(fx, ",\"agent_type\":\"");
     csn_fx_put(fx, a.ptr, a.len);
@@ -119,8 +120,10 @@ csn_span csn_text64_span(const csn_text64 *t) {
 /* Where `part`, which is not empty, begins in the text; its length when it is not there. */
 static uint32_t find(csn_span text, const char *part) {
   uint32_t len = csn_str_len(part);
-  for (uint32_t i = 0; len <= text.len && i <= text.len - len; i++)
-    if (memcmp(text.ptr + i, part, len) == 0) return i;
+  if (len > text.len) return text.len;
+  uint8_t first = (uint8_t)part[0];
+  for (uint32_t i = 0; i <= text.len - len; i++)
+    if (text.ptr[i] == first && csn_same(text.ptr + i, (const uint8_t *)part, len)) return i;
   return text.len;
 }
 
@@ -137,7 +140,7 @@ csn_span csn_span_after(csn_span text, const char *part) {
 
 bool csn_span_starts(csn_span text, const char *start) {
   uint32_t len = csn_str_len(start);
-  return len <= text.len && memcmp(text.ptr, start, len) == 0;
+  return len <= text.len && csn_same(text.ptr, (const uint8_t *)start, len);
 }
 
 bool csn_number_after(csn_span text, const char *before, uint64_t *out) {

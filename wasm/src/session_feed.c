@@ -84,7 +84,7 @@ static uint32_t feed_events(csn_session *s, csn_span in, csn_fx *fx) {
     s->fed[OUT] += 1;
     s->cursor[OUT] = s->fed[OUT];
     used += 1;
-    csn_session_violations(s, fx, false);
+    if (s->watch.count > 0) csn_session_violations(s, fx, false);
     if (limited) csn_session_count(s, fx, true); /* else once, by csn_session_feed */
   }
   return used;

@@ -27,7 +27,10 @@ struct csn_view {
 const csn_json_item *csn_view_get(const csn_view *v, uint32_t node, uint32_t index);
 /* The inside of a string; empty when the value is none. */
 csn_span csn_view_text(const csn_view *v, uint32_t node, uint32_t index);
-bool csn_view_is(const csn_view *v, uint32_t node, uint32_t index, const char *text);
+bool csn_view_same(const csn_view *v, uint32_t node, uint32_t index, const char *text, uint32_t len);
+CSN_INLINE bool csn_view_is(const csn_view *v, uint32_t node, uint32_t index, const char *text) {
+  return csn_view_same(v, node, index, text, csn_len_of(text));
+}
 /* A conversation's id; empty when it is none that can stand in a command line. */
 csn_span csn_view_id(const csn_view *v, uint32_t node);
 /* A whole, unsigned number; false when the value is none. */
