@@ -78,7 +78,7 @@ $(eval $(call core_objects,wasm,$(CLANG),$(WASM_FLAGS) $$(WASM_SIZE) $$(WASM_WHO
 # Only the bytes of an agent's output and of an answer are many: everything else is built for size. Most of the time that a
 # short line takes goes into its event: what writes that is built for speed, too, and what is small in it is put in its place
 # by the linker, which saves more than it takes.
-WASM_FAST := json_follow json_scan utf16 base sha2small redact redact_set session_feed agent agent_view agent_gemini agent_opencode
+WASM_FAST := json_follow json_scan utf16 base sha2small redact redact_set session_feed agent agent_view agent_run agent_gemini agent_opencode price usage
 $(filter-out $(WASM_FAST:%=$(BUILD)/wasm/%.o),$(wasm_OBJ)): WASM_SIZE := -Oz
 $(filter-out $(WASM_APART:%=$(BUILD)/wasm/%.o),$(CORE_NAMES:%=$(BUILD)/wasm/%.o)): WASM_WHOLE := -flto
 

@@ -449,6 +449,7 @@ static void see_call(csn_view *v, uint32_t index) {
       {"Skill", N_INPUT_SKILL, NULL},
       {"bash", N_INPUT_COMMAND, NULL},
   };
+  if (!csn_sees_calls(v)) return;
   csn_seen_call call = {.id = csn_view_text(v, N_BLOCK_ID, index),
                         .parent = csn_view_text(v, N_PARENT, 0),
                         .tool = csn_view_text(v, N_BLOCK_NAME, index),

@@ -46,7 +46,7 @@ _Static_assert(N_END <= CSN_JSON_NODE_MAX, "table too large");
 #define HOME  "/var/lib/caisson/agents/gemini"
 #define SHELL "run_shell_command"
 
-static void put_settings(csn_fx *fx, const csn_spec_in *in) {
+CSN_RARE static void put_settings(csn_fx *fx, const csn_spec_in *in) {
   static const csn_mcp_style style = {.is = ":",
                                       .local = "\"trust\":true,",
                                       .remote = "\"trust\":true,",
@@ -80,7 +80,7 @@ static void put_settings(csn_fx *fx, const csn_spec_in *in) {
 }
 
 /* Denials go by its policy engine: the list of excluded tools does not look at what a tool is called with. */
-static void put_policy(csn_fx *fx, csn_span options) {
+CSN_RARE static void put_policy(csn_fx *fx, csn_span options) {
   csn_span rule;
   csn_put_str(fx, ",\"" HOME "/policy.toml\":\"");
   while (csn_option_find(&options, CSN_OPT_DENY, &rule)) {
@@ -97,7 +97,7 @@ static void put_policy(csn_fx *fx, csn_span options) {
 }
 
 /* By name, and commands by how they begin. A path is judged in the stream alone. */
-static void rule(csn_rule_out *o, bool deny, csn_span tool, csn_span spec) {
+CSN_RARE static void rule(csn_rule_out *o, bool deny, csn_span tool, csn_span spec) {
   static const csn_tool_alias names[] = {{SHELL, "Bash"},
                                          {"read_file", "Read"},
                                          {"read_many_files", "Read"},
@@ -131,7 +131,7 @@ static void rule(csn_rule_out *o, bool deny, csn_span tool, csn_span spec) {
   }
 }
 
-static void spec(csn_fx *fx, const csn_spec_in *in) {
+CSN_RARE static void spec(csn_fx *fx, const csn_spec_in *in) {
   static const char *const fixed[] = {"GEMINI_API_KEY",
                                       "GOOGLE_API_KEY",
                                       "GOOGLE_GEMINI_BASE_URL",
@@ -209,7 +209,7 @@ static void on_message(csn_view *v) {
 
 /* The call as the policy's rules have it. What web_fetch asks for stands in a prompt: no rule can judge it.
  */
-static void see_call(csn_view *v) {
+CSN_RARE static void see_call(csn_view *v) {
   static const csn_tool_alias aliases[] = {{SHELL, "Bash"},
                                            {"read_file", "Read"},
                                            {"read_many_files", "Read"},
@@ -240,6 +240,7 @@ static void see_call(csn_view *v) {
               {"web_fetch", {N_INPUT_URL, 0, 0}, NULL},
               {"google_web_search", {N_INPUT_QUERY, 0, 0}, NULL},
               {"activate_skill", {N_INPUT_SKILL, 0, 0}, NULL}};
+  if (!csn_sees_calls(v)) return;
   csn_seen_call call = {.id = csn_view_text(v, N_TOOL_ID, 0),
                         .tool = csn_view_text(v, N_TOOL_NAME, 0),
                         .aliases = aliases,
@@ -370,7 +371,7 @@ static void line(csn_view *v) {
 }
 
 /* Retries and what it refuses to start with are told here alone. */
-static void err_line(csn_view *v, csn_span text) {
+CSN_RARE static void err_line(csn_view *v, csn_span text) {
   uint64_t attempt, status;
   if (csn_span_starts(text, "Attempt ") && csn_number_after(text, "Attempt ", &attempt) &&
       csn_span_has(text, "Retrying")) {

@@ -51,7 +51,7 @@ _Static_assert(N_END <= CSN_JSON_NODE_MAX, "table too large");
 #define INSTRUCTIONS "/var/lib/caisson/agents/opencode/instructions.md"
 
 /* Whether an earlier rule of the list names the same tool. */
-static bool named_before(csn_span options, csn_option_tag tag, csn_span rule) {
+CSN_RARE static bool named_before(csn_span options, csn_option_tag tag, csn_span rule) {
   csn_span other, tool = csn_rule_tool(rule);
   while (csn_option_find(&options, tag, &other) && other.ptr != rule.ptr) {
     csn_span have = csn_rule_tool(other);
@@ -60,7 +60,7 @@ static bool named_before(csn_span options, csn_option_tag tag, csn_span rule) {
   return false;
 }
 
-static bool names(csn_span options, csn_option_tag tag, csn_span tool) {
+CSN_RARE static bool names(csn_span options, csn_option_tag tag, csn_span tool) {
   csn_span rule;
   while (csn_option_find(&options, tag, &rule)) {
     csn_span have = csn_rule_tool(rule);
@@ -70,7 +70,7 @@ static bool names(csn_span options, csn_option_tag tag, csn_span tool) {
 }
 
 /* The patterns of one tool with one verdict. Returns whether a rule names the whole tool. */
-static bool put_patterns(csn_fx *fx, csn_span options, csn_option_tag tag, csn_span tool) {
+CSN_RARE static bool put_patterns(csn_fx *fx, csn_span options, csn_option_tag tag, csn_span tool) {
   csn_span rule;
   bool whole = false;
   while (csn_option_find(&options, tag, &rule)) {
@@ -86,7 +86,7 @@ static bool put_patterns(csn_fx *fx, csn_span options, csn_option_tag tag, csn_s
 }
 
 /* `"tool":{"*":...,"pattern":...}`: of the patterns that fit, the last one counts, so denials come last. */
-static void put_tool(csn_fx *fx, csn_span options, csn_span tool, bool listed) {
+CSN_RARE static void put_tool(csn_fx *fx, csn_span options, csn_span tool, bool listed) {
   csn_put_doc(fx, ",");
   csn_put_doc_string(fx, tool);
   bool allowed = !listed || put_patterns(NULL, options, CSN_OPT_ALLOW, tool);
@@ -97,7 +97,7 @@ static void put_tool(csn_fx *fx, csn_span options, csn_span tool, bool listed) {
   csn_put_doc(fx, "}");
 }
 
-static void put_permission(csn_fx *fx, csn_span options) {
+CSN_RARE static void put_permission(csn_fx *fx, csn_span options) {
   bool listed = csn_option_has(options, CSN_OPT_ALLOW);
   csn_span rest = options, rule;
   if (!listed && !csn_option_has(options, CSN_OPT_DENY)) return;
@@ -136,7 +136,7 @@ __attribute__((noinline)) static void put_path(csn_rule_out *o, bool deny, csn_s
   }
 }
 
-static void put_server_tool(csn_rule_out *o, bool deny, csn_span server, csn_span tool) {
+CSN_RARE static void put_server_tool(csn_rule_out *o, bool deny, csn_span server, csn_span tool) {
   uint8_t name[CSN_WATCH_NAME_CAP + 2];
   csn_fx text = {name, sizeof name, 0};
   if (server.len + 1 + tool.len > sizeof name) return;
@@ -149,7 +149,7 @@ static void put_server_tool(csn_rule_out *o, bool deny, csn_span server, csn_spa
 
 /* server_tool; server_* stands for all of its tools. A star in the name of the server would reach tools that
  * are no server's: it stands for those that the run has. */
-static void put_mcp(csn_rule_out *o, bool deny, csn_span tool) {
+CSN_RARE static void put_mcp(csn_rule_out *o, bool deny, csn_span tool) {
   csn_span server = csn_span_of(tool.ptr + 5, tool.len - 5), rest = csn_span_after(server, "__");
   csn_span all = csn_span_str("*"), options = o->options;
   if (rest.len < server.len) {
@@ -162,7 +162,7 @@ static void put_mcp(csn_rule_out *o, bool deny, csn_span tool) {
   }
 }
 
-static void rule(csn_rule_out *o, bool deny, csn_span tool, csn_span spec) {
+CSN_RARE static void rule(csn_rule_out *o, bool deny, csn_span tool, csn_span spec) {
   static const csn_tool_alias names[] = {{"bash", "Bash"},
                                          {"read", "Read"},
                                          {"glob", "Read"},
@@ -210,7 +210,7 @@ static void rule(csn_rule_out *o, bool deny, csn_span tool, csn_span spec) {
   }
 }
 
-static csn_span plain_model(csn_span model) {
+CSN_RARE static csn_span plain_model(csn_span model) {
   for (uint32_t i = 0; i < model.len; i++)
     if (model.ptr[i] == '/') return csn_span_of(NULL, 0);
   return model;
@@ -218,7 +218,7 @@ static csn_span plain_model(csn_span model) {
 
 /* All of the vendors that it knows go through the model gateway, and a model without a vendor is asked for by
  * Chat Completions. Its own cloud is left out. */
-static void put_config(csn_fx *fx, const csn_spec_in *in) {
+CSN_RARE static void put_config(csn_fx *fx, const csn_spec_in *in) {
   static const csn_mcp_style style = {
       .is = ":",
       .local = "\"type\":\"local\",\"enabled\":true,",
@@ -256,7 +256,7 @@ static void put_config(csn_fx *fx, const csn_spec_in *in) {
   csn_put_str(fx, "\"");
 }
 
-static void spec(csn_fx *fx, const csn_spec_in *in) {
+CSN_RARE static void spec(csn_fx *fx, const csn_spec_in *in) {
   static const char *const fixed[] = {"OPENCODE_CONFIG_CONTENT",
                                       "ANTHROPIC_API_KEY",
                                       "OPENAI_API_KEY",
@@ -339,7 +339,7 @@ static bool is_rejected(const csn_view *v) {
 
 /* The call as the policy's rules have it, and what came of it. A call of a tool that was taken away is one of
  * the tool `invalid`, which does nothing. */
-static void see_call(csn_view *v, bool refused) {
+CSN_RARE static void see_call(csn_view *v, bool refused) {
   static const csn_tool_alias aliases[] = {{"bash", "Bash"},
                                            {"read", "Read"},
                                            {"edit", "Edit"},
@@ -375,7 +375,7 @@ static void see_call(csn_view *v, bool refused) {
   if (csn_span_is(call.tool, "invalid")) return;
   /* A patch names its files in its own text. */
   if (csn_span_is(call.tool, "patch") || csn_span_is(call.tool, "apply_patch")) call.part = true;
-  for (uint32_t i = 0; i < sizeof args / sizeof args[0]; i++) {
+  for (uint32_t i = 0; csn_sees_calls(v) && i < sizeof args / sizeof args[0]; i++) {
     if (!csn_span_is(call.tool, args[i].tool)) continue;
     call.arg = csn_view_get(v, args[i].node, 0);
     call.missing = args[i].missing;
@@ -483,7 +483,7 @@ static void line(csn_view *v) {
     csn_put_raw_event(v, "unmapped", type, csn_span_of(NULL, 0));
 }
 
-static void err_line(csn_view *v, csn_span text) {
+CSN_RARE static void err_line(csn_view *v, csn_span text) {
   if (csn_span_has(text, "Session not found")) csn_put_refusal(v, "session_not_found", text);
 }
 

@@ -28,7 +28,7 @@ static uint32_t place_of(const csn_agent_memory *memory, csn_span id) {
   return i;
 }
 
-bool csn_memory_has(const csn_agent_memory *memory, csn_span id) {
+CSN_RARE bool csn_memory_has(const csn_agent_memory *memory, csn_span id) {
   return id.len > 0 && place_of(memory, id) < CSN_CONVERSATION_MAX;
 }
 
@@ -47,7 +47,7 @@ static void bring_up(csn_agent_memory *memory, csn_span id, csn_usage total) {
   at[0] = entry;
 }
 
-void csn_memory_use(csn_agent_memory *memory, csn_span id) {
+CSN_RARE void csn_memory_use(csn_agent_memory *memory, csn_span id) {
   bring_up(memory, id, (csn_usage){0});
 }
 
@@ -218,20 +218,20 @@ void csn_put_result_event(csn_view *v) {
   csn_event_close(v->e, at);
 }
 
-static uint32_t open_error(csn_view *v, csn_span kind) {
+CSN_RARE static uint32_t open_error(csn_view *v, csn_span kind) {
   uint32_t at = csn_event_open(v->e, CSN_T_AGENT_ERROR);
   if (kind.len > 0) csn_put_field_text(v->e->fx, "kind", kind);
   return at;
 }
 
-void csn_put_error_event(csn_view *v, csn_span kind, csn_span message, uint64_t status) {
+CSN_RARE void csn_put_error_event(csn_view *v, csn_span kind, csn_span message, uint64_t status) {
   uint32_t at = open_error(v, kind);
   csn_put_field_text(v->e->fx, "message", message);
   if (status > 0) csn_put_field_u64(v->e->fx, "status", status);
   csn_event_close(v->e, at);
 }
 
-void csn_agent_plain(csn_agent_run *run, csn_span raw) {
+CSN_RARE void csn_agent_plain(csn_agent_run *run, csn_span raw) {
   uint32_t room = CSN_FIELD_MAX - run->result_len;
   uint32_t fits = raw.len <= room / 6u ? raw.len : csn_utf8_whole(csn_span_of(raw.ptr, room / 6u));
   if (run->result_cut) fits = 0; /* behind a cut nothing can follow */
@@ -244,7 +244,7 @@ void csn_agent_plain(csn_agent_run *run, csn_span raw) {
 }
 
 /* Length of the ANSI control sequence at the start of `text`, 0 when there is none. */
-static uint32_t ansi_len(csn_span text) {
+CSN_RARE static uint32_t ansi_len(csn_span text) {
   if (text.len < 2 || text.ptr[0] != 0x1b || text.ptr[1] != '[') return 0;
   for (uint32_t i = 2; i < text.len; i++)
     if (text.ptr[i] >= 0x40 && text.ptr[i] <= 0x7e) return i + 1;
@@ -252,7 +252,7 @@ static uint32_t ansi_len(csn_span text) {
 }
 
 /* Escapes a plain text of which `cap` bytes at most are looked at, ANSI sequences left out. */
-static void put_plain(csn_fx *fx, csn_span raw, uint32_t cap) {
+CSN_RARE static void put_plain(csn_fx *fx, csn_span raw, uint32_t cap) {
   if (raw.len > cap) raw.len = csn_utf8_whole(csn_span_of(raw.ptr, cap));
   while (raw.len > 0) {
     uint32_t skip = ansi_len(raw), n = 0;
@@ -264,7 +264,7 @@ static void put_plain(csn_fx *fx, csn_span raw, uint32_t cap) {
   }
 }
 
-void csn_put_plain(csn_fx *fx, const char *key, csn_span raw) {
+CSN_RARE void csn_put_plain(csn_fx *fx, const char *key, csn_span raw) {
   csn_put_str(fx, ",\"");
   csn_put_str(fx, key);
   csn_put_str(fx, "\":\"");
@@ -272,7 +272,7 @@ void csn_put_plain(csn_fx *fx, const char *key, csn_span raw) {
   csn_put_str(fx, "\"");
 }
 
-void csn_put_refusal(csn_view *v, const char *reason, csn_span raw_line) {
+CSN_RARE void csn_put_refusal(csn_view *v, const char *reason, csn_span raw_line) {
   csn_agent_run *run = v->run;
   uint32_t at = open_error(v, csn_span_str(reason));
   csn_put_plain(v->e->fx, "message", raw_line);

@@ -166,9 +166,13 @@ static csn_span rule_name(csn_watching *w, const csn_seen_call *call) {
 
 /* --- calls --- */
 
+bool csn_sees_calls(const csn_view *v) {
+  return v->watching != NULL && csn_tools_any(v->watching->tools);
+}
+
 bool csn_see_call(csn_view *v, const csn_seen_call *call) {
   csn_watching *w = v->watching;
-  if (w == NULL || !csn_tools_any(w->tools)) return false;
+  if (!csn_sees_calls(v)) return false;
   uint32_t used = w->scratch.used;
   const csn_json_item *arg = call->arg;
   csn_call c = {.id = call->id, .parent = call->parent, .tool = rule_name(w, call), .more = call->more};

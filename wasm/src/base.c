@@ -325,7 +325,7 @@ const char *csn_type_text(csn_type type) {
   return texts[type];
 }
 
-csn_type csn_type_by_text(csn_span text) {
+CSN_RARE csn_type csn_type_by_text(csn_span text) {
 #define CASE(name, value, type_text, host)                                                                   \
   if (csn_span_is(text, type_text)) return CSN_T_##name;
   CSN_TYPE_TABLE(CASE)
@@ -333,7 +333,7 @@ csn_type csn_type_by_text(csn_span text) {
   return CSN_T_END;
 }
 
-bool csn_type_is_host(int32_t type) {
+CSN_RARE bool csn_type_is_host(int32_t type) {
 #define CASE(name, value, text, host)                                                                        \
   if (type == (value)) return (host) != 0;
   CSN_TYPE_TABLE(CASE)

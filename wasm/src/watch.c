@@ -169,6 +169,7 @@ bool csn_watch_call(csn_watch *w, const csn_tool_store *s, const csn_call *call,
 }
 
 static csn_watched *find(csn_watch *w, csn_span id) {
+  if (w->count == 0) return NULL;
   uint64_t hash = hash_of(id);
   for (uint32_t i = 0; i < w->count; i++)
     if (w->calls[i].id == hash && !w->calls[i].made) return &w->calls[i];

@@ -22,6 +22,13 @@
     if (!(cond)) __builtin_trap();                                                                           \
   } while (0)
 
+/* In a file that is built for speed: what runs once a session or less, and is to be small. */
+#if defined(__clang__)
+#define CSN_RARE __attribute__((minsize))
+#else
+#define CSN_RARE
+#endif
+
 typedef struct csn_span {
   const uint8_t *ptr; /* may be NULL when len is 0 */
   uint32_t len;       /* bytes */

@@ -154,6 +154,8 @@ typedef struct csn_seen_call {
   bool part, more;     /* more: csn_call */
   bool shell;          /* arg is a command line of the shell with another one in it */
 } csn_seen_call;
+/* Whether there are rules: without any, csn_see_call has nothing to look at. */
+bool csn_sees_calls(const csn_view *v);
 /* Whether the call is forbidden. */
 bool csn_see_call(csn_view *v, const csn_seen_call *call);
 void csn_see_refused(csn_view *v, csn_span id);
