@@ -265,7 +265,7 @@ void csn_put_escaped(csn_fx *fx, csn_span raw) {
 }
 
 /* `,"key":` and room for `more` bytes behind it, at which it points. */
-static inline uint8_t *put_key(csn_fx *fx, const char *key, uint32_t len, uint32_t more) {
+__attribute__((noinline)) static uint8_t *put_key(csn_fx *fx, const char *key, uint32_t len, uint32_t more) {
   uint32_t room = csn_fx_room(fx);
   CSN_INVARIANT(more <= room && len + 4 <= room - more);
   uint8_t *p = fx->base + fx->len;
