@@ -19,6 +19,8 @@ const OPEN_MAX = 64;
 const PIECE = 65_536;
 /** bytes of a head; the engine's own bound is 61,440. */
 const HEAD_MAX = 65_536;
+/** milliseconds that a body has to be read in when the answer is whole already. */
+const BODY_MS = 5_000;
 const UTF8 = new TextDecoder();
 const TEXT = new TextEncoder();
 /** Said by the framing that is written here, and what the engine says to the Worker alone. */
@@ -96,34 +98,46 @@ export class EgressServer {
 
   async #answer(head: string, input: Input, to: WritableStreamDefaultWriter<Uint8Array>): Promise<void> {
     const gone = new AbortController();
-    const { request, over, token } = read(head, input, gone);
-    const right = sameToken(token, await this.#token());
-    const answer = right && request !== null ? await this.#handler(request) : refusal(right);
-    await write(to, answer, request?.method === "HEAD");
-    await rest(request);
-    await over;
+    const asked = read(head, input, gone);
+    const { request } = asked;
+    const right = sameToken(asked.token, await this.#token());
+    const answer = right && request !== null ? await this.#handler(request) : refusal(right, asked.refused);
+    await write(to, answer, asked.method === "HEAD");
+    if (asked.drop === null) return;
+    // The engine waits for nothing more: what nobody reads must not keep the connection from the next request.
+    const timer = setTimeout(asked.drop, request?.bodyUsed ? BODY_MS : 0);
+    try {
+      await asked.over;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 }
 
-/** A body that nobody wanted: a short one is read, so that another request can follow it. */
-async function rest(request: Request | null): Promise<void> {
-  if (request === null || request.body === null || request.bodyUsed) return;
-  const length = lengthOf(request.headers);
-  if (length === null || length > PIECE) throw new Error("more is coming than is read for nothing");
-  await request.bytes();
+/** The answer to a request that fetch() cannot pass on, as its method has no body there; null to every other. */
+export function bodyRefused(method: string, hasBody: boolean): Response | null {
+  if (!hasBody || (method !== "GET" && method !== "HEAD")) return null;
+  const why = `a ${method} request with a body cannot be passed on: send it without the body, or with another method\n`;
+  return new Response(why, { status: 400 });
 }
 
-function refusal(right: boolean): Answer {
+function refusal(right: boolean, refused: Response | null): Answer {
+  if (right && refused !== null) return { response: refused, watch: null };
   const [text, status] = right ? ["the egress request names no URL\n", 400] : ["forbidden\n", 403];
   return { response: new Response(text, { status }), watch: null };
 }
 
 interface Asked {
-  /** As the program made it, without what the engine says but of its door. Null: it names no URL. */
+  readonly method: string;
+  /** As the program made it, without what the engine says but of its door. Null: it names no URL, or is `refused`. */
   readonly request: Request | null;
+  /** What to answer instead of asking the handler. */
+  readonly refused: Response | null;
   readonly token: string;
-  /** Settles when the request's body has passed. */
+  /** Settles when the request's body has come, read by somebody or not. */
   readonly over: Promise<void>;
+  /** From now on the body is for nobody; null where there is none. */
+  readonly drop: (() => void) | null;
 }
 
 /** `gone` is aborted when the engine goes away before the answer is whole. */
@@ -145,22 +159,34 @@ function read(head: string, input: Input, gone: AbortController): Asked {
     else if (name === OUT_HEADER || !(name === "host" || name.startsWith("x-caisson-"))) headers.append(name, value);
   }
   const length = chunked ? null : Number(headers.get("content-length") ?? "0");
+  const refused = bodyRefused(method, length !== 0);
   let body: ReadableStream<Uint8Array> | null = null;
   let over = Promise.resolve();
+  let drop: (() => void) | null = null;
   if (length !== 0) {
     const { readable, writable } = length === null ? new IdentityTransformStream() : new FixedLengthStream(length);
+    const writer = writable.getWriter();
     body = readable;
-    over = pass(input, length, writable.getWriter());
+    over = pass(input, length, writer);
+    drop = () => void writer.abort(new Error("nobody reads it")).catch(() => {});
   }
   const abort = (error: unknown): void => gone.abort(error);
   // Nothing comes before the answer is whole: the end of the connection alone can.
   over.then(() => input.ahead()).then((more) => more || abort(new Error("the program went away")), abort);
   const init: RequestInit = { method, headers, body, redirect: "manual", signal: gone.signal };
-  return { request: url === null ? null : new Request(url, init), token, over };
+  const request = url === null || refused !== null ? null : new Request(url, init);
+  return { method, request, refused, token, over, drop };
 }
 
-/** The request's body; without a length in chunks, as the engine writes them. */
+/**
+ * The request's body; without a length in chunks, as the engine writes them. What is not wanted is read all the same: the next
+ * request comes behind it.
+ */
 async function pass(input: Input, length: number | null, to: WritableStreamDefaultWriter<Uint8Array>): Promise<void> {
+  let wanted = true;
+  const unwanted = (): void => {
+    wanted = false;
+  };
   try {
     for (let first = true; ; first = false) {
       if (length === null && !first) await input.line();
@@ -171,11 +197,11 @@ async function pass(input: Input, length: number | null, to: WritableStreamDefau
       while (left > 0) {
         const piece = await input.some(left);
         left -= piece.byteLength;
-        await to.write(piece);
+        if (wanted) await to.write(piece).catch(unwanted);
       }
       if (length !== null) break;
     }
-    await to.close();
+    if (wanted) await to.close().catch(unwanted);
   } catch (error) {
     await to.abort(error).catch(() => {});
     throw error;

@@ -7,7 +7,7 @@
  */
 
 import { EGRESS_PATH, EGRESS_URL_HEADER, egressToken } from "./egress.js";
-import { EgressServer } from "./egress-server.js";
+import { bodyRefused, EgressServer } from "./egress-server.js";
 import { OUT_HEADER } from "./way-out.js";
 
 export interface LocalContainerConfig {
@@ -259,7 +259,14 @@ export class LocalContainer {
       if (!name.startsWith("x-caisson-") || name === OUT_HEADER) headers.append(name, value);
     }
     headers.delete("host");
-    const { method, body, signal } = request;
+    const { method, signal } = request;
+    // A length of nothing is no body, whatever the server in front makes of it.
+    const body = request.headers.get("content-length") === "0" ? null : request.body;
+    const refusal = bodyRefused(method, body !== null);
+    if (refusal !== null) {
+      await body?.cancel();
+      return refusal;
+    }
     return await this.#outbound(new Request(url, { method, headers, body, redirect: "manual", signal }));
   }
 

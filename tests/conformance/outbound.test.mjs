@@ -100,6 +100,17 @@ socket.onclose = ({ code, reason }) => console.log(JSON.stringify({ got, code, r
     });
   }
 
+  it("get no GET with a body: fetch() has none, and the program is told so", async () => {
+    const fresh = make({}, { namespace: "OUTBOUND" });
+    // The first goes through the server in front, the others past it.
+    for (let i = 0; i < 3; i += 1) {
+      const said = await curl("-w '%{http_code}' -X GET -d x http://by-host.example/", fresh);
+      assert.match(said, /^a GET request with a body cannot be passed on: .*\n400$/);
+    }
+    const { method, body } = JSON.parse(await curl("-X GET -H 'content-length: 0' http://by-host.example/", fresh));
+    assert.deepEqual([method, body], ["GET", ""]);
+  });
+
   it("are trusted by what checks certificates", async () => {
     for (const program of [
       `${NODE} -e 'fetch("https://by-host.example/").then((r) => r.text()).then(console.log)'`,

@@ -299,6 +299,16 @@ describe("LocalContainer", () => {
       expect([...(got[0]?.headers.keys() ?? [])].filter((name) => name.startsWith("x-"))).toEqual(["x-own"]);
       expect((await egress("http://other.example.com/")).status).toBe(403);
       expect((await egress("nonsense")).status).toBe(400);
+      // What workerd makes of a GET with a body that comes from outside; by itself it makes none.
+      const headers = { "x-caisson-egress-url": "http://api.example.com/_search" };
+      const search = new Request("http://worker/x", { method: "POST", body: "query", headers });
+      Object.defineProperty(search, "method", { value: "GET" });
+      const refused = await container.egress(search, false);
+      expect([refused.status, await refused.text()]).toEqual([
+        400,
+        expect.stringContaining("a GET request with a body"),
+      ]);
+      expect(got.length).toBe(1);
       // The same set is not sent again; a larger one is.
       const before = seen.length;
       await container.interceptAllOutboundHttp(fetcher);
