@@ -309,7 +309,7 @@ const lines = readdirSync(TRANSCRIPTS)
     .sort();
   ok(
     names.join() ===
-      "_initialize,csn_abi,csn_redact_add,csn_redact_begin,csn_redact_flush,csn_redact_found,csn_redact_push,memory",
+      "_initialize,csn_abi,csn_redact_add,csn_redact_begin,csn_redact_begun,csn_redact_flush,csn_redact_found,csn_redact_push,csn_redact_release,memory",
     `exports: ${names}`,
   );
   ok(WebAssembly.Module.imports(module).length === 0, "the module imports nothing");
@@ -323,9 +323,13 @@ const lines = readdirSync(TRANSCRIPTS)
     exports.csn_redact_begin(0, 2),
     exports.csn_redact_add(-1),
     exports.csn_redact_flush(8),
+    exports.csn_redact_release(8),
   ];
   ok(
-    bad.every((rc) => rc === -2) && exports.csn_redact_found(8, 0) === 0 && exports.csn_redact_found(0, 6) === 0,
+    bad.every((rc) => rc === -2) &&
+      exports.csn_redact_found(8, 0) === 0 &&
+      exports.csn_redact_found(0, 6) === 0 &&
+      exports.csn_redact_begun(8) === 0,
     `numbers out of range: ${bad}`,
   );
   ok(

@@ -115,6 +115,16 @@ describe("a terminal", () => {
     // The beginning of a secret alone is none; it is shown after a moment.
     socket.send(Buffer.from(SECRET.slice(0, 4)));
     await socket.until(({ output }) => output().endsWith(SECRET.slice(0, 4)), "the echo", 2_000);
+    socket.send(Buffer.from("\x15"));
+    // A byte every tenth of a second, by a program and as an echo.
+    const slowly =
+      "for (const c of process.argv[1]) { process.stdout.write(c); Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100); }";
+    const [one, two] = [SECRET.slice(0, 5), SECRET.slice(5)];
+    const program = socket.output().length;
+    await type(socket, `/opt/caisson/bin/node -e '${slowly}' ${one}"${two}"; echo`, "nd10");
+    const dripped = socket.output().slice(program).replaceAll(/\s/g, "");
+    assert.ok(!dripped.includes(SECRET.slice(3)), dripped);
+    assert.ok(dripped.includes(SECRET.slice(0, 3) + "*".repeat(SECRET.length - 3)), dripped);
     await socket.close();
     const again = await open({ terminal: "quiet" });
     assert.ok(!again.output().replaceAll(/\s/g, "").includes(SECRET), "what is shown again");

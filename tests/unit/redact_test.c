@@ -250,6 +250,49 @@ static void held(void) {
      "what comes after the end is no part of what came before");
 }
 
+/* `pieces` separated by `|`, with a release between any two; what comes out, after the end too. */
+static void expect_released(const char *split, const char *expected, const char *what) {
+  uint32_t n = 0, in = 0;
+  csn_redact_begin(&stream, false);
+  for (const char *end; *split != 0; split = *end == 0 ? end : end + 1) {
+    end = split + strcspn(split, "|");
+    in += (uint32_t)(end - split);
+    n += csn_redact_push(&set, &stream, csn_span_of(split, (uint32_t)(end - split)), once + n);
+    n += csn_redact_release(&set, &stream, once + n);
+    if (n != in) break;
+  }
+  bool same = n == in && n == strlen(expected) && memcmp(once, expected, n) == 0;
+  if (!ok(same, "released: %s", what)) printf("# %.*s\n# %s\n", (int)n, once, expected);
+}
+
+static void released(void) {
+  fresh((const char *const[]){"hunter2/x\"yz", NULL});
+  expect_released("it is |hunti|ng\n", "it is hunting\n", "what is none");
+  expect_released("h|u|n|ter2/x\"yz|!", "hun*********!", "the rest of a value");
+  expect_released("h|u|n|t|e|r|2|/|x|\"|y|z|!", "hunter******!", "byte for byte");
+  expect_released("hunter2/x|-", "hunter***-", "more than the half, which then was none");
+  expect_released("hunter2/x|\"yz hunter2/x\"yz", "hunter****** ************", "and again");
+  expect_released("aHVudGVy|Mi94Inl6", "aHVudGVy********", "base64");
+  expect_released("{\"k\":\"hunter2/x\\|\"yz\"}",
+                  "{\"k\":\"hunter****"
+                  "***\"}",
+                  "an escape");
+  expect_released("ghp_0123456789|01234567890123456789|abc d", "ghp_0123456789*********************** d",
+                  "a key by its shape, which is none before it is long enough");
+  csn_redact_begin(&stream, false);
+  csn_redact_push(&set, &stream, csn_span_str("so hunt"), once);
+  ok(csn_redact_begun(&set, &stream) == 4, "four bytes of a value have come");
+  csn_redact_release(&set, &stream, once);
+  csn_redact_push(&set, &stream, csn_span_str("er"), once);
+  ok(csn_redact_begun(&set, &stream) == 6, "six, of which four are out");
+  csn_redact_push(&set, &stream, csn_span_str("s ghp_0123"), once);
+  ok(csn_redact_begun(&set, &stream) == 0, "none: a key's shape is no value");
+  csn_redact_flush(&stream, once);
+  ok(csn_redact_release(&set, &stream, once) == 0, "nothing is held after the end");
+  fresh((const char *const[]){"hunter2/x-and-much-more", "ter2/x#b", NULL});
+  expect_released("hunter2/x|-|a|b", "hunter2**-ab", "the half of the shorter one of two");
+}
+
 static void bounds(void) {
   static uint8_t value[CSN_REDACT_VALUE_MAX + 1];
   csn_redact_init(&set);
@@ -394,6 +437,7 @@ int main(void) {
   shapes();
   counts();
   held();
+  released();
   bounds();
   ok(traps(push_unready), "a set that is not ready is a trap");
   chunkings();

@@ -83,6 +83,37 @@ describe("a terminal", { timeout: 20_000 }, () => {
     expect(client.control).toEqual([{ type: "ready" }]);
   });
 
+  it("hides a secret that comes a byte at a time, and lets no more than its beginning wait", async () => {
+    const fixture = await idle();
+    fixture.fake.terminal = { first: ['{"type":"ready"}'], answer: (typed) => [bytes(typed)] };
+    const client = await open(fixture);
+    await eventually(async () => expect(client.control).toEqual([{ type: "ready" }]));
+    const drip = async (text: string, ms: number): Promise<void> => {
+      for (const byte of text) {
+        client.socket.send(bytes(byte));
+        await new Promise((resolve) => setTimeout(resolve, ms));
+      }
+    };
+    await drip(`${SECRET}!`, 100);
+    expect(client.printed).toBe(`s3c${"*".repeat(SECRET.length - 3)}!`);
+    // What begins no secret is not kept back, and a word that turns out to be none comes with the byte that tells.
+    client.printed = "";
+    client.socket.send(bytes("x"));
+    await eventually(async () => expect(client.printed).toBe("x"));
+    client.socket.send(bytes("s3cr"));
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    expect(client.printed).toBe("x");
+    client.socket.send(bytes("e"));
+    await eventually(async () => expect(client.printed).toBe("xs3cre"));
+    // However slowly, no more than the first half.
+    client.printed = "";
+    const half = Math.floor(SECRET.length / 2);
+    client.socket.send(bytes(SECRET.slice(0, half + 2)));
+    await eventually(async () => expect(client.printed).toBe(`${SECRET.slice(0, half)}**`));
+    client.socket.send(bytes(SECRET.slice(half + 2)));
+    await eventually(async () => expect(client.printed).toBe(SECRET.slice(0, half) + "*".repeat(SECRET.length - half)));
+  });
+
   it("masks what control frames say, and tells what was kept back before the end", async () => {
     const fixture = await idle();
     fixture.fake.terminal = {

@@ -52,6 +52,19 @@ CSN_EXPORT("csn_redact_flush") int32_t export_flush(uint32_t stream) {
   return CSN_ERR_OK;
 }
 
+/* What was held, and how much of a value has come; see csn_redact_release and csn_redact_begun. */
+CSN_EXPORT("csn_redact_release") int32_t export_release(uint32_t stream) {
+  desc.out_len = 0;
+  if (stream >= CSN_REDACT_STREAMS) return CSN_ERR_BAD_RECORD;
+  csn_redact_build(&set);
+  desc.out_len = csn_redact_release(&set, &streams[stream], out_buf);
+  return CSN_ERR_OK;
+}
+
+CSN_EXPORT("csn_redact_begun") uint32_t export_begun(uint32_t stream) {
+  return stream < CSN_REDACT_STREAMS ? csn_redact_begun(&set, &streams[stream]) : 0;
+}
+
 /* Matches of a form since the stream began. */
 CSN_EXPORT("csn_redact_found") uint32_t export_found(uint32_t stream, uint32_t form) {
   return stream < CSN_REDACT_STREAMS && form < CSN_REDACT_FORM_END ? streams[stream].found[form] : 0;

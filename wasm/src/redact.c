@@ -57,7 +57,7 @@ static void mask(scan *c, int32_t from, int32_t to, bool is_new, csn_redact_form
     s->mask_next = to > c->len;
   }
   int32_t here = to > c->len ? c->len : to, first = -(int32_t)s->held_len;
-  /* What has gone out already was masked, or it would have been held. */
+  /* What has gone out already was masked, or it was released. */
   if (from < first) from = first;
   if (from > mask_to || s->mask_to == 0) {
     hide(c->out + from, here - from);
@@ -192,7 +192,7 @@ static int32_t held_at_end(const scan *c) {
   /* What is masked is certain, whatever else it becomes a part of. */
   int64_t from = (int64_t)(s->mask_from - s->fed), to = (int64_t)(s->mask_to - s->fed), at = c->len - held;
   if (s->mask_to > 0 && at >= from && at < to) held = to >= c->len ? 0 : (int32_t)(c->len - to);
-  /* The head of a match under way may have gone out, masked as part of another one. */
+  /* The head of a match under way may have gone out, released or masked as part of another one. */
   int32_t total = (int32_t)c->s->held_len + c->len;
   return held < total ? held + escape_before(c, c->len - held) : total;
 }
@@ -224,6 +224,29 @@ uint32_t csn_redact_push(const csn_redact_set *set, csn_redact_stream *s, csn_sp
   s->fed += in.len;
   remember(s, in);
   return total - held;
+}
+
+uint32_t csn_redact_begun(const csn_redact_set *set, const csn_redact_stream *s) {
+  uint32_t state = s->state;
+  while (state != 0 && set->least[state] == 0)
+    state = set->fail[state];
+  return set->depth[state];
+}
+
+uint32_t csn_redact_release(const csn_redact_set *set, csn_redact_stream *s, uint8_t *out) {
+  uint32_t len = s->held_len;
+  CSN_INVARIANT(set->is_ready);
+  if (len == 0) return 0;
+  memcpy(out, s->held, len);
+  /* Every value that may be under way counts: a longer one must not let the half of a shorter one through. */
+  for (uint32_t state = s->state; state != 0; state = set->fail[state]) {
+    uint32_t begun = set->depth[state], half = set->least[state] / 2u;
+    if (half == 0 || begun <= half) continue;
+    uint32_t behind = begun - half < len ? begun - half : len;
+    hide(out + (len - behind), (int32_t)behind);
+  }
+  s->held_len = 0;
+  return len;
 }
 
 uint32_t csn_redact_flush(csn_redact_stream *s, uint8_t *out) {

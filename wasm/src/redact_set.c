@@ -10,7 +10,7 @@ static uint32_t new_state(csn_redact_set *set, uint8_t folded, uint32_t depth) {
   uint32_t state = set->state_count++;
   set->child[state] = set->sibling[state] = set->fail[state] = 0;
   set->own[state] = set->shape[state] = set->mark[state] = 0;
-  set->match[state] = 0;
+  set->match[state] = set->least[state] = 0;
   set->byte[state] = folded;
   set->depth[state] = (uint16_t)depth;
   return state;
@@ -150,6 +150,13 @@ void csn_redact_build(csn_redact_set *set) {
       settle(set, k, csn_redact_step(set, set->fail[state], set->byte[k]));
       set->queue[tail++] = k;
     }
+  }
+  /* Children stand behind their parents. */
+  while (tail > 0) {
+    uint32_t state = set->queue[--tail], least = set->own[state] != 0 ? set->depth[state] : 0;
+    for (uint32_t k = set->child[state]; k != 0; k = set->sibling[k])
+      if (set->least[k] != 0 && (least == 0 || set->least[k] < least)) least = set->least[k];
+    set->least[state] = (uint16_t)least;
   }
   set->is_ready = true;
 }

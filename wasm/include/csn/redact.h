@@ -49,10 +49,12 @@ typedef struct csn_redact_set {
   uint32_t queue[CSN_REDACT_STATES];
   uint16_t depth[CSN_REDACT_STATES]; /* bytes from the root */
   uint16_t match[CSN_REDACT_STATES]; /* bytes of the longest value form that ends here, 0 for none */
-  uint8_t byte[CSN_REDACT_STATES];   /* folded byte that leads here */
-  uint8_t own[CSN_REDACT_STATES];    /* 1 + csn_redact_form of the form that this state is the end of, or 0 */
-  uint8_t shape[CSN_REDACT_STATES];  /* 1 + number of the shape whose prefix this state is the end of, or 0 */
-  uint8_t mark[CSN_REDACT_STATES];   /* what ends here or at a state that fail leads to: CSN_REDACT_ENDS_* */
+  uint16_t
+      least[CSN_REDACT_STATES];     /* bytes of the shortest value form that leads through here, 0 for none */
+  uint8_t byte[CSN_REDACT_STATES];  /* folded byte that leads here */
+  uint8_t own[CSN_REDACT_STATES];   /* 1 + csn_redact_form of the form that this state is the end of, or 0 */
+  uint8_t shape[CSN_REDACT_STATES]; /* 1 + number of the shape whose prefix this state is the end of, or 0 */
+  uint8_t mark[CSN_REDACT_STATES];  /* what ends here or at a state that fail leads to: CSN_REDACT_ENDS_* */
   uint8_t filter[CSN_REDACT_FILTER];
 } csn_redact_set;
 #define CSN_REDACT_ENDS_VALUE 1u
@@ -106,6 +108,17 @@ uint32_t csn_redact_push(const csn_redact_set *set, csn_redact_stream *s, csn_sp
 /* The stream has ended: writes what was held, at most CSN_REDACT_HELD_MAX bytes, and returns the number. The
  * stream may go on as a new one; counts stay. */
 uint32_t csn_redact_flush(csn_redact_stream *s, uint8_t *out);
+
+/* How many of the last bytes begin a registered value, whether they are held or have been released; 0 when
+ * none do. */
+uint32_t csn_redact_begun(const csn_redact_set *set, const csn_redact_stream *s);
+
+/* Nothing has come for a while, and somebody waits for what is held: writes it, at most CSN_REDACT_HELD_MAX
+ * bytes, and returns the number. Of what begins a form of a registered value the first half of that form is
+ * written as it is, what is behind it masked. Unlike after csn_redact_flush the stream knows what it has let
+ * go: the rest of a value is masked when it comes. So of a value that comes with pauses at most the first
+ * half is ever written. */
+uint32_t csn_redact_release(const csn_redact_set *set, csn_redact_stream *s, uint8_t *out);
 
 /* The byte under which the automaton knows `c`. */
 uint8_t csn_redact_fold(uint8_t c);

@@ -20,6 +20,8 @@ interface RedactExports {
   csn_redact_begin(stream: number, flags: number): number;
   csn_redact_push(stream: number, len: number): number;
   csn_redact_flush(stream: number): number;
+  csn_redact_release(stream: number): number;
+  csn_redact_begun(stream: number): number;
   csn_redact_found(stream: number, form: number): number;
 }
 
@@ -76,6 +78,11 @@ export class Redactor {
         this.#call(() => this.#exports.csn_redact_flush(slot));
         return this.#taken();
       },
+      release: () => {
+        this.#call(() => this.#exports.csn_redact_release(slot));
+        return this.#taken();
+      },
+      begun: () => this.#call(() => this.#exports.csn_redact_begun(slot)),
       found: () => this.#found(slot),
       close: () => {
         if (!this.#free.includes(slot)) this.#free.push(slot);
@@ -146,6 +153,13 @@ export interface RedactStream {
   push(bytes: Uint8Array): Uint8Array;
   /** The stream has ended: the rest. */
   flush(): Uint8Array;
+  /**
+   * Nothing follows for now: the rest, but of what begins a registered value at most the first half of it, and masked what is
+   * behind that. The stream goes on, and the rest of a value is masked when it comes.
+   */
+  release(): Uint8Array;
+  /** bytes at the end of what was pushed that begin a registered value, also those that have been released. */
+  begun(): number;
   /** What was masked since it was opened. */
   found(): Found;
   /** Gives the slot back. */

@@ -23,8 +23,12 @@ export const CLOSE = {
   UNREAD: 4429,
 } as const;
 
-/** milliseconds: what may be the beginning of a secret waits so long for what follows it; an echo may not wait longer. */
+/** milliseconds: what may be the beginning of a key waits so long for what follows it; an echo may not wait longer. */
 const HOLD_MS = 50;
+/** bytes of a registered secret after which what is printed is taken for the secret rather than for a word that begins like it. */
+const BEGUN = 4;
+/** milliseconds that those and what extends them wait, each time anew. */
+const HOLD_BEGUN_MS = 1_000;
 /** milliseconds between two notes of the same terminal that the session is not idle. */
 const TOUCH_MS = 10_000;
 /** milliseconds: a client that says nothing of what it has read is shown more after so long. */
@@ -196,7 +200,7 @@ class Relay {
   readonly #idleMs: number;
   readonly #begun = Date.now();
   readonly #expiry: Timer | undefined;
-  #stream: RedactStream;
+  readonly #stream: RedactStream;
   /** bytes that the redactor keeps back. */
   #held = 0;
   #holding: Timer | undefined;
@@ -322,15 +326,14 @@ class Relay {
     this.#held += bytes.byteLength;
     this.#show(this.#stream.push(bytes));
     clearTimeout(this.#holding);
-    if (this.#held > 0) this.#holding = setTimeout(() => this.#guarded(() => this.#release()), HOLD_MS);
+    if (this.#held === 0) return;
+    const ms = this.#stream.begun() >= BEGUN ? HOLD_BEGUN_MS : HOLD_MS;
+    this.#holding = setTimeout(() => this.#guarded(() => this.#release()), ms);
   }
 
   /** What is kept back is the end of something, or nothing follows it for now. */
   #release(): void {
-    if (this.#held === 0) return;
-    this.#show(this.#stream.flush());
-    this.#stream.close();
-    this.#stream = this.#hooks.redacted();
+    if (this.#held > 0) this.#show(this.#stream.release());
   }
 
   /** Takes what the redactor lets go: skipped is only what is clean, so that no cut leaves the half of a secret. */
