@@ -396,8 +396,8 @@ void pump_cancel(pump *p);
 typedef struct port_gate port_gate;
 port_gate *port_gate_new(const char *token); /* token: at most 71 characters, copied */
 void port_gate_free(port_gate *g);           /* NULL is legal */
-/* A pump_filter over a stream of HTTP/1.1 requests. What is not HTTP, and a wrong token, end the pair; after
- * a request for a WebSocket everything passes. */
+/* A pump_filter over a stream of HTTP/1.1 requests. What is not HTTP, CONNECT and a wrong token end the pair;
+ * from the first frame of a WebSocket on everything passes. */
 bool port_gate_pass(void *gate, csn_buf *out, const char *in, size_t len);
 
 /* ---- api.c ---- */

@@ -1,7 +1,11 @@
 /* engine/port_gate.c - takes the token's line out of every request on its way to a program in the sandbox.
  *
  * The Worker cannot tell which of its requests opens a connection, so each carries the token. The first is
- * checked before the sandbox's side is opened (ports.c); what follows on the connection goes through here. */
+ * checked before the sandbox's side is opened (ports.c); what follows on the connection goes through here.
+ *
+ * Whether a program has agreed to a WebSocket is read from what the Worker sends next and not from the
+ * program's answer: a program that could make this gate and the Worker read its answers differently would be
+ * shown the token of the requests that follow. */
 #define _GNU_SOURCE
 #include "engine.h"
 #include "http1.h"
@@ -14,7 +18,8 @@ struct port_gate {
   csn_buf held; /* a head that is not complete */
   http_body body;
   bool in_body;
-  bool raw; /* another protocol from here on */
+  bool asked; /* for a WebSocket: its first frame comes next, or another request if it was refused */
+  bool raw;   /* WebSocket frames from here on */
 };
 
 port_gate *port_gate_new(const char *token) {
@@ -76,8 +81,10 @@ static ptrdiff_t step(port_gate *g, csn_buf *out, const char *in, size_t len) {
   case HTTP1_OK:
     break;
   }
+  /* A tunnel's bytes would be another connection's, with a token of its own: nobody here asks for one. */
+  if (http_is(h.method, "CONNECT")) return -1;
   if (!put_head(g, out, &h, in, used)) return -1;
-  g->raw = h.websocket || http_is(h.method, "CONNECT");
+  g->asked = h.websocket;
   http_body_start(&g->body, &h);
   g->in_body = !g->body.done;
   return (ptrdiff_t)used;
@@ -98,6 +105,16 @@ bool port_gate_pass(void *arg, csn_buf *out, const char *in, size_t len) {
     if (g->raw) {
       csn_buf_add(out, in, len);
       break;
+    }
+    if (g->asked && !g->in_body) {
+      if (len < 2) {
+        csn_buf_add(&g->held, in, len);
+        break;
+      }
+      /* RFC 6455 5.1: a client's frame is masked, which is the top bit of its second byte. No head has it. */
+      g->raw = ((unsigned char)in[1] & 0x80) != 0;
+      g->asked = false;
+      continue;
     }
     ptrdiff_t used = step(g, out, in, len);
     good = used >= 0;

@@ -571,6 +571,51 @@ while True:
       assert.equal(got.bytes, "clean 40000000 ".length + 60_000_000);
       await box.call("DELETE", "/api/process/echo");
     });
+    test("a program that refuses a WebSocket sees no token in what comes after", async () => {
+      await box.call("POST", "/api/write", {
+        path: "/tmp/refuse.py",
+        content: `import socket
+s=socket.create_server(("127.0.0.1",8201))
+while True:
+    c,_=s.accept(); data=b""; seen=0
+    while True:
+        d=c.recv(65536)
+        if not d: break
+        data+=d
+        while b"\\r\\n\\r\\n" in data:
+            head,data=data.split(b"\\r\\n\\r\\n",1)
+            seen+=1
+            body=b"%d %s;"%(seen,b"token" if b"oken" in head else b"clean")
+            c.sendall(b"HTTP/1.1 426 Upgrade Required\\r\\nContent-Length: %d\\r\\n\\r\\n%s"%(len(body),body))
+`,
+      });
+      const command = "python3 /tmp/refuse.py";
+      await box.call("POST", "/api/process/start", { command, processId: "refuse", sessionId: NO_SESSION });
+      for (let i = 0; i < 100; i += 1) {
+        if ((await box.exec("grep -q ':2009 ' /proc/net/tcp")).exitCode === 0) break;
+        await sleep(50);
+      }
+      const { port, token } = (await engine.api("GET", "/v1/sandboxes/main/ports/8201")).json;
+      const upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+      const key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+      const request = (more) => `GET / HTTP/1.1\r\nHost: x\r\nX-Caisson-Port-Token: ${token}\r\n${more}\r\n`;
+      const text = await new Promise((done, fail) => {
+        const socket = net.connect({ port, host: "127.0.0.1" });
+        const asked = [request(upgrade + key), request(""), request(upgrade + key), request("")];
+        let got = "";
+        socket.on("data", (d) => {
+          got += d;
+          // One after the other, as who keeps a connection sends them.
+          const answers = got.split(";").length - 1;
+          if (answers === asked.length) socket.destroy();
+          else if (answers > 0 && got.endsWith(";")) socket.write(asked[answers]);
+        });
+        socket.on("close", () => done(got)).on("error", fail);
+        socket.write(asked[0]);
+      });
+      assert.deepEqual(text.match(/\d \w+;/g), ["1 clean;", "2 clean;", "3 clean;", "4 clean;"], text);
+      await box.call("DELETE", "/api/process/refuse");
+    });
     test("a start may ask for a port, which its answer names", async () => {
       const start = (body) => engine.api("PUT", "/v1/sandboxes/opened", body);
       for (const open_port of [0, 65536, 1.5, "3000", []])

@@ -106,6 +106,22 @@ static void test_gates(void) {
             "\x81\x85\r\n\r\n" LINE,
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
             "\x81\x85\r\n\r\n" LINE);
+  test_gate("requests after a WebSocket's that was refused, and then one that was not",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" LINE "\r\n"
+            "GET /2 HTTP/1.1\r\n" LINE "Host: a\r\n\r\n"
+            "GET /3 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n" LINE "Upgrade: websocket\r\n\r\n"
+            "BIND /4 HTTP/1.1\r\n" LINE "Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            "A\x85" LINE,
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"
+            "GET /3 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            "BIND /4 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            "A\x85" LINE);
+  test_gate("a wrong token after a WebSocket's request that was refused",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            "GET /2 HTTP/1.1\r\nHost: a\r\nX-Caisson-Port-Token: 1\r\n\r\n",
+            NULL);
+  test_gate("a tunnel", "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", NULL);
   test_gate("a wrong token", "GET / HTTP/1.1\r\nHost: a\r\nX-Caisson-Port-Token: 1\r\n\r\n", NULL);
   test_gate("what is not HTTP", "\x16\x03\x01 hello\r\n\r\n", NULL);
   test_gate("two lengths",
