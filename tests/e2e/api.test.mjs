@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { after, before, describe, test } from "node:test";
 import { sse } from "../../scripts/local.mjs";
+import { scratchMount } from "../scratch.mjs";
 import { assertProblem, openStack } from "./lib.mjs";
 
 describe("api", () => {
@@ -360,10 +361,7 @@ describe("engine", () => {
   test("a full disk in the sandbox is a clear outcome", {
     skip: process.getuid() !== 0 && "needs root to mount a small file system",
   }, async () => {
-    const { mkdtempSync, rmdirSync } = await import("node:fs");
-    const dir = mkdtempSync("/var/tmp/caisson-full-");
-    assert.equal(spawnSync("mount", ["-t", "tmpfs", "-o", "size=48m", "tmpfs", dir]).status, 0);
-    const stack = await openStack({ engineDir: dir });
+    const stack = await openStack({ engineDir: scratchMount("full", 48) });
     try {
       const session = await stack.api.session({ agent: "shell" });
       const { outcome, events } = await stack.api.run(session.id, {
@@ -382,8 +380,6 @@ describe("engine", () => {
       assert.equal(still.body.stderr, "here\n");
     } finally {
       await stack.close();
-      spawnSync("umount", ["-l", dir]);
-      rmdirSync(dir);
     }
   });
 });

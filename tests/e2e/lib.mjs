@@ -6,6 +6,19 @@ import { ROOT, sse, startLocal } from "../../scripts/local.mjs";
 
 export const OUTCOME = /^run\.(succeeded|failed|interrupted|cancelled|timed_out|over_budget|policy_violation)$/;
 
+/** Bindings of a Worker that asks who calls, and signs tokens. */
+export const IDENTITY = {
+  CAISSON_API_KEY: "operator-key-of-the-tests",
+  CAISSON_KEYS: JSON.stringify({
+    issuer: "tests",
+    audience: "tests",
+    keys: [{ kid: "a", secret: Buffer.alloc(32, 5).toString("base64url") }],
+  }),
+};
+/** The header of who has a key or token. */
+export const as = (token) => ({ authorization: `Bearer ${token}` });
+export const operator = as(IDENTITY.CAISSON_API_KEY);
+
 /** A local stack on a free port with fresh state; `close()` ends it and removes the state. */
 export async function openStack(options = {}) {
   const dir = mkdtempSync(join(ROOT, "build", "e2e-"));
@@ -72,6 +85,10 @@ export function client(url) {
     call,
     ok,
     follow,
+    /** A token with these claims, of a Worker with IDENTITY. */
+    async mint(claims) {
+      return (await ok("POST", "/v1/tokens", claims, operator)).body.token;
+    },
     async session(body) {
       return (await ok("POST", "/v1/sessions", body)).body;
     },

@@ -3,22 +3,15 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { sse } from "../../scripts/local.mjs";
 import { connectSocket } from "../conformance/socket.mjs";
-import { assertProblem, openStack } from "./lib.mjs";
+import { as, assertProblem, IDENTITY, openStack, operator } from "./lib.mjs";
 
-const KEYS = JSON.stringify({
-  issuer: "tests",
-  audience: "tests",
-  keys: [{ kid: "a", secret: Buffer.alloc(32, 5).toString("base64url") }],
-});
-const operator = { authorization: "Bearer operator-key-of-the-link-tests" };
 const QUOTAS = { gold: { sessions_alive: 3 }, tin: { starts_per_minute: 2 }, fast: { requests_per_second: 4 } };
 let stack;
 let api;
 before(async () => {
   stack = await openStack({
     vars: {
-      CAISSON_KEYS: KEYS,
-      CAISSON_API_KEY: operator.authorization.slice(7),
+      ...IDENTITY,
       CAISSON_QUOTAS: JSON.stringify(QUOTAS),
     },
   });
@@ -28,9 +21,7 @@ after(() => stack?.close());
 
 /** A token of a tenant with a class of quotas, as a header. */
 async function tenant(name, quota) {
-  const body = { tenant: name, quota, scopes: ["sessions:write", "execute"] };
-  const { token } = (await api.ok("POST", "/v1/tokens", body, operator)).body;
-  return { authorization: `Bearer ${token}` };
+  return as(await api.mint({ tenant: name, quota, scopes: ["sessions:write", "execute"] }));
 }
 
 describe("a link to an artifact", () => {
@@ -113,8 +104,8 @@ describe("who reads a session live", () => {
   test("does so until the token ends", async () => {
     const { id } = (await api.ok("POST", "/v1/sessions", { agent: "shell" }, operator)).body;
     const claims = { scopes: [`sessions:read:${id}`], expires_in_s: 3 };
-    const { token } = (await api.ok("POST", "/v1/tokens", claims, operator)).body;
-    const short = await reading(id, "", { authorization: `Bearer ${token}` });
+    const token = await api.mint(claims);
+    const short = await reading(id, "", as(token));
     await api.until(() => short.over, "the end of the stream", 5_000);
     const count = short.events.length;
     // A WebSocket sleeps between events: the next one finds it over.

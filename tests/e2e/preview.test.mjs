@@ -4,18 +4,11 @@ import http from "node:http";
 import { after, before, describe, test } from "node:test";
 import { assertEchoes, get, NODE, optionsFor, SERVER } from "../conformance/port-server.mjs";
 import { connectSocket } from "../conformance/socket.mjs";
-import { assertProblem, openStack } from "./lib.mjs";
+import { as, assertProblem, IDENTITY, openStack, operator } from "./lib.mjs";
 
-const KEYS = JSON.stringify({
-  issuer: "caisson",
-  audience: "caisson",
-  keys: [{ kid: "one", secret: Buffer.alloc(32, 7).toString("base64url") }],
-});
 let stack;
 let session;
-const as = (token) => ({ authorization: `Bearer ${token}` });
-const operator = as("operator-key");
-const mint = async (claims) => (await stack.api.ok("POST", "/v1/tokens", claims, operator)).body.token;
+const mint = (claims) => stack.api.mint(claims);
 const ports = (id, suffix = "") => `/v1/sessions/${id}/ports${suffix}`;
 const call = (method, path, body, headers = operator) => stack.api.call(method, path, body, headers);
 const ok = (method, path, body, headers = operator) => stack.api.ok(method, path, body, headers);
@@ -54,7 +47,7 @@ async function streaming(url, options = {}) {
 
 before(async () => {
   stack = await openStack({
-    vars: { CAISSON_API_KEY: "operator-key", CAISSON_KEYS: KEYS, CAISSON_CORS_ORIGINS: "*" },
+    vars: { ...IDENTITY, CAISSON_CORS_ORIGINS: "*" },
   });
   session = (await ok("POST", "/v1/sessions", { agent: "shell", files: [{ path: "server.cjs", content: SERVER }] }))
     .body;
@@ -106,7 +99,7 @@ describe("a preview", () => {
 
   test("gets no key of the API, and gives no cookie to other hosts", async () => {
     const reader = await mint({ scopes: ["sessions:read"] });
-    for (const token of ["operator-key", reader]) {
+    for (const token of [IDENTITY.CAISSON_API_KEY, reader]) {
       const seen = JSON.parse((await get(url, { headers: { ...as(token), "x-caisson-secret": "1" } })).text);
       assert.ok(!("authorization" in seen.headers) && !("x-caisson-secret" in seen.headers), JSON.stringify(seen));
     }

@@ -5,17 +5,12 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { scratch } from "../scratch.mjs";
-import { assertProblem, openStack } from "./lib.mjs";
+import { as, assertProblem, IDENTITY, openStack, operator } from "./lib.mjs";
 import { gitBackend, makeCertificate, ownAddress, startSite } from "./outside.mjs";
 import { storedFiles } from "./stored.mjs";
 
 const CREDENTIAL = "tester:e2e-git-password-77aa01c9d4";
 const BASIC = Buffer.from(CREDENTIAL).toString("base64");
-const KEYS = JSON.stringify({
-  issuer: "tests",
-  audience: "tests",
-  keys: [{ kid: "a", secret: Buffer.alloc(32, 5).toString("base64url") }],
-});
 const address = ownAddress();
 const seen = [];
 let dir;
@@ -49,8 +44,7 @@ before(async () => {
   stack = await openStack({
     vars: {
       CAISSON_SEAL_KEY: `1:${Buffer.alloc(32, 9).toString("base64url")}`,
-      CAISSON_KEYS: KEYS,
-      CAISSON_API_KEY: "operator-key-of-the-push-tests",
+      ...IDENTITY,
       CAISSON_APPROVAL_WAIT_S: "6",
     },
     engineArgs: ["--resolve", `git.example:${address}`, "--trust", tls.file],
@@ -63,7 +57,6 @@ after(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-const operator = { authorization: "Bearer operator-key-of-the-push-tests" };
 const session = async (more = {}) =>
   (
     await api.ok(
@@ -168,14 +161,12 @@ describe("a push that is held", () => {
     assert.match(waiting.diff, /^\+held$/m);
     assert.equal(waiting.diff_truncated, false);
     // Another scope is not enough, and neither is another session's id.
-    const token = async (scopes) =>
-      (await api.ok("POST", "/v1/tokens", { sub: "ann", scopes, expires_in_s: 300 }, operator)).body.token;
-    const bearer = (text) => ({ authorization: `Bearer ${text}` });
-    const writer = bearer(await token(["sessions:write"]));
+    const ann = async (scopes) => as(await api.mint({ sub: "ann", scopes, expires_in_s: 300 }));
+    const writer = await ann(["sessions:write"]);
     assertProblem(await decide(at, waiting.id, { decision: "approve" }, writer), 403, "insufficient_scope");
     assertProblem(await decide(at, "apr_unknown", { decision: "approve" }), 404, "approval_not_found");
     assertProblem(await decide(at, waiting.id, { decision: "maybe" }), 400, "invalid_value", "/decision");
-    const approver = bearer(await token([`approve:${at.id}`]));
+    const approver = await ann([`approve:${at.id}`]);
     const answer = await decide(at, waiting.id, { decision: "approve" }, approver);
     assert.deepEqual([answer.status, answer.body.state, answer.body.resolved_by], [200, "approved", "ann"]);
     await pushed;

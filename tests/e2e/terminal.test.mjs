@@ -4,19 +4,12 @@ import { after, before, describe, test } from "node:test";
 import { SandboxAddon } from "@cloudflare/sandbox/xterm";
 import WebSocket from "ws";
 import { connectSocket } from "../conformance/socket.mjs";
-import { assertProblem, openStack } from "./lib.mjs";
+import { as, assertProblem, IDENTITY, openStack, operator } from "./lib.mjs";
 
 const SECRET = "terminal-secret-7d20c1f9a6b84e";
-const KEYS = JSON.stringify({
-  issuer: "caisson",
-  audience: "caisson",
-  keys: [{ kid: "one", secret: Buffer.alloc(32, 7).toString("base64url") }],
-});
 let stack;
 let session;
-const as = (token) => ({ authorization: `Bearer ${token}` });
-const operator = as("operator-key");
-const mint = async (claims) => (await stack.api.ok("POST", "/v1/tokens", claims, operator)).body.token;
+const mint = (claims) => stack.api.mint(claims);
 const openFor = (id, query = {}, headers = operator) =>
   connectSocket(`${stack.url}/v1/sessions/${id}/terminal?${new URLSearchParams(query)}`, { headers });
 const open = async (query, headers) => {
@@ -43,8 +36,7 @@ const acts = async () => {
 before(async () => {
   stack = await openStack({
     vars: {
-      CAISSON_API_KEY: "operator-key",
-      CAISSON_KEYS: KEYS,
+      ...IDENTITY,
       CAISSON_SEAL_KEY: `1:${Buffer.alloc(32, 9).toString("base64url")}`,
       CAISSON_CORS_ORIGINS: "https://desk.example",
     },

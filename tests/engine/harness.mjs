@@ -1,4 +1,5 @@
 /** What the engine's tests share: a real engine on an ephemeral port, and callers for its API and the guest's. */
+import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { chmodSync, chownSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import http from "node:http";
@@ -10,6 +11,15 @@ export const NO_SESSION = "__DISABLE_SESSION__";
 const NOBODY = 65534;
 
 export const sleep = (ms) => new Promise((r) => setTimeout(r, ms));
+
+/** Waits until `good()`, looked at `tries` times 50 ms apart; else fails with `what`, a text or what makes one. */
+export async function until(what, good, tries = 100) {
+  for (let i = 0; i < tries; i += 1) {
+    if (await good()) return;
+    await sleep(50);
+  }
+  assert.fail(typeof what === "string" ? what : what());
+}
 
 /** One HTTP exchange on a connection of its own: {status, headers, body: Buffer}. */
 export function exchange(port, method, path, { headers = {}, body, timeout = 60_000, onData } = {}) {

@@ -13,19 +13,11 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { hostProcesses, isRoot, NO_SESSION, nap, sleep, startEngine } from "./harness.mjs";
+import { hostProcesses, isRoot, NO_SESSION, nap, sleep, startEngine, until } from "./harness.mjs";
 
 for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
   describe(`leftovers as ${user}`, () => suite(user));
 }
-
-const until = async (what, good, tries = 100) => {
-  for (let i = 0; i < tries; i += 1) {
-    if (good()) return;
-    await sleep(50);
-  }
-  assert.fail(what());
-};
 
 /** The control groups that this engine has, from its own list. */
 function groupsOf(home) {

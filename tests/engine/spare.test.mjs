@@ -17,19 +17,11 @@ import { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { BUILD, isRoot, sleep, startEngine } from "./harness.mjs";
+import { BUILD, isRoot, sleep, startEngine, until } from "./harness.mjs";
 
 for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
   describe(`spares as ${user}`, () => suite(user));
 }
-
-const pause = async (what, good) => {
-  for (let i = 0; i < 200; i += 1) {
-    if (await good()) return;
-    await sleep(50);
-  }
-  assert.fail(what);
-};
 
 /** Host process ids of the control servers below this engine. */
 function guests(engine) {
@@ -106,7 +98,7 @@ function suite(user) {
     );
     const bundle = "/etc/ssl/certs/ca-certificates.crt";
     assert.equal(said.stdout, `1|x\ny=z|/own|${bundle}||asked|asked\n127.0.0.1 asked\n1000\n`, said.stderr);
-    await pause("no entrypoint", async () => (await box.exec("cat /tmp/entry")).stdout === "1 asked /workspace\n");
+    await until("no entrypoint", async () => (await box.exec("cat /tmp/entry")).stdout === "1 asked /workspace\n");
     const shown = (await engine.api("GET", "/v1/sandboxes/asked")).json;
     assert.deepEqual([shown.name, shown.running, shown.labels], ["asked", true, { l: "v" }]);
     assert.ok(Date.now() - shown.started_ms < 60_000);
@@ -127,7 +119,7 @@ function suite(user) {
     const { box, ready } = await handedOut(() => engine.sandbox("once", { env: { SECRET: "first" } }));
     await box.exec("echo mine > /workspace/mine; echo t > /tmp/t; touch /dev/shm/s; (setsid sleep 1000 &)");
     assert.equal((await engine.api("DELETE", "/v1/sandboxes/once")).status, 200);
-    await pause("its guest stays", () => ready.filter(gone).length === 1);
+    await until("its guest stays", () => ready.filter(gone).length === 1);
     assert.ok(!existsSync(join(engine.home, "state/sandboxes/once")));
     const second = (await handedOut(() => engine.sandbox("once"))).box;
     const r = await second.exec('ls -A /workspace /tmp /dev/shm; echo "$SECRET"; ps ax | grep -c "[s]leep 1000"');
@@ -196,7 +188,7 @@ function suite(user) {
     const [dead, other] = guests(engine);
     const dirs = spareDirs(engine);
     process.kill(dead, "SIGKILL");
-    await pause("still counted", async () => (await engine.spares()) === 1);
+    await until("still counted", async () => (await engine.spares()) === 1);
     await engine.ready(2);
     const now = guests(engine);
     assert.ok(now.includes(other) && !now.includes(dead) && now.length === 2);
@@ -249,7 +241,7 @@ for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
       writeFileSync(join(dir, "new"), "new");
       renameSync(join(dir, "new"), file);
       assert.equal((await (await engine.sandbox("b")).exec("cat /opt/tool")).stdout, "new");
-      await pause("the old one stays", () => gone(spare));
+      await until("the old one stays", () => gone(spare));
       await engine.ready(1);
       assert.equal((await (await engine.sandbox("c")).exec("cat /opt/tool")).stdout, "new");
     });
@@ -363,10 +355,10 @@ for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
         const groups = existsSync(list) ? readFileSync(list, "utf8").trim().split("\n").filter(Boolean) : [];
         engine.child.kill(signal);
         await engine.exited;
-        await pause("processes stay", () => pids.every(gone));
-        await pause("control groups stay", () => !groups.some(existsSync));
+        await until("processes stay", () => pids.every(gone));
+        await until("control groups stay", () => !groups.some(existsSync));
         const spares = join(engine.home, "state/spares");
-        await pause("files stay", () => !existsSync(spares) || readdirSync(spares).length === 0);
+        await until("files stay", () => !existsSync(spares) || readdirSync(spares).length === 0);
       });
   });
 }
