@@ -77,6 +77,7 @@ export async function pass(request: Request, env: Env, containerId: string, sess
     method: request.method,
     path: url.pathname,
     websocket: upgrade,
+    push: isPush(request),
     policy: judges.get(containerId)?.id ?? null,
     door: doorOf(request, env),
   };
@@ -107,7 +108,7 @@ export async function pass(request: Request, env: Env, containerId: string, sess
       const out = wayOut(request, env);
       const judged = await judgedAddress(out, session, answer, question, judgeOf(containerId, answer.byAddress));
       if (typeof judged === "object" && judged !== null) return unwatched(judged);
-      const held = answer.holdPush && isPush(request) ? await heldPush(request, session, answer.id) : request;
+      const held = answer.holdPush ? await heldPush(request, session, answer.id) : request;
       if (held instanceof Response) {
         await ended(held.status, 0);
         return unwatched(held);

@@ -206,6 +206,49 @@ describe("a push that is held", () => {
     assert.equal(body.approvals.at(-1).state, "expired");
   });
 
+  test("is one that the policy's rules name, by host and repository; others pass, or are denied", async (t) => {
+    if (site === null) return t.skip("this user may not listen on ports 80 and 443");
+    const rules = async (git_) =>
+      await api.ok(
+        "PUT",
+        `/v1/sessions/${at.id}/policy`,
+        {
+          network: {
+            allow: ["git.example:443", address],
+            inject: [{ host: "git.example", header: "authorization", format: "Basic {}", secret: "GIT_BASIC" }],
+          },
+          git: git_,
+        },
+        operator,
+      );
+    await rules({ push_approval: true, push: { allow: ["git.example/private.git"] } });
+    await good(
+      at,
+      `cd /workspace/p && git fetch -q && git reset -q --hard origin/main; ${commit("free")} && git push -q`,
+    );
+    assert.equal(head(), "free");
+    // The same repository, but not as the rule is written.
+    const odd = "cd /workspace/p && git push https://git.example/%70rivate.git HEAD:main 2>&1";
+    await good(at, commit("crooked"));
+    const held = run(at, odd);
+    await decide(at, (await pending(at)).id, { decision: "deny", reason: "another spelling" });
+    assert.match((await held).stdout, /it was denied: another spelling/);
+    await rules({ push: { ask: ["git.example/private"] } });
+    const asked = run(at, "cd /workspace/p && git push 2>&1");
+    await decide(at, (await pending(at)).id, { decision: "approve" });
+    assert.equal((await asked).exit_code, 0);
+    assert.equal(head(), "crooked");
+    await rules({ push: { deny: ["git.example/PRIVATE"] } });
+    const { exit_code, stdout } = await run(at, `${commit("denied")} && git push 2>&1`);
+    assert.notEqual(exit_code, 0);
+    assert.match(stdout, /403/);
+    assert.equal(head(), "crooked");
+    const { body } = await api.ok("GET", `/v1/sessions/${at.id}/egress?limit=1000`, undefined, operator);
+    const last = body.egress.filter(({ path }) => path === "/private.git/git-receive-pack").at(-1);
+    assert.deepEqual([last.verdict, last.rule], ["deny", "git.push.deny[0]"]);
+    await rules({ push_approval: true });
+  });
+
   test("cannot hide in the spelling of its path, in its encoding or behind git's empty question", async (t) => {
     if (site === null) return t.skip("this user may not listen on ports 80 and 443");
     const before = seen.filter((line) => line.startsWith("POST")).length;

@@ -55,6 +55,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       csn_policy_sentence(&one, v, q, &sentence);
       csn_policy_inject(&one, &h, port);
     }
+    uint32_t slash = csn_span_find(q, '/');
+    if (csn_hostport_parse(csn_span_of(q.ptr, slash), &h, &port) == CSN_ERR_OK) {
+      csn_span path = csn_span_of(q.ptr + slash, q.len - slash);
+      csn_verdict v = csn_policy_push(&one, &h, port, path), w = csn_policy_push(&two, &h, port, path);
+      if (v.action != w.action) abort();
+      sentence.len = 0;
+      csn_policy_sentence(&one, v, q, &sentence);
+    }
     csn_tool_call call = tool_call(q);
     csn_verdict t = csn_policy_tool(&one, &call, &a), u = csn_policy_tool(&two, &call, &a);
     if (t.action != u.action) abort();
@@ -64,7 +72,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   static const char deny[] =
       "{\"network\":{\"deny\":[\"*.test\",\"10.0.0.0/8\"]},\"tools\":{\"deny\":[\"Bash(rm:*)\","
-      "\"Read(~/.ssh/**)\",\"mcp__x__*\",\"WebFetch(domain:a.test)\"]}}";
+      "\"Read(~/.ssh/**)\",\"mcp__x__*\",\"WebFetch(domain:a.test)\"]},"
+      "\"git\":{\"push\":{\"deny\":[\"*.test/x\",\"git.example/a*/**\"],\"ask\":[\"git.example\"]}}}";
   if (compile(&two, csn_span_of(text, out.len), CSN_POLICY_OWN, false) != CSN_ERR_OK) return 0;
   if (compile(&two, csn_span_str(deny), CSN_POLICY_OWN, true) != CSN_ERR_OK) return 0;
   for (at = doc.len + 1; at < size;) {
@@ -81,6 +90,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (csn_policy_tool(&one, &call, &a).action == CSN_ALLOW) {
       call.cut = false;
       if (csn_policy_tool(&one, &call, &a).action != CSN_ALLOW) abort();
+    }
+    uint32_t slash = csn_span_find(q, '/');
+    if (csn_hostport_parse(csn_span_of(q.ptr, slash), &h, &port) == CSN_ERR_OK) {
+      csn_span path = csn_span_of(q.ptr + slash, q.len - slash);
+      csn_action before = (csn_action)csn_policy_push(&one, &h, port, path).action;
+      csn_action after = (csn_action)csn_policy_push(&two, &h, port, path).action;
+      if (after == CSN_ALLOW && before != CSN_ALLOW) abort();
+      if (after == CSN_ASK && before == CSN_DENY) abort();
     }
     if (csn_hostport_parse(q, &h, &port) != CSN_ERR_OK) continue;
     if (csn_policy_net(&two, &h, port, NULL).action == CSN_ALLOW &&

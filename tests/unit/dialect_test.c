@@ -196,6 +196,10 @@ static void own(void) {
         "\"limits\":{\"wall_s\":60,\"idle_s\":30,\"turns\":5,\"cost_usd\":1.25,\"output_bytes\":1000,"
         "\"memory_mb\":512,\"cpus\":0.5,\"processes\":64,\"disk_mb\":100}",
         "\"git\":{\"push_approval\":true}", "");
+  reads(d, "{\"git\":{\"push\":{\"ask\":[\"A.test:8443/X/*.git\"],\"allow\":[\"a.test/X\",\"[::1]/y\"]}}}",
+        "\"git\":{\"push_approval\":false,\"push\":{\"allow\":[\"a.test/X\",\"::1/y\"],\"deny\":[],"
+        "\"ask\":[\"a.test:8443/x/*\"]}}",
+        "", "");
   reads(d,
         "{\"network\":{\"allow\":[\"[2001:db8::1]:443\",\"2001:db8::/32\",\"10.0.0.0/"
         "8\"],\"inject\":[{\"host\":"

@@ -136,6 +136,16 @@ static void policy(void) {
     bool good = ask_bytes(CSN_ASK_TOOL, 0, 0, 0, call, all + 3) == CSN_ERR_OK && is_json();
     ok(good && says(len > 512 ? "x...) is" : "x\xc3\xa9) is"), "an argument of %zu bytes", len);
   }
+  static const char push[] = "[::1]:443\0/x/git-receive-pack";
+  ok(ask_bytes(CSN_ASK_PUSH, 0, 0, 0, push, sizeof push - 1) == CSN_ERR_OK && answered(CSN_ALLOW) &&
+         is_json() && says("\"rule\":\"git.push_approval\"") && says("A push to [::1]:443 is allowed") &&
+         !says("inject"),
+     "a push: %s", text);
+  ok(ask(CSN_ASK_PUSH, 0, "a.test:443") == CSN_ERR_BAD_RECORD && records == 0,
+     "a push without a path is refused");
+  ok(ask_bytes(CSN_ASK_PUSH, 0, 0, 0, "a b:1\0/x", 8) == CSN_ERR_OK && answered(CSN_DENY) &&
+         says("\"rule\":\"network.host\""),
+     "a push to no host is denied");
   ok(ask(CSN_ASK_ARTIFACT, 0, "a.c") == CSN_ERR_OK && answered(1) && text[0] == 0 &&
          ask(CSN_ASK_ARTIFACT, 0, "a.o") == CSN_ERR_OK && answered(0),
      "artifacts are told apart");

@@ -16,6 +16,7 @@ describe("approvals", () => {
       method: "POST",
       path: "/r/git-receive-pack",
       websocket: false,
+      push: true,
       policy: null,
       door: null,
     };

@@ -41,6 +41,19 @@ describe("policy", () => {
     expect(denied).toMatchObject({ verdict: "deny", rule: "network.private_ranges", inject: [] });
     expect(denied.reason).toContain("private");
     expect(guard.net("::1", 80).verdict).toBe("deny");
+    guard.setPolicy('{"git":{"push_approval":true,"push":{"allow":["a.test/x"],"deny":["[::1]"]}}}');
+    expect(guard.push("a.test", 443, "/x.git/git-receive-pack")).toMatchObject({
+      verdict: "allow",
+      rule: "git.push.allow[0]",
+      pattern: "a.test/x",
+    });
+    expect(guard.push("a.test", 443, "/X/git-receive-pack")).toEqual({
+      verdict: "ask",
+      rule: "git.push_approval",
+      reason: "A push to a.test:443 needs an approval: git.push_approval is set and no rule of git.push allows it.",
+    });
+    expect(guard.push("::1", 443, "/x/git-receive-pack").rule).toBe("git.push.deny[0]");
+    expect(guard.push("a.test:1", 443, "/x").rule).toBe("network.host");
     expect(guard.net('a"b\n', 80)).toMatchObject({ verdict: "deny", rule: "network.host" });
   });
   it("lays a session's document over a preset, and denies everything after an error", () => {

@@ -119,6 +119,23 @@ static csn_err ask_net(csn_guard *g, csn_span what, csn_arena *a, csn_fx *fx) {
   return put_verdict(g, a, v, name, true, inject, fx);
 }
 
+static csn_err ask_push(csn_guard *g, csn_span rest, csn_arena *a, csn_fx *fx) {
+  csn_span where;
+  csn_host host;
+  uint16_t port = 0;
+  if (!take_text(&rest, &where)) return CSN_ERR_BAD_RECORD;
+  csn_verdict v = {CSN_DENY,          CSN_WHY_BAD_HOST,   CSN_ADDR_PUBLIC,
+                   CSN_LIST_NET_DENY, CSN_POLICY_NO_RULE, CSN_POLICY_NO_RULE};
+  if (csn_hostport_parse(where, &host, &port) == CSN_ERR_OK)
+    v = csn_policy_push(&g->policy, &host, port, rest);
+  uint8_t *words = csn_arena_take(a, where.len + 32);
+  if (words == NULL) return CSN_ERR_NO_MEMORY;
+  csn_fx text = {words, where.len + 32, 0};
+  csn_put_str(&text, "A push to ");
+  csn_fx_put(&text, where.ptr, where.len);
+  return put_verdict(g, a, v, csn_span_of(words, text.len), false, 0, fx);
+}
+
 static csn_err ask_tool(csn_guard *g, int32_t code, csn_span rest, csn_arena *a, csn_fx *fx) {
   csn_tool_call call = {{0}, {0}, {0}, {0}, code == 1};
   if (!take_text(&rest, &call.tool) || !take_text(&rest, &call.arg) || !take_text(&rest, &call.cwd))
@@ -336,6 +353,8 @@ csn_err csn_guard_ask(csn_guard *g, const csn_rec *rec, csn_span payload, csn_ar
   }
   case CSN_ASK_NET:
     return ask_net(g, payload, a, fx);
+  case CSN_ASK_PUSH:
+    return ask_push(g, payload, a, fx);
   case CSN_ASK_TOOL:
     return ask_tool(g, rec->code, payload, a, fx);
   case CSN_ASK_ARTIFACT:

@@ -65,7 +65,7 @@ csn_err csn_policy_parse_net(csn_policy *p, csn_span pattern, csn_net_rule *out)
   return csn_policy_add_text(p, csn_span_of(h.name, h.len), &out->host);
 }
 
-static bool same_pattern(const csn_policy *p, const csn_net_rule *a, const csn_net_rule *b) {
+bool csn_policy_same_net(const csn_policy *p, const csn_net_rule *a, const csn_net_rule *b) {
   csn_span x = csn_policy_text(p, a->host), y = csn_policy_text(p, b->host);
   return a->kind == b->kind && a->port == b->port && a->bits == b->bits &&
          memcmp(&a->net, &b->net, sizeof a->net) == 0 && x.len == y.len && memcmp(x.ptr, y.ptr, x.len) == 0;
@@ -82,7 +82,7 @@ csn_err csn_policy_add_net(csn_policy *p, csn_span pattern, csn_action action, u
   r.source = source;
   for (uint32_t i = 0; i < p->net_count; i++) {
     const csn_net_rule *o = &p->net[i];
-    if (o->action != r.action || !same_pattern(p, o, &r)) continue;
+    if (o->action != r.action || !csn_policy_same_net(p, o, &r)) continue;
     return strict && o->source == source ? CSN_ERR_BAD_VALUE : CSN_ERR_OK;
   }
   p->net[p->net_count++] = r;
@@ -311,7 +311,21 @@ static csn_err artifacts_member(csn_policy_reader *r, csn_span key, const cJSON 
   return CSN_ERR_UNKNOWN_FIELD;
 }
 
+static csn_err push_item(csn_policy_reader *r, const cJSON *item, uint32_t index, int action) {
+  csn_span text;
+  csn_err err = csn_doc_text(item, 1, CSN_POLICY_PATTERN_MAX, &text);
+  return err != CSN_ERR_OK ? err : csn_policy_add_push(r->p, text, (csn_action)action, index, r->source);
+}
+
+static csn_err push_member(csn_policy_reader *r, csn_span key, const cJSON *item) {
+  if (csn_span_is(key, "allow")) return each(r, item, push_item, CSN_ALLOW);
+  if (csn_span_is(key, "deny")) return each(r, item, push_item, CSN_DENY);
+  if (csn_span_is(key, "ask")) return each(r, item, push_item, CSN_ASK);
+  return CSN_ERR_UNKNOWN_FIELD;
+}
+
 static csn_err git_member(csn_policy_reader *r, csn_span key, const cJSON *item) {
+  if (csn_span_is(key, "push")) return members(r, item, push_member);
   if (csn_span_is(key, "push_approval")) return read_bool(item, &r->p->push_approval);
   return CSN_ERR_UNKNOWN_FIELD;
 }
@@ -439,6 +453,8 @@ csn_err csn_policy_compile(csn_policy *p, csn_arena *a, csn_span doc, csn_policy
     p->tools[i].source = 1;
   for (uint32_t i = 0; i < p->inject_count; i++)
     p->inject[i].match.source = 1;
+  for (uint32_t i = 0; i < p->push_count; i++)
+    p->push[i].match.source = 1;
   csn_err err =
       doc.len > CSN_POLICY_DOC_MAX ? CSN_ERR_TOO_LONG : csn_doc_parse(a, doc, CSN_POLICY_VALUES_MAX, &root);
   if (err == CSN_ERR_OK) {

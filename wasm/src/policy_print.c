@@ -54,8 +54,8 @@ static bool of_tool(csn_verdict v) {
 }
 
 void csn_policy_rule_name(csn_verdict v, csn_fx *out) {
-  static const char *const lists[] = {"network.allow", "network.deny", "tools.allow", "tools.deny",
-                                      "tools.ask"};
+  static const char *const lists[] = {"network.allow", "network.deny",   "tools.allow",   "tools.deny",
+                                      "tools.ask",     "git.push.allow", "git.push.deny", "git.push.ask"};
   switch ((csn_why)v.why) {
   case CSN_WHY_DEFAULT:
     csn_put_str(out, "network.default");
@@ -85,7 +85,21 @@ void csn_policy_rule_name(csn_verdict v, csn_fx *out) {
   case CSN_WHY_NO_RULES:
     csn_put_str(out, "tools");
     break;
+  case CSN_WHY_PUSH:
+    csn_put_str(out, "git.push_approval");
+    break;
   }
+}
+
+static bool of_push(csn_verdict v) {
+  return v.list == CSN_LIST_PUSH_ALLOW || v.list == CSN_LIST_PUSH_DENY || v.list == CSN_LIST_PUSH_ASK;
+}
+
+static void put_push(const csn_policy *p, const csn_push_rule *r, csn_fx *out) {
+  put_net(p, &r->match, out);
+  if (r->path.len == 0) return;
+  csn_put_str(out, "/");
+  put_span(out, csn_policy_text(p, r->path));
 }
 
 void csn_tools_pattern(const csn_tool_table *t, csn_verdict v, csn_fx *out) {
@@ -99,6 +113,9 @@ void csn_policy_pattern(const csn_policy *p, csn_verdict v, csn_fx *out) {
   if (of_tool(v)) {
     csn_tool_table t = csn_policy_tools(p);
     csn_tools_pattern(&t, v, out);
+  } else if (of_push(v)) {
+    CSN_INVARIANT(v.slot < p->push_count);
+    put_push(p, &p->push[v.slot], out);
   } else {
     CSN_INVARIANT(v.slot < p->net_count);
     put_net(p, &p->net[v.slot], out);
@@ -158,6 +175,11 @@ static void put_sentence(csn_verdict v, csn_span what, csn_span pattern, csn_fx 
   case CSN_WHY_NO_RULES:
     csn_put_str(out, ": no rule speaks of it and there is no tools.allow.");
     break;
+  case CSN_WHY_PUSH:
+    csn_put_str(out, v.action == CSN_ASK
+                         ? ": git.push_approval is set and no rule of git.push allows it."
+                         : ": git.push_approval is not set and no rule of git.push names it.");
+    break;
   }
 }
 
@@ -210,6 +232,19 @@ static void put_tool_list(const csn_policy *p, csn_action action, csn_fx *out) {
     csn_put_str(out, first ? "\"" : ",\"");
     first = false;
     put_tool(&t, &p->tools[i], out, true);
+    csn_put_str(out, "\"");
+  }
+  csn_put_str(out, "]");
+}
+
+static void put_push_list(const csn_policy *p, const char *name, csn_action action, csn_fx *out) {
+  bool first = true;
+  csn_put_str(out, name);
+  for (uint32_t i = 0; i < p->push_count; i++) {
+    if (p->push[i].match.action != action) continue;
+    csn_put_str(out, first ? "\"" : ",\"");
+    first = false;
+    put_push(p, &p->push[i], out);
     csn_put_str(out, "\"");
   }
   csn_put_str(out, "]");
@@ -327,6 +362,12 @@ void csn_policy_print(const csn_policy *p, csn_fx *out) {
   put_globs(p, p->exclude, p->exclude_count, out);
   csn_put_str(out, "},\"git\":{\"push_approval\":");
   csn_put_str(out, p->push_approval ? "true" : "false");
+  if (p->push_count > 0) {
+    put_push_list(p, ",\"push\":{\"allow\":[", CSN_ALLOW, out);
+    put_push_list(p, ",\"deny\":[", CSN_DENY, out);
+    put_push_list(p, ",\"ask\":[", CSN_ASK, out);
+    csn_put_str(out, "}");
+  }
   csn_put_str(out, "},\"limits\":");
   put_limits(&p->limits, out);
   csn_put_str(out, "}");

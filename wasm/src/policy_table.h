@@ -22,6 +22,10 @@ csn_err csn_policy_add_text(csn_policy *p, csn_span text, csn_text_ref *out);
 csn_err csn_policy_add_net(csn_policy *p, csn_span pattern, csn_action action, uint32_t rule, uint8_t source,
                            bool strict);
 csn_err csn_policy_parse_net(csn_policy *p, csn_span pattern, csn_net_rule *out);
+bool csn_policy_same_net(const csn_policy *p, const csn_net_rule *a, const csn_net_rule *b);
+/* A rule for pushes: HOST[:PORT][/PATH], PATH as csn_glob_path has it. The same one twice in a list of one
+ * document is CSN_ERR_BAD_VALUE. */
+csn_err csn_policy_add_push(csn_policy *p, csn_span text, csn_action action, uint32_t rule, uint8_t source);
 /* A header's or a secret's name: letters, digits, - and _, a part of what RFC 9110 allows in a field name. */
 bool csn_policy_is_token(csn_span s);
 /* A tool rule of Claude Code's form: Tool or Tool(specifier). */

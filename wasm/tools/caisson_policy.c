@@ -24,6 +24,8 @@ static const char usage_text[] =
     "  HOST:PORT@ADDRESS  the same, with the address that the name resolved to\n"
     "  TOOL or TOOL(ARG)  may the agent call it?     'Bash(git diff --stat)', 'Read(~/.ssh/id_rsa)', "
     "mcp__files__read\n"
+    "  push HOST/PATH     may git push there?        'push git.example/acme/site.git', push "
+    "git.example:8443/x\n"
     "  PATH               is it an artifact?         ./src/main.c, relative to the workspace\n"
     "\n"
     "  --dialect NAME  caisson, claude-code, e2b, docker-sandbox, sandbox-runtime (default: told by the "
@@ -200,6 +202,21 @@ static csn_verdict ask_net(csn_span q) {
   return csn_policy_net(&policy, &host, port, &at.addr);
 }
 
+/* What stands before the path is a host with or without a port, as in a URL. */
+static csn_verdict ask_push(csn_span q) {
+  static char path[8192];
+  csn_host host;
+  uint16_t port = 0;
+  uint32_t slash = csn_span_find(q, '/');
+  csn_verdict bad = {CSN_DENY, CSN_WHY_BAD_HOST, CSN_ADDR_PUBLIC, 0, CSN_POLICY_NO_RULE, CSN_POLICY_NO_RULE};
+  csn_span where = csn_span_of(q.ptr, slash);
+  if (csn_hostport_parse(where, &host, &port) != CSN_ERR_OK) return bad;
+  int n =
+      snprintf(path, sizeof path, "%.*s/git-receive-pack", (int)(q.len - slash), (const char *)q.ptr + slash);
+  if (n < 0 || (size_t)n >= sizeof path) return bad;
+  return csn_policy_push(&policy, &host, port == 0 ? 443 : port, csn_span_str(path));
+}
+
 static csn_verdict ask_artifact(csn_span path) {
   if (path.len > 2 && path.ptr[0] == '.' && path.ptr[1] == '/')
     path = csn_span_of(path.ptr + 2, path.len - 2);
@@ -210,7 +227,9 @@ static csn_verdict ask_artifact(csn_span path) {
 static bool check(const char *q) {
   csn_span what = csn_span_str(q);
   csn_verdict v;
-  if (is_tool(q)) {
+  if (strncmp(q, "push ", 5) == 0) {
+    v = ask_push(csn_span_str(q + 5));
+  } else if (is_tool(q)) {
     v = ask_tool(q);
   } else if (q[0] != '.' && strchr(q, ':') != NULL) {
     v = ask_net(what);

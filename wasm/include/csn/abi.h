@@ -186,7 +186,8 @@
   X(PRICE, 19,                                                                                               \
     "payload: the operator's {prices: [...]}, or empty, NUL {model, input_tokens?, output_tokens?, "         \
     "cache_read_tokens?, cache_write_tokens?} of one request; answer: {prices, cost_usd}, null when the "    \
-    "model has no price")
+    "model has no price")                                                                                    \
+  X(PUSH, 20, "payload: host:port NUL path of a git-receive-pack request; answer: a verdict")
 
 /* --- forms in which a secret is found (csn/redact.h) -------------------------------------------------- */
 #define CSN_REDACT_FORM_TABLE(X)                                                                             \

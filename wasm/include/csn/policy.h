@@ -18,6 +18,7 @@
 #define CSN_POLICY_NET_MAX      512u    /* items: network rules */
 #define CSN_POLICY_INJECT_MAX   32u  /* items: credentials put in on the way out; one bit each in an answer */
 #define CSN_POLICY_TOOL_MAX     256u /* items: tool rules */
+#define CSN_POLICY_PUSH_MAX     64u  /* items: rules for git pushes */
 #define CSN_POLICY_GLOB_MAX     64u  /* items: artifact globs, include and exclude together */
 #define CSN_POLICY_PATTERN_MAX  512u /* bytes: one pattern */
 #define CSN_POLICY_TEXT_CAP     49152u  /* bytes: all patterns and names of a table */
@@ -36,7 +37,8 @@ typedef enum csn_why {
   CSN_WHY_BAD_PATH, /* a path that is too long to be judged */
   CSN_WHY_DOUBT,    /* a shell command that cannot be taken apart safely */
   CSN_WHY_UNLISTED, /* tools.allow is there and does not name it */
-  CSN_WHY_NO_RULES  /* there are no rules of this kind: allowed */
+  CSN_WHY_NO_RULES, /* there are no rules of this kind: allowed */
+  CSN_WHY_PUSH      /* a push that no rule names: git.push_approval decided */
 } csn_why;
 
 typedef struct csn_verdict {
@@ -53,7 +55,10 @@ enum csn_list {
   CSN_LIST_NET_DENY,
   CSN_LIST_TOOL_ALLOW,
   CSN_LIST_TOOL_DENY,
-  CSN_LIST_TOOL_ASK
+  CSN_LIST_TOOL_ASK,
+  CSN_LIST_PUSH_ALLOW,
+  CSN_LIST_PUSH_DENY,
+  CSN_LIST_PUSH_ASK
 };
 
 typedef struct csn_text_ref {
@@ -85,6 +90,11 @@ typedef struct csn_inject_rule {
   uint8_t flags;
 } csn_inject_rule;
 
+typedef struct csn_push_rule {
+  csn_net_rule match; /* action: any csn_action */
+  csn_text_ref path;  /* of the repository, without ".git"; empty: every one. Lower case unless it allows */
+} csn_push_rule;
+
 typedef struct csn_tool_rule {
   csn_text_ref tool; /* may end in '*' for MCP servers */
   csn_text_ref spec; /* between the parentheses; empty: every call */
@@ -113,7 +123,8 @@ typedef struct csn_policy {
   uint8_t private_allowed; /* private, unique local and loopback addresses need no rule of their own */
   uint8_t tools_listed;    /* tools.allow was given: what it does not name is denied */
   uint8_t websockets;      /* WebSocket upgrades are let through to allowed hosts */
-  uint8_t push_approval;   /* git pushes wait for an approval */
+  uint8_t push_approval;   /* git pushes that no rule names wait for an approval */
+  uint16_t push_count;
   uint16_t net_count, inject_count, tool_count, include_count, exclude_count, cidr_count;
   uint32_t text_len;
   csn_policy_limits limits;
@@ -122,6 +133,7 @@ typedef struct csn_policy {
   uint16_t cidr[CSN_POLICY_NET_MAX]; /* CIDR rules, most specific first */
   csn_net_rule net[CSN_POLICY_NET_MAX];
   csn_inject_rule inject[CSN_POLICY_INJECT_MAX];
+  csn_push_rule push[CSN_POLICY_PUSH_MAX];
   csn_tool_rule tools[CSN_POLICY_TOOL_MAX];
   csn_text_ref include[CSN_POLICY_GLOB_MAX], exclude[CSN_POLICY_GLOB_MAX];
   uint8_t text[CSN_POLICY_TEXT_CAP];
@@ -155,6 +167,11 @@ csn_err csn_policy_compile(csn_policy *p, csn_arena *a, csn_span doc, csn_policy
 csn_verdict csn_policy_net(const csn_policy *p, const csn_host *host, uint16_t port, const csn_addr *addr);
 /* Bit i: inject rule i applies to host:port. Ask only after an ALLOW. */
 uint32_t csn_policy_inject(const csn_policy *p, const csn_host *host, uint16_t port);
+
+/* May this git push pass, once its host may be connected to? `path` is the request's, without its query:
+ * /<repository>/git-receive-pack; one that can be written in several ways is taken for every repository by
+ * rules that deny or hold, and for none by those that allow. ASK: it waits for an approval. */
+csn_verdict csn_policy_push(const csn_policy *p, const csn_host *host, uint16_t port, csn_span path);
 
 /* May the agent call this tool? `arg` is what the rules of that tool speak of: the command of Bash, the path
  * of Read, Edit, Write and their like, the URL of WebFetch, the name of a subagent; empty when there is none.

@@ -3,7 +3,7 @@
 export const ABI = {
   magic: 827216707,
   version: 1,
-  digest: 3403795904,
+  digest: 4183168951,
   recSize: 32,
   fxEventSize: 32,
   descSize: 32,
@@ -131,6 +131,8 @@ export const ASK = {
   WIRE_END: 18,
   /** payload: the operator's {prices: [...]}, or empty, NUL {model, input_tokens?, output_tokens?, cache_read_tokens?, cache_write_tokens?} of one request; answer: {prices, cost_usd}, null when the model has no price */
   PRICE: 19,
+  /** payload: host:port NUL path of a git-receive-pack request; answer: a verdict */
+  PUSH: 20,
 } as const;
 
 /** Records of csn_transcript. */

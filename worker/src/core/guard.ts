@@ -142,6 +142,12 @@ export class Guard {
     return JSON.parse(this.#askText("NET", question));
   }
 
+  /** May this request, a push by its path, pass? "ask": when it is approved. */
+  push(host: string, port: number, path: string): Verdict {
+    const bracketed = host.includes(":") && !host.startsWith("[") ? `[${host}]` : host;
+    return JSON.parse(this.#askText("PUSH", `${bracketed}:${port}\0${path}`));
+  }
+
   /** `cut`: arg is only the head of the real one. */
   tool(tool: string, arg: string, cwd: string, home: string, cut = false): Verdict {
     // A NUL would end the part early and let the rest pass for another one.

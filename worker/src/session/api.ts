@@ -145,6 +145,8 @@ export interface EgressQuestion {
   readonly method: string;
   readonly path: string;
   readonly websocket: boolean;
+  /** It asks a git server to take a push. */
+  readonly push?: boolean;
   /** Id of the policy that the asker has from an earlier answer, null for none. */
   readonly policy: string | null;
   /** The local engine's door for the sandbox (way-out.ts OUT_HEADER): the session takes the next requests there itself. Null in production. */

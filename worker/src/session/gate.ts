@@ -37,12 +37,10 @@ interface Facts {
   readonly webSockets: boolean;
   /** It speaks of addresses: a name's are to be judged. */
   readonly addresses: boolean;
-  readonly pushApproval: boolean;
 }
 
 interface PrintedPolicy {
   readonly network: { websockets: string; private_ranges: string; allow?: string[]; deny?: string[] };
-  readonly git?: { push_approval?: boolean };
 }
 
 export class Gate {
@@ -185,6 +183,12 @@ export class Gate {
       rule = "network.websockets";
       reason = `A WebSocket to ${question.host} is denied: network.websockets is deny.`;
     }
+    let holdPush = false;
+    if (verdict === "allow" && question.push === true) {
+      const push = guard.push(question.host, question.port, question.path);
+      holdPush = push.verdict === "ask";
+      if (push.verdict === "deny") ({ verdict, rule, reason } = push);
+    }
     const allow = verdict === "allow";
     const id = this.#log.add({
       time_ms: nowMs,
@@ -199,7 +203,7 @@ export class Gate {
     const facts = this.#known(guard);
     const byAddress = address !== null || facts.addresses ? this.#addressPolicy(guard, question.policy) : null;
     const credentials = allow ? this.#credentials(guard, found.inject) : NO_CREDENTIALS;
-    return { id, allow, rule, reason, byAddress, holdPush: facts.pushApproval, address, ...credentials };
+    return { id, allow, rule, reason, byAddress, holdPush, address, ...credentials };
   }
 
   #addressPolicy(guard: Guard, known: string | null): AddressPolicy {
@@ -210,12 +214,11 @@ export class Gate {
 
   #known(guard: Guard): Facts {
     if (this.#facts === null) {
-      const { network, git } = JSON.parse(guard.policy()) as PrintedPolicy;
+      const { network } = JSON.parse(guard.policy()) as PrintedPolicy;
       const patterns = [...(network.allow ?? []), ...(network.deny ?? [])];
       this.#facts = {
         webSockets: network.websockets === "allow",
         addresses: network.private_ranges === "allow" || patterns.some((text) => ADDRESS_PATTERN.test(text)),
-        pushApproval: git?.push_approval === true,
       };
     }
     return this.#facts;
