@@ -274,6 +274,17 @@ static void formats(void) {
     drive_end(&d, id, ends[i].exit);
     ok(has(&d, ends[i].want), "text: %s", ends[i].want);
   }
+  static const char request[] = "{\"prompt\":\"-\",\"output_format\":\"text\"}";
+  static char quotes[8000];
+  memset(quotes, '"', sizeof quotes);
+  uint32_t id = (uint32_t)(sizeof ends / sizeof ends[0]) + 3;
+  drive_clear(&d);
+  drive_ev(&d, CSN_EV_RUN, 0, request);
+  drive_ev(&d, CSN_EV_RUN_LOADED, id, request);
+  drive_ev(&d, CSN_EV_RUN_STARTED, id, "");
+  drive_feed(&d, CSN_STREAM_STDOUT, id, quotes, sizeof quotes, CSN_FEED_MAX);
+  drive_end(&d, id, EXITED_0);
+  ok(has(&d, "\\\"\",\"result_len\":16000"), "text: what is cut says how long it was, escapes counted");
 }
 
 /* Gemini CLI tells of its retries on stderr alone. */

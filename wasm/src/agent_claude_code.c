@@ -260,7 +260,7 @@ static void on_permission_denied(csn_view *v) {
   uint32_t at = csn_event_open(v->e, CSN_T_AGENT_PERMISSION_DENIED);
   csn_put_text(v, "tool", N_TOOL_NAME, 0);
   csn_put_text(v, "tool_use_id", N_TOOL_USE_ID, 0);
-  csn_put_long_text(v, "message", "message_len", csn_view_get(v, N_MESSAGE, 0));
+  csn_put_long_text(v, "message", csn_view_get(v, N_MESSAGE, 0));
   csn_event_close(v->e, at);
   csn_see_refused(v, csn_view_text(v, N_TOOL_USE_ID, 0));
   v->run->denied = 1;
@@ -345,7 +345,7 @@ static void on_hook(csn_view *v, const char *phase) {
   csn_put_text(v, "hook", N_HOOK_NAME, 0);
   csn_put_text(v, "event", N_HOOK_EVENT, 0);
   if (!csn_span_is(csn_span_str(phase), "started")) {
-    csn_put_long_text(v, "output", "output_len", csn_view_get(v, N_HOOK_OUTPUT, 0));
+    csn_put_long_text(v, "output", csn_view_get(v, N_HOOK_OUTPUT, 0));
     csn_put_scalar(v, "exit_code", N_EXIT_CODE, 0);
     csn_put_text(v, "outcome", N_HOOK_OUTCOME, 0);
   }
@@ -373,6 +373,11 @@ static void on_status(csn_view *v) {
     on_compaction(v, "failed");
   else
     csn_put_raw_event(v, "unmapped", csn_view_text(v, N_TYPE, 0), csn_view_text(v, N_SUBTYPE, 0));
+}
+
+static void on_refusal(csn_view *v) {
+  csn_words words = csn_view_words(v, N_SYSTEM_TEXT, 0);
+  csn_put_error_event(v, &(csn_words){csn_span_str("refusal"), 0}, &words, 0);
 }
 
 static void on_system(csn_view *v) {
@@ -407,14 +412,14 @@ static void on_system(csn_view *v) {
   else if (csn_span_is(subtype, "status"))
     on_status(v);
   else if (csn_span_is(subtype, "model_refusal_no_fallback"))
-    csn_put_error_event(v, csn_span_str("refusal"), csn_view_text(v, N_SYSTEM_TEXT, 0), 0);
+    on_refusal(v);
   else
     csn_put_raw_event(v, "unmapped", csn_view_text(v, N_TYPE, 0), subtype);
 }
 
 static void put_text_event(csn_view *v, csn_type type, const csn_json_item *item) {
   uint32_t at = csn_event_open(v->e, type);
-  csn_put_long_text(v, "text", "text_len", item);
+  csn_put_long_text(v, "text", item);
   csn_put_text(v, "message_id", N_MESSAGE_ID, 0);
   put_parent(v);
   csn_event_close(v->e, at);
@@ -504,7 +509,7 @@ static void put_result_text(csn_view *v, uint32_t index) {
   if (whole->kind == CSN_JK_ARRAY)
     csn_put_joined(v, N_PART_TEXT, index);
   else
-    csn_put_long_text(v, "text", "text_len", whole);
+    csn_put_long_text(v, "text", whole);
 }
 
 static void on_tool_result(csn_view *v, uint32_t index) {
@@ -550,9 +555,11 @@ static uint64_t sum_of(const csn_view *v, uint32_t node) {
 /* A line of an answer. Its usage is the one that the answer began with: the same in all of its lines. What
  * the CLI makes up itself ("<synthetic>") no model has answered. */
 static void on_answer(csn_view *v) {
-  csn_span id = csn_view_text(v, N_MESSAGE_ID, 0), model = csn_view_text(v, N_MESSAGE_MODEL, 0);
-  if (id.len == 0 || (model.len > 0 && model.ptr[0] == '<')) return;
-  csn_turn turn = {.id = id, .model = model, .parent = csn_view_text(v, N_PARENT, 0)};
+  csn_turn turn = {.id = csn_view_words(v, N_MESSAGE_ID, 0),
+                   .model = csn_view_words(v, N_MESSAGE_MODEL, 0),
+                   .parent = csn_view_words(v, N_PARENT, 0)};
+  csn_span model = turn.model.text;
+  if (turn.id.text.len == 0 || (model.len > 0 && model.ptr[0] == '<')) return;
   turn.usage.input_tokens = sum_of(v, N_MESSAGE_IN);
   turn.usage.output_tokens = sum_of(v, N_MESSAGE_OUT);
   turn.usage.cache_read_tokens = sum_of(v, N_MESSAGE_READ);
@@ -639,7 +646,7 @@ static void on_result(csn_view *v) {
   /* Anything but a plain false counts as an error: success must be said, not guessed. */
   bool is_error = csn_view_get(v, N_IS_ERROR, 0)->kind != CSN_JK_FALSE;
   const csn_json_item *result = csn_view_get(v, N_RESULT, 0);
-  const csn_json_item *words = result->kind == CSN_JK_STRING ? result : csn_view_get(v, N_ERRORS_ANY, 0);
+  csn_words words = csn_view_words(v, result->kind == CSN_JK_STRING ? N_RESULT : N_ERRORS_ANY, 0);
   csn_agent_run *run = v->run;
   if (run->id_len == 0) { /* no init: all of the output is this line, or the conversation was not found */
     if (csn_view_text(v, N_TERMINAL_REASON, 0).len > 0)
@@ -652,9 +659,7 @@ static void on_result(csn_view *v) {
   csn_run_usage(v, &delta);
   csn_run_result(run, is_error, reason_of(v, is_error));
   if (!says_api(v)) run->kind.len = 0;
-  if (is_error)
-    csn_run_error(run, words->kind == CSN_JK_STRING ? csn_json_text(v->j, words) : csn_span_of(NULL, 0),
-                  csn_view_count(v, N_API_STATUS));
+  if (is_error) csn_run_error(run, &words, csn_view_count(v, N_API_STATUS));
   if (is_error)
     csn_run_no_text(run);
   else
@@ -664,7 +669,7 @@ static void on_result(csn_view *v) {
   csn_put_text_or_null(v, "subtype", N_SUBTYPE);
   csn_put_field_bool(v->e->fx, "is_error", is_error);
   csn_put_text_or_null(v, "terminal_reason", N_TERMINAL_REASON);
-  csn_put_long_text(v, "text", "text_len", words);
+  csn_put_words(v->e->fx, "text", &words);
   csn_put_scalar(v, "num_turns", N_NUM_TURNS, 0);
   csn_put_scalar(v, "duration_ms", N_DURATION, 0);
   csn_put_scalar(v, "api_error_status", N_API_STATUS, 0);
@@ -724,7 +729,7 @@ static void end_text(csn_agent_run *run, int32_t exit_code) {
   }
   bool turns = csn_span_starts(text, "Error: Reached max turns");
   csn_run_result(run, true, csn_span_str(turns ? "max_turns" : "agent_error"));
-  csn_run_error(run, text, 0);
+  csn_run_error(run, &(csn_words){text, run->result_true_len}, 0);
   csn_run_no_text(run);
 }
 

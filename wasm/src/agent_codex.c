@@ -241,8 +241,9 @@ static csn_span kind_of(csn_span message) {
 }
 
 /* `Reconnecting... 1/3 (why)` or `Reconnecting... waiting for network (why)`. */
-static void on_retry(csn_view *v, csn_span message) {
+static void on_retry(csn_view *v, const csn_words *words) {
   csn_fx *fx = v->e->fx;
+  csn_span message = words->text;
   uint64_t attempt, of, status = status_of(message);
   uint32_t at = csn_event_open(v->e, CSN_T_AGENT_RETRY);
   if (csn_number_after(message, "Reconnecting... ", &attempt)) {
@@ -256,16 +257,18 @@ static void on_retry(csn_view *v, csn_span message) {
     csn_put_field_u64(fx, "status", status);
   else
     csn_put_field_null(fx, "status");
-  csn_put_field_text(fx, "error", message);
+  csn_put_words(fx, "error", words);
   csn_event_close(v->e, at);
   csn_text64_set(&v->run->kind, kind_of(message));
 }
 
-static void on_error(csn_view *v, csn_span message) {
+static void on_error(csn_view *v) {
+  csn_words words = csn_view_words(v, N_MESSAGE, 0);
+  csn_span message = words.text;
   if (csn_span_starts(message, "Reconnecting... "))
-    on_retry(v, message);
+    on_retry(v, &words);
   else
-    csn_put_error_event(v, kind_of(message), message, status_of(message));
+    csn_put_error_event(v, &(csn_words){kind_of(message), 0}, &words, status_of(message));
 }
 
 /* --- items --- */
@@ -285,43 +288,52 @@ static void put_item_id(csn_view *v) {
   csn_put_text(v, "tool_use_id", N_ITEM_ID, 0);
 }
 
+/* The input of a tool that has one value in it, {"KEY":VALUE}: verbatim, or its head. */
+static void put_input(csn_view *v, const char *key, const csn_json_item *value) {
+  csn_fx *fx = v->e->fx;
+  bool cut = value->cut, string = value->kind == CSN_JK_STRING;
+  csn_span parts[] = {csn_span_str("{\""), csn_span_str(key), csn_span_str(string ? "\":\"" : "\":"),
+                      csn_json_text(v->j, value)};
+  csn_put_str(fx, cut ? ",\"input_head\":\"" : ",\"input\":");
+  for (uint32_t i = 0; i < 4; i++)
+    if (cut)
+      csn_put_escaped(fx, parts[i]);
+    else
+      csn_fx_put(fx, parts[i].ptr, parts[i].len);
+  csn_put_str(fx, cut ? "\"" : string ? "\"}" : "}");
+  if (cut)
+    csn_put_field_u64(fx, "input_len", csn_str_len(key) + (string ? 7u : 5u) + (uint64_t)value->true_len);
+}
+
 static void put_tool(csn_view *v, csn_span type) {
   csn_fx *fx = v->e->fx;
   if (csn_span_is(type, "mcp_tool_call")) {
-    csn_span server = csn_view_text(v, N_SERVER, 0), tool = csn_view_text(v, N_TOOL, 0);
+    csn_words server = csn_view_words(v, N_SERVER, 0), tool = csn_view_words(v, N_TOOL, 0);
     csn_put_str(fx, ",\"tool\":\"mcp__");
-    csn_fx_put(fx, server.ptr, server.len);
+    csn_fx_put(fx, server.text.ptr, server.text.len);
     csn_put_str(fx, "__");
-    csn_fx_put(fx, tool.ptr, tool.len);
+    csn_fx_put(fx, tool.text.ptr, tool.text.len);
     csn_put_str(fx, "\"");
+    if (server.true_len > server.text.len || tool.true_len > tool.text.len)
+      csn_put_field_u64(fx, "tool_len", (uint64_t)7 + server.true_len + tool.true_len);
     csn_put_json(v, "input", "input_head", "input_len", csn_view_get(v, N_ARGUMENTS, 0));
     return;
   }
   csn_put_field_text(fx, "tool", type);
   if (csn_span_is(type, "command_execution")) {
     const csn_json_item *command = csn_view_get(v, N_COMMAND, 0);
-    if (!command->cut && command->kind == CSN_JK_STRING) {
-      csn_put_str(fx, ",\"input\":{\"command\":\"");
-      csn_fx_put(fx, csn_json_text(v->j, command).ptr, command->len);
-      csn_put_str(fx, "\"}");
-    }
+    if (command->kind == CSN_JK_STRING) put_input(v, "command", command);
     csn_put_text(v, "command", N_COMMAND, 0);
-    if (command->cut) csn_put_field_u64(fx, "command_len", command->true_len);
   } else if (csn_span_is(type, "file_change")) {
     const csn_json_item *changes = csn_view_get(v, N_CHANGES, 0);
-    if (changes->kind != CSN_JK_NONE && !changes->cut) {
-      csn_put_str(fx, ",\"input\":{\"changes\":");
-      csn_fx_put(fx, csn_json_text(v->j, changes).ptr, changes->len);
-      csn_put_str(fx, "}");
-    } else if (changes->cut) {
-      csn_put_json(v, "input", "input_head", "input_len", changes);
-    }
+    if (changes->kind != CSN_JK_NONE) put_input(v, "changes", changes);
     csn_put_text(v, "file", N_CHANGE_PATH, 0);
   } else {
-    csn_put_str(fx, ",\"input\":{\"query\":\"");
-    csn_span query = csn_view_text(v, N_QUERY, 0);
-    csn_fx_put(fx, query.ptr, query.len);
-    csn_put_str(fx, "\"}");
+    const csn_json_item *query = csn_view_get(v, N_QUERY, 0);
+    if (query->kind == CSN_JK_STRING)
+      put_input(v, "query", query);
+    else
+      csn_put_str(fx, ",\"input\":{\"query\":\"\"}");
   }
 }
 
@@ -379,10 +391,10 @@ static void on_tool_result(csn_view *v, csn_span type) {
   put_item_id(v);
   csn_put_field_bool(v->e->fx, "is_error", csn_view_is(v, N_STATUS, 0, "failed"));
   if (csn_span_is(type, "command_execution")) {
-    csn_put_long_text(v, "text", "text_len", csn_view_get(v, N_OUTPUT, 0));
+    csn_put_long_text(v, "text", csn_view_get(v, N_OUTPUT, 0));
     csn_put_scalar(v, "exit_code", N_EXIT_CODE, 0);
   } else if (csn_view_get(v, N_ITEM_ERROR_MESSAGE, 0)->kind == CSN_JK_STRING) {
-    csn_put_long_text(v, "text", "text_len", csn_view_get(v, N_ITEM_ERROR_MESSAGE, 0));
+    csn_put_long_text(v, "text", csn_view_get(v, N_ITEM_ERROR_MESSAGE, 0));
   } else {
     csn_put_joined(v, N_RESULT_TEXT, 0);
   }
@@ -415,7 +427,7 @@ static void on_collab(csn_view *v, bool completed) {
 static void on_text(csn_view *v, csn_type type) {
   csn_run_said(v);
   uint32_t at = csn_event_open(v->e, type);
-  csn_put_long_text(v, "text", "text_len", csn_view_get(v, N_ITEM_TEXT, 0));
+  csn_put_long_text(v, "text", csn_view_get(v, N_ITEM_TEXT, 0));
   csn_put_text(v, "message_id", N_ITEM_ID, 0);
   csn_event_close(v->e, at);
 }
@@ -443,7 +455,8 @@ static void on_item(csn_view *v, bool started, bool completed) {
   } else if (csn_span_is(type, "reasoning") && completed) {
     on_text(v, CSN_T_AGENT_THINKING);
   } else if (csn_span_is(type, "error") && completed) {
-    csn_put_error_event(v, csn_span_of(NULL, 0), csn_view_text(v, N_ITEM_MESSAGE, 0), 0);
+    csn_words words = csn_view_words(v, N_ITEM_MESSAGE, 0);
+    csn_put_error_event(v, &(csn_words){0}, &words, 0);
   } else {
     csn_put_raw_event(v, "unmapped", csn_view_text(v, N_TYPE, 0), type);
   }
@@ -488,9 +501,10 @@ static void on_completed(csn_view *v) {
 }
 
 static void on_failed(csn_view *v) {
-  csn_span message = csn_view_text(v, N_ERROR_MESSAGE, 0);
+  csn_words words = csn_view_words(v, N_ERROR_MESSAGE, 0);
+  csn_span message = words.text;
   csn_run_result(v->run, true, csn_span_str(problem_of(message)->reason));
-  csn_run_error(v->run, message, status_of(message));
+  csn_run_error(v->run, &words, status_of(message));
   csn_text64_set(&v->run->kind, kind_of(message));
   csn_run_no_text(v->run);
   csn_put_result_event(v);
@@ -511,7 +525,7 @@ static void line(csn_view *v) {
   else if (csn_span_is(type, "turn.failed"))
     on_failed(v);
   else if (csn_span_is(type, "error"))
-    on_error(v, csn_view_text(v, N_MESSAGE, 0));
+    on_error(v);
   else
     csn_put_raw_event(v, "unmapped", type, csn_span_of(NULL, 0));
 }

@@ -202,7 +202,7 @@ static void on_message(csn_view *v) {
   begin(v);
   csn_run_said(v);
   uint32_t at = csn_event_open(v->e, CSN_T_AGENT_TEXT_DELTA);
-  csn_put_long_text(v, "text", "text_len", csn_view_get(v, N_CONTENT, 0));
+  csn_put_long_text(v, "text", csn_view_get(v, N_CONTENT, 0));
   csn_event_close(v->e, at);
   csn_run_text(v, N_CONTENT, true);
 }
@@ -287,8 +287,7 @@ static void on_tool_result(csn_view *v) {
   uint32_t at = csn_event_open(v->e, CSN_T_AGENT_TOOL_RESULT);
   csn_put_text(v, "tool_use_id", N_TOOL_ID, 0);
   csn_put_field_bool(v->e->fx, "is_error", is_error);
-  csn_put_long_text(v, "text", "text_len",
-                    csn_view_get(v, is_error && !has_output ? N_ERROR_MESSAGE : N_OUTPUT, 0));
+  csn_put_long_text(v, "text", csn_view_get(v, is_error && !has_output ? N_ERROR_MESSAGE : N_OUTPUT, 0));
   csn_event_close(v->e, at);
   if (is_error && (csn_view_is(v, N_ERROR_TYPE, 0, "policy_violation") ||
                    csn_view_is(v, N_ERROR_TYPE, 0, "tool_not_registered")))
@@ -312,10 +311,11 @@ static const char *reason_of(csn_span type, uint64_t status) {
 }
 
 /* An error on the way. The last one is why the run failed, where its result does not say so itself. */
-static void on_error(csn_view *v) {
-  csn_span message = csn_view_text(v, N_MESSAGE, 0);
-  csn_put_error_event(v, csn_view_text(v, N_SEVERITY, 0), message, status_of(message));
-  if (csn_view_is(v, N_SEVERITY, 0, "error")) csn_run_error(v->run, message, status_of(message));
+CSN_RARE static void on_error(csn_view *v) {
+  csn_words message = csn_view_words(v, N_MESSAGE, 0), severity = csn_view_words(v, N_SEVERITY, 0);
+  uint64_t status = status_of(message.text);
+  csn_put_error_event(v, &severity, &message, status);
+  if (csn_view_is(v, N_SEVERITY, 0, "error")) csn_run_error(v->run, &message, status);
 }
 
 /* Usage is that of the run alone; input_tokens has the cached ones in it. Thoughts are in the total alone. It
@@ -339,11 +339,12 @@ static void on_result(csn_view *v) {
   csn_usage delta = usage_of(v);
   csn_run_usage(v, &delta);
   if (is_error) {
-    csn_span type = csn_view_text(v, N_ERROR_TYPE, 0), message = csn_view_text(v, N_ERROR_MESSAGE, 0);
-    uint64_t status = message.len > 0 ? status_of(message) : run->error_status;
+    csn_span type = csn_view_text(v, N_ERROR_TYPE, 0);
+    csn_words message = csn_view_words(v, N_ERROR_MESSAGE, 0);
+    uint64_t status = message.text.len > 0 ? status_of(message.text) : run->error_status;
     const char *kind = csn_span_is(type, "unknown") || type.len == 0 ? csn_kind_of_status(status) : NULL;
     csn_run_result(run, true, csn_span_str(reason_of(type, status)));
-    if (message.len > 0) csn_run_error(run, message, status);
+    if (message.text.len > 0) csn_run_error(run, &message, status);
     csn_text64_set(&run->kind, kind != NULL ? csn_span_str(kind) : type);
     csn_run_no_text(run);
   } else {

@@ -318,14 +318,14 @@ static bool has_failed(const csn_agent_run *run) {
 }
 
 static void on_step_start(csn_view *v) {
-  csn_turn turn = {.id = csn_view_text(v, N_PART_MESSAGE, 0)};
+  csn_turn turn = {.id = csn_view_words(v, N_PART_MESSAGE, 0)};
   go_on(v);
   csn_run_turn(v, &turn);
 }
 
 static void on_text(csn_view *v, csn_type type) {
   uint32_t at = csn_event_open(v->e, type);
-  csn_put_long_text(v, "text", "text_len", csn_view_get(v, N_TEXT, 0));
+  csn_put_long_text(v, "text", csn_view_get(v, N_TEXT, 0));
   csn_put_text(v, "message_id", N_PART_MESSAGE, 0);
   csn_event_close(v->e, at);
   if (type == CSN_T_AGENT_TEXT) csn_run_text(v, N_TEXT, false);
@@ -401,7 +401,8 @@ static void on_tool_use(csn_view *v) {
   csn_event_close(v->e, at);
   if (is_error && is_rejected(v)) {
     v->run->denied = 1;
-    if (!has_failed(v->run)) csn_run_error(v->run, csn_view_text(v, N_TOOL_ERROR, 0), 0);
+    csn_words words = csn_view_words(v, N_TOOL_ERROR, 0);
+    if (!has_failed(v->run)) csn_run_error(v->run, &words, 0);
     at = csn_event_open(v->e, CSN_T_AGENT_PERMISSION_DENIED);
     csn_put_text(v, "tool", N_TOOL, 0);
     csn_put_text(v, "tool_use_id", N_CALL_ID, 0);
@@ -411,7 +412,7 @@ static void on_tool_use(csn_view *v) {
   at = csn_event_open(v->e, CSN_T_AGENT_TOOL_RESULT);
   csn_put_text(v, "tool_use_id", N_CALL_ID, 0);
   csn_put_field_bool(fx, "is_error", is_error);
-  csn_put_long_text(v, "text", "text_len", csn_view_get(v, is_error ? N_TOOL_ERROR : N_OUTPUT, 0));
+  csn_put_long_text(v, "text", csn_view_get(v, is_error ? N_TOOL_ERROR : N_OUTPUT, 0));
   if (csn_view_get(v, N_EXIT_CODE, 0)->kind == CSN_JK_NUMBER) csn_put_scalar(v, "exit_code", N_EXIT_CODE, 0);
   csn_event_close(v->e, at);
   see_call(v, is_error && is_rejected(v));
@@ -454,13 +455,13 @@ static void on_step_finish(csn_view *v) {
   }
 }
 
-static void on_error(csn_view *v) {
-  csn_span name = csn_view_text(v, N_ERROR_NAME, 0), message = csn_view_text(v, N_ERROR_MESSAGE, 0);
+CSN_RARE static void on_error(csn_view *v) {
+  csn_words name = csn_view_words(v, N_ERROR_NAME, 0), message = csn_view_words(v, N_ERROR_MESSAGE, 0);
   uint64_t status = csn_view_count(v, N_ERROR_STATUS);
-  csn_put_error_event(v, name, message, status);
+  csn_put_error_event(v, &name, &message, status);
   csn_run_result(v->run, true, csn_span_str(status > 0 ? "api_error" : "agent_error"));
-  csn_run_error(v->run, message, status);
-  csn_text64_set(&v->run->kind, name);
+  csn_run_error(v->run, &message, status);
+  csn_text64_set(&v->run->kind, name.text);
   csn_run_no_text(v->run);
 }
 

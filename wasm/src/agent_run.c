@@ -116,31 +116,32 @@ static bool seen_add(csn_seen *s, csn_span id) {
 void csn_run_answered(csn_agent_run *run) {
   if (run->has_result && run->is_error) return;
   run->kind.len = 0;
-  csn_run_error(run, csn_span_of(NULL, 0), 0);
+  csn_run_error(run, &(csn_words){0}, 0);
 }
 
 bool csn_run_turn(csn_view *v, const csn_turn *turn) {
   csn_agent_run *run = v->run;
   csn_emit *e = v->e;
-  if (turn->parent.len == 0) csn_run_answered(run);
-  if (turn->id.len > 0 && !seen_add(&run->seen, turn->id)) return false;
-  csn_span model = turn->model.len > 0 ? turn->model : csn_span_of(run->model, run->model_len);
+  if (turn->parent.text.len == 0) csn_run_answered(run);
+  if (turn->id.text.len > 0 && !seen_add(&run->seen, turn->id.text)) return false;
+  csn_words known = {csn_span_of(run->model, run->model_len), run->model_len};
+  const csn_words *model = turn->model.text.len > 0 ? &turn->model : &known;
   csn_usage used = turn->usage;
-  csn_price_usage(v->prices, model, true, &used);
+  csn_price_usage(v->prices, model->text, true, &used);
   used.cost_unknown = 0; /* the agent may still report it */
-  used.turns = turn->parent.len == 0 ? 1 : 0;
+  used.turns = turn->parent.text.len == 0 ? 1 : 0;
   csn_usage_add(&run->live, &used);
   run->busy = 1;
-  if (turn->parent.len == 0) run->more = 0;
+  if (turn->parent.text.len == 0) run->more = 0;
   uint32_t at = csn_event_open(e, CSN_T_AGENT_TURN);
-  if (turn->parent.len == 0) csn_put_field_u64(e->fx, "turn", run->live.turns);
-  if (turn->id.len > 0) csn_put_field_text(e->fx, "message_id", turn->id);
-  if (model.len > 0) csn_put_field_text(e->fx, "model", model);
+  if (turn->parent.text.len == 0) csn_put_field_u64(e->fx, "turn", run->live.turns);
+  if (turn->id.text.len > 0) csn_put_words(e->fx, "message_id", &turn->id);
+  if (model->text.len > 0) csn_put_words(e->fx, "model", model);
   csn_put_field_u64(e->fx, "input_tokens", used.input_tokens);
   csn_put_field_u64(e->fx, "output_tokens", used.output_tokens);
   csn_put_field_u64(e->fx, "cache_read_tokens", used.cache_read_tokens);
   csn_put_field_u64(e->fx, "cache_write_tokens", used.cache_write_tokens);
-  if (turn->parent.len > 0) csn_put_field_text(e->fx, "parent_tool_use_id", turn->parent);
+  if (turn->parent.text.len > 0) csn_put_words(e->fx, "parent_tool_use_id", &turn->parent);
   csn_event_close(e, at);
   return true;
 }
@@ -188,25 +189,27 @@ void csn_run_result(csn_agent_run *run, bool is_error, csn_span reason) {
   csn_text64_set(&run->reason, reason);
 }
 
-void csn_run_error(csn_agent_run *run, csn_span message, uint64_t status) {
-  run->message_len = (uint16_t)csn_json_cut(message, CSN_MESSAGE_CAP);
-  if (run->message_len > 0) memcpy(run->message, message.ptr, run->message_len);
+void csn_run_message(csn_agent_run *run, const csn_words *words) {
+  run->message_len = (uint16_t)csn_json_cut(words->text, CSN_MESSAGE_CAP);
+  if (run->message_len > 0) memcpy(run->message, words->text.ptr, run->message_len);
+  run->message_true_len = words->true_len;
+}
+
+void csn_run_error(csn_agent_run *run, const csn_words *message, uint64_t status) {
+  csn_run_message(run, message);
   run->error_status = status <= UINT16_MAX ? (uint16_t)status : 0;
 }
 
-void csn_put_result_event(csn_view *v) {
+CSN_RARE void csn_put_result_event(csn_view *v) {
   const csn_agent_run *run = v->run;
   csn_fx *fx = v->e->fx;
   uint32_t at = csn_event_open(v->e, CSN_T_AGENT_RESULT);
   csn_put_field_null(fx, "subtype");
   csn_put_field_bool(fx, "is_error", run->is_error);
   csn_put_field_text(fx, "terminal_reason", csn_text64_span(&run->reason));
-  if (run->is_error) {
-    csn_put_field_text(fx, "text", csn_span_of(run->message, run->message_len));
-  } else {
-    csn_put_field_text(fx, "text", csn_span_of(run->result, run->result_len));
-    if (run->result_cut) csn_put_field_u64(fx, "text_len", run->result_true_len);
-  }
+  csn_words text = {csn_span_of(run->result, run->result_len), run->result_true_len};
+  if (run->is_error) text = (csn_words){csn_span_of(run->message, run->message_len), run->message_true_len};
+  csn_put_words(fx, "text", &text);
   csn_put_field_null(fx, "num_turns");
   csn_put_field_null(fx, "duration_ms");
   if (run->error_status > 0)
@@ -218,17 +221,27 @@ void csn_put_result_event(csn_view *v) {
   csn_event_close(v->e, at);
 }
 
-CSN_RARE static uint32_t open_error(csn_view *v, csn_span kind) {
+CSN_RARE void csn_put_error_event(csn_view *v, const csn_words *kind, const csn_words *message,
+                                  uint64_t status) {
   uint32_t at = csn_event_open(v->e, CSN_T_AGENT_ERROR);
-  if (kind.len > 0) csn_put_field_text(v->e->fx, "kind", kind);
-  return at;
-}
-
-CSN_RARE void csn_put_error_event(csn_view *v, csn_span kind, csn_span message, uint64_t status) {
-  uint32_t at = open_error(v, kind);
-  csn_put_field_text(v->e->fx, "message", message);
+  if (kind->text.len > 0) csn_put_words(v->e->fx, "kind", kind);
+  csn_put_words(v->e->fx, "message", message);
   if (status > 0) csn_put_field_u64(v->e->fx, "status", status);
   csn_event_close(v->e, at);
+}
+
+/* Length of a plain text when it is escaped. */
+CSN_RARE __attribute__((noinline)) static uint32_t escaped_len(csn_span raw) {
+  uint8_t room[64 * 6];
+  uint32_t len = 0;
+  while (raw.len > 0) {
+    csn_fx piece = {room, sizeof room, 0};
+    uint32_t n = raw.len <= 64 ? raw.len : csn_utf8_whole(csn_span_of(raw.ptr, 64));
+    csn_put_escaped(&piece, csn_span_of(raw.ptr, n));
+    len += piece.len;
+    raw = csn_span_of(raw.ptr + n, raw.len - n);
+  }
+  return len;
 }
 
 CSN_RARE void csn_agent_plain(csn_agent_run *run, csn_span raw) {
@@ -237,10 +250,10 @@ CSN_RARE void csn_agent_plain(csn_agent_run *run, csn_span raw) {
   if (run->result_cut) fits = 0; /* behind a cut nothing can follow */
   csn_fx text = {run->result, CSN_FIELD_MAX, run->result_len};
   csn_put_escaped(&text, csn_span_of(raw.ptr, fits)); /* at most six times as long */
+  uint32_t len = text.len - run->result_len + escaped_len(csn_span_of(raw.ptr + fits, raw.len - fits));
   run->result_len = text.len;
   if (fits < raw.len) run->result_cut = 1;
-  run->result_true_len =
-      raw.len <= UINT32_MAX - run->result_true_len ? run->result_true_len + raw.len : UINT32_MAX;
+  run->result_true_len = len <= UINT32_MAX - run->result_true_len ? run->result_true_len + len : UINT32_MAX;
 }
 
 /* Length of the ANSI control sequence at the start of `text`, 0 when there is none. */
@@ -251,35 +264,44 @@ CSN_RARE static uint32_t ansi_len(csn_span text) {
   return text.len;
 }
 
-/* Escapes a plain text of which `cap` bytes at most are looked at, ANSI sequences left out. */
-CSN_RARE static void put_plain(csn_fx *fx, csn_span raw, uint32_t cap) {
-  if (raw.len > cap) raw.len = csn_utf8_whole(csn_span_of(raw.ptr, cap));
+/* Escapes the first `cap` bytes of a plain text, ANSI sequences left out. Returns how long all of it would
+ * be. */
+CSN_RARE __attribute__((noinline)) static uint32_t put_plain(csn_fx *fx, csn_span raw, uint32_t cap) {
+  uint32_t len = 0, keep = raw.len <= cap ? raw.len : csn_utf8_whole(csn_span_of(raw.ptr, cap));
   while (raw.len > 0) {
     uint32_t skip = ansi_len(raw), n = 0;
     raw = csn_span_of(raw.ptr + skip, raw.len - skip);
+    keep -= skip < keep ? skip : keep;
     while (n < raw.len && ansi_len(csn_span_of(raw.ptr + n, raw.len - n)) == 0)
       n++;
-    csn_put_escaped(fx, csn_span_of(raw.ptr, n));
+    uint32_t kept = n < keep ? n : keep, from = fx->len;
+    csn_put_escaped(fx, csn_span_of(raw.ptr, kept));
+    len += fx->len - from + escaped_len(csn_span_of(raw.ptr + kept, n - kept));
+    keep -= kept;
     raw = csn_span_of(raw.ptr + n, raw.len - n);
   }
+  return len;
 }
 
 CSN_RARE void csn_put_plain(csn_fx *fx, const char *key, csn_span raw) {
   csn_put_str(fx, ",\"");
   csn_put_str(fx, key);
   csn_put_str(fx, "\":\"");
-  put_plain(fx, raw, CSN_MESSAGE_CAP);
+  uint32_t from = fx->len, len = put_plain(fx, raw, CSN_MESSAGE_CAP);
   csn_put_str(fx, "\"");
+  if (len >= fx->len - from) csn_put_key_len(fx, key, csn_str_len(key), len);
 }
 
 CSN_RARE void csn_put_refusal(csn_view *v, const char *reason, csn_span raw_line) {
   csn_agent_run *run = v->run;
-  uint32_t at = open_error(v, csn_span_str(reason));
+  uint32_t at = csn_event_open(v->e, CSN_T_AGENT_ERROR);
+  csn_put_field_raw(v->e->fx, "kind", csn_span_str(reason));
   csn_put_plain(v->e->fx, "message", raw_line);
   csn_event_close(v->e, at);
   csn_text64_set(&run->refusal, csn_span_str(reason));
   if (run->has_result) return;
   csn_fx words = {run->message, CSN_MESSAGE_CAP, 0};
-  put_plain(&words, raw_line, CSN_MESSAGE_CAP / 6); /* escapes make it at most six times as long */
+  /* escapes make it at most six times as long */
+  run->message_true_len = put_plain(&words, raw_line, CSN_MESSAGE_CAP / 6);
   run->message_len = (uint16_t)words.len;
 }

@@ -9,6 +9,15 @@ csn_span csn_view_text(const csn_view *v, uint32_t node, uint32_t index) {
   return item->kind == CSN_JK_STRING ? csn_json_text(v->j, item) : csn_span_of(NULL, 0);
 }
 
+static csn_words words_of(const csn_view *v, const csn_json_item *item) {
+  bool string = item->kind == CSN_JK_STRING;
+  return (csn_words){string ? csn_json_text(v->j, item) : csn_span_of(NULL, 0), string ? item->true_len : 0};
+}
+
+csn_words csn_view_words(const csn_view *v, uint32_t node, uint32_t index) {
+  return words_of(v, csn_view_get(v, node, index));
+}
+
 bool csn_view_same(const csn_view *v, uint32_t node, uint32_t index, const char *text, uint32_t len) {
   const csn_json_item *item = csn_view_get(v, node, index);
   return item->kind == CSN_JK_STRING && item->len == len &&
@@ -45,16 +54,27 @@ void csn_put_raw_event(csn_view *v, const char *reason, csn_span a, csn_span b) 
   csn_event_close(v->e, at);
 }
 
-void csn_put_key_string(csn_view *v, const char *key, uint32_t key_len, uint32_t node, uint32_t index) {
-  const csn_json_item *item = csn_view_get(v, node, index);
-  if (item->kind != CSN_JK_STRING) return;
-  csn_put_key_text(v->e->fx, key, key_len, csn_json_text(v->j, item).ptr, item->len);
+CSN_RARE void csn_put_key_len(csn_fx *fx, const char *key, uint32_t key_len, uint64_t len) {
+  csn_put_str(fx, ",\"");
+  csn_fx_put(fx, key, key_len);
+  csn_put_str(fx, "_len\":");
+  csn_put_u64(fx, len);
 }
 
-void csn_put_long_text(csn_view *v, const char *key, const char *len_key, const csn_json_item *item) {
+CSN_RARE void csn_put_key_words(csn_fx *fx, const char *key, uint32_t key_len, const csn_words *words) {
+  csn_put_key_text(fx, key, key_len, words->text.ptr, words->text.len);
+  if (words->true_len > words->text.len) csn_put_key_len(fx, key, key_len, words->true_len);
+}
+
+void csn_put_key_string(csn_view *v, const char *key, uint32_t key_len, uint32_t node, uint32_t index) {
+  const csn_json_item *item = csn_view_get(v, node, index);
+  if (item->kind == CSN_JK_STRING) csn_put_key_long(v, key, key_len, item);
+}
+
+void csn_put_key_long(csn_view *v, const char *key, uint32_t key_len, const csn_json_item *item) {
   bool string = item->kind == CSN_JK_STRING;
-  csn_put_field_text(v->e->fx, key, string ? csn_json_text(v->j, item) : csn_span_of(NULL, 0));
-  if (string && item->cut) csn_put_field_u64(v->e->fx, len_key, item->true_len);
+  csn_put_key_text(v->e->fx, key, key_len, csn_json_text(v->j, item).ptr, string ? item->len : 0);
+  if (string && item->cut) csn_put_key_len(v->e->fx, key, key_len, item->true_len);
 }
 
 void csn_put_key_scalar(csn_view *v, const char *key, uint32_t key_len, uint32_t node, uint32_t index) {
@@ -66,9 +86,8 @@ void csn_put_key_scalar(csn_view *v, const char *key, uint32_t key_len, uint32_t
 }
 
 void csn_put_text_or_null(csn_view *v, const char *key, uint32_t node) {
-  const csn_json_item *item = csn_view_get(v, node, 0);
-  if (item->kind == CSN_JK_STRING)
-    csn_put_field_text(v->e->fx, key, csn_json_text(v->j, item));
+  if (csn_view_get(v, node, 0)->kind == CSN_JK_STRING)
+    csn_put_text(v, key, node, 0);
   else
     csn_put_field_null(v->e->fx, key);
 }

@@ -33,13 +33,6 @@ static void set(csn_outcome *o, csn_type type, csn_span reason) {
   if (o->reason.len > 0) memcpy(o->reason.bytes, reason.ptr, o->reason.len);
 }
 
-/* What the runner found becomes the message, unless the agent has said more. */
-static void set_message(csn_session *s, csn_span escaped) {
-  csn_agent_run *r = &s->result;
-  r->message_len = (uint16_t)csn_json_cut(escaped, CSN_MESSAGE_CAP);
-  if (r->message_len > 0) memcpy(r->message, escaped.ptr, r->message_len);
-}
-
 /* The agent's own word: its result, else how its process ended. */
 static void decide_by_agent(csn_session *s, csn_span reason) {
   csn_outcome *o = &s->outcome;
@@ -105,11 +98,12 @@ void csn_outcome_decide(csn_session *s, const csn_json *record) {
     static const char kind[] = "policy_violation";
     s->result.kind.len = sizeof kind - 1;
     memcpy(s->result.kind.bytes, kind, sizeof kind - 1);
-    set_message(s, csn_span_of(s->watch.message, s->watch.message_len));
+    csn_run_message(&s->result, &(csn_words){csn_span_of(s->watch.message, s->watch.message_len),
+                                             s->watch.message_true_len});
   }
   if (s->result.message_len == 0 && detail->kind == CSN_JK_STRING && detail->len > 0 &&
       o->type != CSN_T_RUN_SUCCEEDED && o->type != CSN_T_RUN_CANCELLED && o->type != CSN_T_RUN_OVER_BUDGET)
-    set_message(s, csn_json_text(record, detail));
+    csn_run_message(&s->result, &(csn_words){csn_json_text(record, detail), detail->true_len});
 }
 
 static void put_error(csn_fx *fx, const csn_agent_run *r) {
@@ -132,6 +126,7 @@ static void put_error(csn_fx *fx, const csn_agent_run *r) {
     csn_put_str(fx, "\"message\":\"");
     csn_fx_put(fx, r->message, r->message_len);
     csn_put_str(fx, "\"");
+    if (r->message_true_len > r->message_len) csn_put_field_u64(fx, "message_len", r->message_true_len);
   }
   csn_put_str(fx, "}");
 }

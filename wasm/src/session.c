@@ -102,13 +102,13 @@ static const csn_json *read_json(csn_session *s, csn_span text, csn_json_table n
 }
 
 /* "Why" of the host: a JSON string, or nothing. */
-static csn_err read_why(csn_session *s, csn_span payload, csn_fx *fx, csn_span *why) {
-  *why = csn_span_of(NULL, 0);
+static csn_err read_why(csn_session *s, csn_span payload, csn_fx *fx, csn_words *why) {
+  *why = (csn_words){0};
   if (payload.len == 0) return CSN_ERR_OK;
   const csn_json *j = read_json(s, payload, (csn_json_table){text_nodes, 1});
   const csn_json_item *item = j != NULL ? csn_json_get(j, 1, 0) : NULL;
   if (item == NULL || item->kind != CSN_JK_STRING) return bad_field_str(fx, CSN_ERR_BAD_JSON, "");
-  *why = csn_json_text(j, item);
+  *why = (csn_words){csn_json_text(j, item), item->true_len};
   return CSN_ERR_OK;
 }
 
@@ -175,15 +175,17 @@ static void tell_outcome(csn_session *s, csn_fx *fx) {
 
 /* A run that never became the current one. `why`: JSON text without its quotes, empty for none. */
 static void end_waiting(csn_session *s, csn_fx *fx, uint32_t run, csn_type type, const char *reason,
-                        csn_span why) {
+                        const csn_words *why) {
   csn_emit e = csn_session_emitter(s, fx, run);
   uint32_t at = csn_event_open(&e, type);
   csn_put_field_raw(fx, "reason", csn_span_str(reason));
   csn_put_str(fx, ",\"exit_code\":null,\"signal\":null,\"duration_ms\":0");
-  if (why.len > 0) {
+  if (why->text.len > 0) {
     csn_put_str(fx, ",\"error\":{\"message\":\"");
-    csn_fx_put(fx, why.ptr, why.len);
-    csn_put_str(fx, "\"}");
+    csn_fx_put(fx, why->text.ptr, why->text.len);
+    csn_put_str(fx, "\"");
+    if (why->true_len > why->text.len) csn_put_field_u64(fx, "message_len", why->true_len);
+    csn_put_str(fx, "}");
   }
   csn_put_str(fx, ",\"usage\":{");
   csn_put_counters(fx, &(csn_counters){0});
@@ -196,22 +198,18 @@ static void end_waiting(csn_session *s, csn_fx *fx, uint32_t run, csn_type type,
   csn_event_close(&e, at);
 }
 
-static void set_message(csn_session *s, csn_span why) {
-  s->result.message_len = (uint16_t)why.len;
-  if (why.len > 0) memcpy(s->result.message, why.ptr, why.len);
-}
-
 /* Ends the current run, if any, and all that wait. A run that has an outcome keeps it. `why` is told of the
  * current run, or where there is none, of all: behind what a run leaves there is no room in the out-box for
  * so many. */
-static void end_all_runs(csn_session *s, csn_fx *fx, csn_type type, const char *reason, csn_span why) {
-  csn_span why_waiting = s->run == 0 ? why : csn_span_of(NULL, 0);
+static void end_all_runs(csn_session *s, csn_fx *fx, csn_type type, const char *reason,
+                         const csn_words *why) {
+  const csn_words *why_waiting = s->run == 0 ? why : &(csn_words){0};
   if (s->run != 0) {
     csn_emit e = csn_session_emitter(s, fx, s->run);
     csn_streams_flush(s, &e);
     if (s->outcome.type == 0) {
       set_outcome(s, type, reason);
-      if (why.len > 0) set_message(s, why);
+      if (why->text.len > 0) csn_run_message(&s->result, why);
     }
     tell_outcome(s, fx);
   }
@@ -223,7 +221,7 @@ static void end_all_runs(csn_session *s, csn_fx *fx, csn_type type, const char *
 static void to_queue(csn_session *s, csn_fx *fx) {
   csn_limit spent = csn_budget_spent(&s->budget);
   for (uint32_t i = 0; spent != CSN_LIMIT_NONE && i < s->queue_len; i++)
-    end_waiting(s, fx, s->queue[i], CSN_T_RUN_OVER_BUDGET, csn_limit_key(spent), csn_span_of(NULL, 0));
+    end_waiting(s, fx, s->queue[i], CSN_T_RUN_OVER_BUDGET, csn_limit_key(spent), &(csn_words){0});
   if (spent != CSN_LIMIT_NONE) s->queue_len = 0;
   if (s->queue_len == 0) {
     enter(s, CSN_ST_IDLE);
@@ -240,11 +238,11 @@ static void to_queue(csn_session *s, csn_fx *fx) {
   csn_fx_emit(fx, CSN_FX_RUN_LOAD, s->run, 0, csn_span_of(NULL, 0));
 }
 
-static void end_session(csn_session *s, csn_fx *fx, csn_end reason, csn_span why) {
+static void end_session(csn_session *s, csn_fx *fx, csn_end reason, const csn_words *why) {
   csn_emit e = csn_session_emitter(s, fx, 0);
   uint32_t at = csn_event_open(&e, CSN_T_SESSION_ENDED);
   csn_put_field_raw(fx, "reason", csn_span_str(end_reasons[reason]));
-  if (why.len > 0) csn_put_field_text(fx, "message", why);
+  if (why->text.len > 0) csn_put_words(fx, "message", why);
   csn_event_close(&e, at);
   enter(s, CSN_ST_ENDED);
 }
@@ -361,7 +359,7 @@ static void on_run_started(csn_session *s, csn_fx *fx) {
 }
 
 static csn_err on_start_failed(csn_session *s, csn_span payload, csn_fx *fx) {
-  csn_span why;
+  csn_words why;
   csn_err err = read_why(s, payload, fx, &why);
   if (err != CSN_ERR_OK) return err;
   if (s->kill == CSN_KILL_CANCELLED)
@@ -374,7 +372,7 @@ static csn_err on_start_failed(csn_session *s, csn_span payload, csn_fx *fx) {
     set_outcome(s, CSN_T_RUN_POLICY_VIOLATION, "policy_violation");
   else
     set_outcome(s, CSN_T_RUN_FAILED, "start_failed");
-  set_message(s, why);
+  csn_run_message(&s->result, &why);
   tell_outcome(s, fx);
   to_queue(s, fx);
   return CSN_ERR_OK;
@@ -434,7 +432,7 @@ static void on_cancel_waiting(csn_session *s, uint32_t run, csn_fx *fx) {
   for (uint32_t i = 0; i < s->queue_len; i++)
     if (s->queue[i] != run) s->queue[kept++] = s->queue[i];
   s->queue_len = kept;
-  end_waiting(s, fx, run, CSN_T_RUN_CANCELLED, "cancelled", csn_span_of(NULL, 0));
+  end_waiting(s, fx, run, CSN_T_RUN_CANCELLED, "cancelled", &(csn_words){0});
 }
 
 static void on_cancel(csn_session *s, csn_fx *fx) {
@@ -462,24 +460,24 @@ static csn_err on_set_timeout(csn_session *s, int32_t seconds, csn_fx *fx) {
 
 static void on_ending(csn_session *s, csn_end reason, csn_fx *fx) {
   if (reason == CSN_END_TIMEOUT)
-    end_all_runs(s, fx, CSN_T_RUN_TIMED_OUT, "session_timeout", csn_span_of(NULL, 0));
+    end_all_runs(s, fx, CSN_T_RUN_TIMED_OUT, "session_timeout", &(csn_words){0});
   else
-    end_all_runs(s, fx, CSN_T_RUN_CANCELLED, "session_deleted", csn_span_of(NULL, 0));
+    end_all_runs(s, fx, CSN_T_RUN_CANCELLED, "session_deleted", &(csn_words){0});
   s->end_reason = (uint8_t)reason;
   enter(s, CSN_ST_ENDING);
   csn_fx_emit(fx, CSN_FX_SANDBOX_DESTROY, 0, 0, csn_span_of(NULL, 0));
 }
 
 static csn_err on_sandbox_end(csn_session *s, csn_span payload, csn_end reason, csn_fx *fx) {
-  csn_span why;
+  csn_words why;
   csn_err err = read_why(s, payload, fx, &why);
   if (err != CSN_ERR_OK) return err;
   if (s->state == CSN_ST_ENDING) {
-    end_session(s, fx, (csn_end)s->end_reason, csn_span_of(NULL, 0)); /* it was meant to go */
+    end_session(s, fx, (csn_end)s->end_reason, &(csn_words){0}); /* it was meant to go */
     return CSN_ERR_OK;
   }
-  end_all_runs(s, fx, CSN_T_RUN_INTERRUPTED, end_reasons[reason], why);
-  end_session(s, fx, reason, why);
+  end_all_runs(s, fx, CSN_T_RUN_INTERRUPTED, end_reasons[reason], &why);
+  end_session(s, fx, reason, &why);
   return CSN_ERR_OK;
 }
 

@@ -199,7 +199,7 @@ static void session(walk *w, csn_session *s) {
   u8(w, &s->agent, CSN_AGENT_END - 1);
   u8(w, &s->end_reason, CSN_END_COUNT - 1);
   u8(w, &s->is_command, 1);
-  u8(w, &s->kill, w->version >= 3 ? CSN_KILL_POLICY_VIOLATION : CSN_KILL_OVER_BUDGET);
+  u8(w, &s->kill, CSN_KILL_POLICY_VIOLATION);
   u8(w, &s->started, 1);
   u8(w, &s->err_mid_line, 1);
   u8(w, &s->is_plain, 1);
@@ -239,9 +239,15 @@ static void session(walk *w, csn_session *s) {
   u64(w, &s->idle_since_ms);
   u32(w, &s->idle_s, CSN_TIMEOUT_S_MAX);
   budget(w, &s->budget);
-  if (w->version < 3) return;
   tools(w, &s->tools);
   watch(w, &s->watch, s->tools.count);
+  if (w->version < 4) { /* texts that were cut did not say so */
+    s->result.message_true_len = s->result.message_len;
+    s->watch.message_true_len = s->watch.message_len;
+    return;
+  }
+  u32(w, &s->result.message_true_len, UINT32_MAX);
+  u32(w, &s->watch.message_true_len, UINT32_MAX);
 }
 
 int32_t csn_session_save(csn_session *s, uint8_t *out, uint32_t cap) {

@@ -27,6 +27,7 @@ void csn_session_blame(csn_session *s, const csn_watched *call) {
   csn_put_escaped(&text, words);
   w->message_len = (uint16_t)csn_json_cut(csn_span_of(escaped, text.len), sizeof w->message);
   memcpy(w->message, escaped, w->message_len);
+  w->message_true_len = text.len;
 }
 _Static_assert(CSN_POLICY_SENTENCE_MAX * 7u <= CSN_CALL_SCRATCH, "a sentence, and the same escaped");
 

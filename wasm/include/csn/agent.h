@@ -39,6 +39,17 @@ typedef struct csn_text64 {
   uint8_t bytes[64];
 } csn_text64;
 
+/* A text as far as it was kept, escaped as in the agent's line, and how long it was there. */
+typedef struct csn_words {
+  csn_span text;
+  uint32_t true_len; /* bytes; more than text.len when it was cut */
+} csn_words;
+/* A string field; `KEY_len` behind it when the text was cut. */
+void csn_put_key_words(csn_fx *fx, const char *key, uint32_t key_len, const csn_words *words);
+CSN_INLINE void csn_put_words(csn_fx *fx, const char *key, const csn_words *words) {
+  csn_put_key_words(fx, key, csn_len_of(key), words);
+}
+
 /* The last answers of a model that were counted, by a hash of their ids: an answer comes in several lines,
  * and those of subagents come in between. */
 #define CSN_SEEN_MAX 16u
@@ -67,12 +78,13 @@ typedef struct csn_agent_run {
   uint8_t busy;          /* a model has answered since the last end marker */
   uint8_t model_len;     /* bytes of model[] */
   uint32_t result_len;   /* bytes of result[] */
-  uint32_t result_true_len;
-  uint64_t open_items; /* tool calls without their result: a dialect's own bit set */
-  uint32_t tasks[8];   /* background tasks that are no subagents: a dialect's own hashes of their ids */
-  csn_text64 reason;   /* why the result is what it is */
-  csn_text64 kind;     /* kind of the agent's last error */
-  csn_text64 refusal;  /* why the agent said on stderr that it cannot run at all */
+  uint32_t result_true_len,
+      message_true_len; /* bytes, of all that result[] and message[] are the beginning of */
+  uint64_t open_items;  /* tool calls without their result: a dialect's own bit set */
+  uint32_t tasks[8];    /* background tasks that are no subagents: a dialect's own hashes of their ids */
+  csn_text64 reason;    /* why the result is what it is */
+  csn_text64 kind;      /* kind of the agent's last error */
+  csn_text64 refusal;   /* why the agent said on stderr that it cannot run at all */
   csn_usage usage, live;
   csn_seen seen;
   uint8_t model[CSN_MODEL_MAX]; /* asked for by the request, then the one the agent names; for its price */
@@ -205,6 +217,8 @@ bool csn_memory_has(const csn_agent_memory *memory, csn_span id);
 void csn_memory_use(csn_agent_memory *memory, csn_span id);
 /* Whether the text can be the id of a conversation, and an argument of a command line. */
 bool csn_is_conversation_id(csn_span id);
+/* The words of the run's error: cut to CSN_MESSAGE_CAP. */
+void csn_run_message(csn_agent_run *run, const csn_words *words);
 /* A piece of plain text that the agent printed: becomes part of result[]. */
 void csn_agent_plain(csn_agent_run *run, csn_span raw);
 /* A line, an end of the streams, or a line of stderr for the dialect of `agent`. The emitter's line fields

@@ -27,6 +27,7 @@ struct csn_view {
 const csn_json_item *csn_view_get(const csn_view *v, uint32_t node, uint32_t index);
 /* The inside of a string; empty when the value is none. */
 csn_span csn_view_text(const csn_view *v, uint32_t node, uint32_t index);
+csn_words csn_view_words(const csn_view *v, uint32_t node, uint32_t index);
 bool csn_view_same(const csn_view *v, uint32_t node, uint32_t index, const char *text, uint32_t len);
 CSN_INLINE bool csn_view_is(const csn_view *v, uint32_t node, uint32_t index, const char *text) {
   return csn_view_same(v, node, index, text, csn_len_of(text));
@@ -41,13 +42,18 @@ uint64_t csn_view_count(const csn_view *v, uint32_t node);
 /* --- an event --- */
 /* One `raw` event. agent_type is written as `a` or `a/b` from escaped texts. */
 void csn_put_raw_event(csn_view *v, const char *reason, csn_span a, csn_span b);
-/* A string field, left out when the line has none. */
+/* A string field, with its true length when it was cut; left out when the line has none. */
 void csn_put_key_string(csn_view *v, const char *key, uint32_t key_len, uint32_t node, uint32_t index);
 CSN_INLINE void csn_put_text(csn_view *v, const char *key, uint32_t node, uint32_t index) {
   csn_put_key_string(v, key, csn_len_of(key), node, index);
 }
-/* A string field that is always there, with its true length when it was cut. */
-void csn_put_long_text(csn_view *v, const char *key, const char *len_key, const csn_json_item *item);
+/* The same, empty when the line has none. */
+void csn_put_key_long(csn_view *v, const char *key, uint32_t key_len, const csn_json_item *item);
+CSN_INLINE void csn_put_long_text(csn_view *v, const char *key, const csn_json_item *item) {
+  csn_put_key_long(v, key, csn_len_of(key), item);
+}
+/* `KEY_len`: the true length of a text that was cut. */
+void csn_put_key_len(csn_fx *fx, const char *key, uint32_t key_len, uint64_t len);
 /* A number or truth value verbatim, else null. */
 void csn_put_key_scalar(csn_view *v, const char *key, uint32_t key_len, uint32_t node, uint32_t index);
 CSN_INLINE void csn_put_scalar(csn_view *v, const char *key, uint32_t node, uint32_t index) {
@@ -72,9 +78,9 @@ void csn_run_conversation(csn_view *v, csn_span id);
 csn_conversation *csn_run_entry(csn_view *v);
 /* The beginning of a model's answer. */
 typedef struct csn_turn {
-  csn_span id;     /* of the answer, escaped; empty: the dialect has none, every call is another answer */
-  csn_span model;  /* escaped; empty: csn_agent_run.model */
-  csn_span parent; /* tool call of the subagent that asked; empty in the main loop */
+  csn_words id;     /* of the answer; empty: the dialect has none, every call is another answer */
+  csn_words model;  /* empty: csn_agent_run.model */
+  csn_words parent; /* tool call of the subagent that asked; empty in the main loop */
   csn_usage
       usage; /* tokens that the agent has named so far; usually all of the input, little of the output */
 } csn_turn;
@@ -101,12 +107,12 @@ void csn_run_no_text(csn_agent_run *run);
  * `reason` (escaped). */
 void csn_run_result(csn_agent_run *run, bool is_error, csn_span reason);
 /* Words and HTTP status (0: none) of the run's error. */
-void csn_run_error(csn_agent_run *run, csn_span message, uint64_t status);
+void csn_run_error(csn_agent_run *run, const csn_words *message, uint64_t status);
 /* agent.result of a run whose end marker has come, for agents whose marker has no fields of its own. `text`
  * is the run's text or the error's words. */
 void csn_put_result_event(csn_view *v);
 /* agent.error: what went wrong, whether or not it ends the run. `kind` may be empty, `status` 0. */
-void csn_put_error_event(csn_view *v, csn_span kind, csn_span message, uint64_t status);
+void csn_put_error_event(csn_view *v, const csn_words *kind, const csn_words *message, uint64_t status);
 /* Anthropic's name for an HTTP status, as Claude Code reports it; NULL for one that is no error. */
 const char *csn_kind_of_status(uint64_t status);
 /* The first unsigned number behind `before` in the text; false when there is none. */
@@ -115,7 +121,8 @@ bool csn_span_has(csn_span text, const char *part);
 /* What follows the first `part`; the whole text when it is not there. */
 csn_span csn_span_after(csn_span text, const char *part);
 bool csn_span_starts(csn_span text, const char *start);
-/* A field with a line of plain text: escaped, without ANSI sequences, cut after CSN_MESSAGE_CAP bytes. */
+/* A field with a line of plain text: escaped, without ANSI sequences, cut after CSN_MESSAGE_CAP bytes,
+ * then with its true length, escapes counted. */
 void csn_put_plain(csn_fx *fx, const char *key, csn_span raw);
 /* A line of plain text says why the agent cannot run: emits agent.error, and keeps reason and words for the
  * outcome. */

@@ -41,7 +41,7 @@ _Static_assert((CSN_QUEUE_MAX + 4u) * (768u + CSN_MESSAGE_CAP) <= CSN_EVENT_FX_M
 _Static_assert(CSN_SPEC_MAX + 1024u <= CSN_EVENT_FX_MAX, "a spec must fit the out-box");
 _Static_assert(CSN_IN_CAP + 1024u <= CSN_EVENT_FX_MAX, "a note must fit the out-box");
 
-#define CSN_SNAPSHOT_VERSION 3u /* the one before is loaded as well */
+#define CSN_SNAPSHOT_VERSION 4u /* the one before is loaded as well */
 #define CSN_SNAPSHOT_MAX                                                                                     \
   172032u /* bytes: texts, options and tool rules of a session, a run's calls and result, 8 KiB for all the  \
              rest */

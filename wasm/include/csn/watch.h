@@ -51,6 +51,7 @@ typedef struct csn_watch {
   uint8_t rule[48]; /* the rule that the run is stopped for, as csn_policy_rule_name has it; empty while none
                        is */
   uint16_t message_len;
+  uint32_t message_true_len;              /* bytes: of the whole sentence, escaped */
   uint8_t message[CSN_WATCH_MESSAGE_CAP]; /* the sentence about it, escaped */
   csn_watched calls[CSN_WATCH_MAX];
 } csn_watch;
