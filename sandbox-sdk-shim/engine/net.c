@@ -19,6 +19,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <netinet/in.h>
@@ -90,7 +91,9 @@ static void close_elsewhere(int fd) {
     pthread_sigmask(SIG_SETMASK, &all, &old);
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attr, 65536);
+    /* The least is 128 KiB on arm64; less is refused, and the thread would get as much as a program. */
+    const size_t least = (size_t)PTHREAD_STACK_MIN;
+    pthread_attr_setstacksize(&attr, least > 65536 ? least : 65536);
     if (pthread_create(&id, &attr, closer, &ends[0]) == 0) closer_fd = ends[1];
     pthread_attr_destroy(&attr);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
