@@ -106,13 +106,13 @@ static int deny_limits(scmp_filter_ctx ctx) {
                             SCMP_A0(SCMP_CMP_MASKED_EQ, 0xffffffffu, RLIMIT_CORE));
   if (rc == 0)
     rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(0), SCMP_SYS(prlimit64), 2,
-                          SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffffu, RLIMIT_CORE), SCMP_A2(SCMP_CMP_NE, 0));
+                          SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffffu, RLIMIT_CORE), SCMP_A2(SCMP_CMP_NE, 0, 0));
   /* The guest server has the same user as what it runs: without descriptors it would serve no more. */
   for (unsigned what = 0; rc == 0 && what < RLIM_NLIMITS; what++)
     if (what != RLIMIT_CORE)
       rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prlimit64), 3,
                             SCMP_A0(SCMP_CMP_MASKED_EQ, 0xffffffffu, 1),
-                            SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffffu, what), SCMP_A2(SCMP_CMP_NE, 0));
+                            SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffffu, what), SCMP_A2(SCMP_CMP_NE, 0, 0));
   return rc;
 }
 
