@@ -288,21 +288,26 @@ static void put_item_id(csn_view *v) {
   csn_put_text(v, "tool_use_id", N_ITEM_ID, 0);
 }
 
+__attribute__((noinline)) static void put_part(csn_fx *fx, bool cut, csn_span part) {
+  if (cut)
+    csn_put_escaped(fx, part);
+  else
+    csn_fx_put(fx, part.ptr, part.len);
+}
+
 /* The input of a tool that has one value in it, {"KEY":VALUE}: verbatim, or its head. */
 static void put_input(csn_view *v, const char *key, const csn_json_item *value) {
   csn_fx *fx = v->e->fx;
   bool cut = value->cut, string = value->kind == CSN_JK_STRING;
-  csn_span parts[] = {csn_span_str("{\""), csn_span_str(key), csn_span_str(string ? "\":\"" : "\":"),
-                      csn_json_text(v->j, value)};
+  csn_span name = csn_span_of(key, csn_str_len(key));
   csn_put_str(fx, cut ? ",\"input_head\":\"" : ",\"input\":");
-  for (uint32_t i = 0; i < 4; i++)
-    if (cut)
-      csn_put_escaped(fx, parts[i]);
-    else
-      csn_fx_put(fx, parts[i].ptr, parts[i].len);
-  csn_put_str(fx, cut ? "\"" : string ? "\"}" : "}");
-  if (cut)
-    csn_put_field_u64(fx, "input_len", csn_str_len(key) + (string ? 7u : 5u) + (uint64_t)value->true_len);
+  put_part(fx, cut, csn_span_of("{\"", 2));
+  put_part(fx, cut, name);
+  put_part(fx, cut, csn_span_of("\":\"", string ? 3 : 2));
+  put_part(fx, cut, csn_json_text(v->j, value));
+  if (cut || string) csn_put_str(fx, "\""); /* of the head, or of the value */
+  if (!cut) csn_put_str(fx, "}");
+  if (cut) csn_put_field_u64(fx, "input_len", name.len + (string ? 7u : 5u) + (uint64_t)value->true_len);
 }
 
 static void put_tool(csn_view *v, csn_span type) {

@@ -33,7 +33,7 @@ CSN_RARE bool csn_memory_has(const csn_agent_memory *memory, csn_span id) {
 }
 
 /* The entry comes first, a new one with `total`. */
-static void bring_up(csn_agent_memory *memory, csn_span id, csn_usage total) {
+CSN_RARE static void bring_up(csn_agent_memory *memory, csn_span id, csn_usage total) {
   csn_conversation *at = memory->at, entry = {.total = total};
   uint32_t i = place_of(memory, id);
   if (i < CSN_CONVERSATION_MAX) {
@@ -51,7 +51,7 @@ CSN_RARE void csn_memory_use(csn_agent_memory *memory, csn_span id) {
   bring_up(memory, id, (csn_usage){0});
 }
 
-void csn_run_conversation(csn_view *v, csn_span id) {
+CSN_RARE void csn_run_conversation(csn_view *v, csn_span id) {
   static const csn_usage none;
   csn_agent_run *run = v->run;
   if (id.len == 0 || id.len > CSN_ID_CAP || (run->id_len > 0 && same_id(&v->memory->at[0], id))) return;
@@ -61,7 +61,7 @@ void csn_run_conversation(csn_view *v, csn_span id) {
   run->is_fork = 0;
 }
 
-csn_conversation *csn_run_entry(csn_view *v) {
+CSN_RARE csn_conversation *csn_run_entry(csn_view *v) {
   csn_conversation *first = &v->memory->at[0];
   csn_span id = csn_span_of(v->run->agent_session_id, v->run->id_len);
   return id.len > 0 && same_id(first, id) ? first : NULL;
@@ -119,7 +119,7 @@ void csn_run_answered(csn_agent_run *run) {
   csn_run_error(run, &(csn_words){0}, 0);
 }
 
-bool csn_run_turn(csn_view *v, const csn_turn *turn) {
+CSN_RARE bool csn_run_turn(csn_view *v, const csn_turn *turn) {
   csn_agent_run *run = v->run;
   csn_emit *e = v->e;
   if (turn->parent.text.len == 0) csn_run_answered(run);
