@@ -206,13 +206,13 @@ function suite(user) {
     for (const pid of stopped) process.kill(pid, "SIGSTOP");
     const entrypoint = ["sh", "-c", "echo run >> /workspace/runs; sleep 1000"];
     const asked = engine.api("PUT", "/v1/sandboxes/anew", { entrypoint, env: { A: "1" } });
-    await pause("none is handed out", () => spareDirs(engine).filter((d) => dirs.includes(d)).length === 1);
+    await until("none is handed out", () => spareDirs(engine).filter((d) => dirs.includes(d)).length === 1);
     for (const pid of stopped) process.kill(pid, "SIGKILL");
     const { status, text } = await asked;
     assert.equal(status, 200, text);
     assert.match(engine.log(), /anew: the spare has ended; started anew/);
     const box = await engine.sandbox("anew");
-    await pause("no entrypoint", async () => (await box.exec("cat /workspace/runs")).stdout === "run\n");
+    await until("no entrypoint", async () => (await box.exec("cat /workspace/runs")).stdout === "run\n");
     assert.equal((await box.exec('echo "$A $(hostname)"')).stdout, "1 anew\n");
   });
   test("the engine's own view: no packet, no name, no way out before it is handed out", async (t) => {
@@ -276,7 +276,7 @@ for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
         );
         assert.deepEqual([...new Set(answers)], ["200 "]);
       }
-      await pause("not every entrypoint was run", () => runs.split("\n").length > wanted.length);
+      await until("not every entrypoint was run", () => runs.split("\n").length > wanted.length);
       assert.deepEqual(runs.trim().split("\n").sort(), wanted.sort());
       assert.deepEqual([...ends], ["3 exited"]);
     });
@@ -312,8 +312,8 @@ for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
         await engine.ready(1);
         const dirs = spareDirs(engine);
         assert.equal((await engine.api("PUT", `/v1/sandboxes/a${i}`, {})).status, 200);
-        const until = Date.now() + 10_000;
-        while (!spareDirs(engine).some((dir) => !dirs.includes(dir))) assert.ok(Date.now() < until, "none is begun");
+        const last = Date.now() + 10_000;
+        while (!spareDirs(engine).some((dir) => !dirs.includes(dir))) assert.ok(Date.now() < last, "none is begun");
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1 + (i % 10));
         process.kill(pid, "SIGSTOP");
         await sleep(300);
