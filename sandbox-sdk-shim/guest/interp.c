@@ -197,12 +197,14 @@ static void stop_run(interp_process *p, enum stop why) {
 }
 
 /* Python gives an interrupt to whatever runs just then: in a finalizer or a callback, as there are in an
- * import, it is printed and forgotten. false: it has been reminded, or there is nothing to remind. */
+ * import, it is printed and forgotten. The driver drops the second one where the cell cleans up after the
+ * first; the programs that a clean-up may run do not get it at all. false: it has been reminded, or there is
+ * nothing to remind. */
 static bool remind(interp_process *p) {
   run *r = p->current;
   if (p->deaf || r == NULL || r->stop == STOP_NONE || r->stop == STOP_GARBAGE || r->reminded) return false;
   r->reminded = true;
-  if (p->c != NULL && p->c->language == LANGUAGE_PYTHON && p->group > 0) kill(-p->group, SIGINT);
+  if (p->c != NULL && p->c->language == LANGUAGE_PYTHON && p->group > 0) kill(p->group, SIGINT);
   arm(p, INTERP_GRACE_MS / 2);
   return true;
 }

@@ -2,7 +2,8 @@
  *
  * A context's runs come one after another. What a run prints and shows is sent as it happens, held back by a
  * slow client. A run that is over its time, or whose client has gone, gets SIGINT; if that does not end it
- * the process is killed, and the next run starts a new one. */
+ * the process is killed, and the next run starts a new one. Python is sent a second SIGINT halfway, for what
+ * swallowed the first; the cell's own clean-up has the whole time. */
 #ifndef CAISSON_GUEST_INTERP_H
 #define CAISSON_GUEST_INTERP_H
 

@@ -111,7 +111,7 @@ def _main():
 
     # ---- messages ----
 
-    state = {"run": 0, "running": False, "sending": False, "late": False}
+    state = {"run": 0, "running": False, "sending": False, "late": False, "interrupted": False, "settling": False}
     sending = threading.Lock()
     main_thread = threading.get_ident()
 
@@ -141,6 +141,7 @@ def _main():
         if mine and state["late"]:
             state["late"] = False
             if state["running"]:
+                state["interrupted"] = True
                 raise KeyboardInterrupt
 
     held = b""
@@ -413,10 +414,13 @@ def _main():
         except KeyboardInterrupt:
             if not task.done():
                 task.cancel()
+                state["settling"] = True
                 try:
                     loop.run_until_complete(task)
                 except asyncio.CancelledError:
                     pass
+                finally:
+                    state["settling"] = False
             raise
 
     def evaluate(code):
@@ -491,12 +495,25 @@ def _main():
             "traceback": text[-limit:].rstrip("\n").split("\n"),
         }
 
+    def cleaning_up():
+        """Whether the cell does what it does because of an interrupt: a `finally`, an `except`, the end of a `with`."""
+        error = sys.exc_info()[1]
+        seen = set()
+        while error is not None and id(error) not in seen:
+            if isinstance(error, KeyboardInterrupt):
+                return True
+            seen.add(id(error))
+            error = error.__context__
+        return state["settling"]
+
     def interrupt(number, frame):
         if os.getpid() != pid:
             os._exit(130)
         if state["sending"]:
             state["late"] = True
-        elif state["running"]:
+        elif state["running"] and not (state["interrupted"] and cleaning_up()):
+            # The guest's second one (interp.c) is for a cell that has not got the first.
+            state["interrupted"] = True
             raise KeyboardInterrupt
 
     def repair():
@@ -530,7 +547,7 @@ def _main():
 
     def one(message):
         state["run"] = message["run"]
-        state["late"] = False
+        state["late"] = state["interrupted"] = False
         repair()
         answer = None
         try:
