@@ -31,19 +31,22 @@ const ALPHABETS = {
   token: [..."ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"],
   base64: [..."ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="],
   ascii: Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)).filter((c) => c !== "*"),
-  unicode: [..."aβ中🔑é\"\\/<&>'\tz0 "],
+  unicode: [..."aβ中🔑é\"\\/<&>'\tz0\u2028\u2029 "],
 };
 function value(kind, length) {
   let text = "";
   while (Buffer.byteLength(text) < length) text += pick(ALPHABETS[kind]);
   return text.trim().padEnd(8, "x");
 }
+const unicode = (json, set) => json.replace(set, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 const ascii = (json) => json.replace(/[^\x20-\x7e]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 /** Every form that is promised. */
 function formsOf(text) {
   const json = JSON.stringify(text).slice(1, -1);
   const slashed = json.replaceAll("/", "\\/");
   const twice = JSON.stringify(json).slice(1, -1);
+  // encoding/json of Go: its own five, `'` as it is.
+  const go = unicode(json, /[<>&\u2028\u2029]/g);
   const bytes = [...Buffer.from(text)];
   const full = (digits) => bytes.map((b) => `%${digits(b.toString(16).padStart(2, "0"))}`).join("");
   const lower = (s) => s.replace(/%[0-9A-F]{2}/g, (c) => c.toLowerCase());
@@ -57,7 +60,9 @@ function formsOf(text) {
     twice,
     JSON.stringify(slashed).slice(1, -1),
     JSON.stringify(ascii(json)).slice(1, -1),
-    json.replace(/[<>&']/g, (c) => `\\u00${c.charCodeAt(0).toString(16)}`),
+    unicode(json, /[<>&']/g),
+    go,
+    JSON.stringify(go).slice(1, -1),
     encodeURIComponent(text),
     lower(encodeURIComponent(text)),
     encodeURI(text),

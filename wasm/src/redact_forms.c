@@ -2,11 +2,12 @@
 #include "csn/redact.h"
 
 /* How an encoder writes a JSON string. */
-#define SLASH_ESCAPED 1u /* `/` as `\/` */
-#define ASCII_ONLY    2u /* other than ASCII as \uXXXX */
-#define HTML_SAFE     4u /* `<`, `>`, `&`, `'` as \uXXXX */
-#define OUTER_SLASH   8u /* `/` as `\/` by the second encoder */
-#define STYLES        8u
+#define SLASH_ESCAPED 1u  /* `/` as `\/` */
+#define ASCII_ONLY    2u  /* other than ASCII as \uXXXX */
+#define HTML_SAFE     4u  /* `<`, `>`, `&`, `'` as \uXXXX */
+#define STYLES        8u  /* these in all combinations */
+#define OUTER_SLASH   8u  /* `/` as `\/` by the second encoder */
+#define GO            16u /* `<`, `>`, `&`, U+2028 and U+2029 as \uXXXX, but not `'` */
 
 /* A byte of the text that the first encoder wrote; the second encoder, when there is one, writes it again. */
 static void put_outer(csn_redact_path *path, uint8_t c, bool twice, uint32_t style) {
@@ -30,8 +31,8 @@ static void put_json_byte(csn_redact_path *path, uint8_t c, bool twice, uint32_t
     put_outer(path, (uint8_t)p[1], twice, style);
     return;
   }
-  bool html = c == '<' || c == '>' || c == '&' || c == '\'';
-  if (c < 0x20 || (html && (style & HTML_SAFE) != 0)) {
+  bool html = c == '<' || c == '>' || c == '&';
+  if (c < 0x20 || (html && (style & (HTML_SAFE | GO)) != 0) || (c == '\'' && (style & HTML_SAFE) != 0)) {
     put_unicode(path, c, twice, style);
     return;
   }
@@ -51,14 +52,14 @@ static bool put_json(csn_redact_set *set, csn_span value, bool twice, uint32_t s
   csn_redact_path path = csn_redact_path_of(set);
   for (uint32_t i = 0; i < value.len;) {
     uint32_t bad = 0, len = 1;
-    if (value.ptr[i] >= 0x80 && (style & ASCII_ONLY) != 0)
+    if (value.ptr[i] >= 0x80 && (style & (ASCII_ONLY | GO)) != 0)
       len = csn_utf8_len(csn_span_of(value.ptr + i, value.len - i), &bad);
-    if (len < 2) {
+    uint32_t point = len < 2 ? 0 : code_point(value.ptr + i, len);
+    if (len < 2 || ((style & ASCII_ONLY) == 0 && point != 0x2028 && point != 0x2029)) {
       put_json_byte(&path, value.ptr[i], twice, style);
       i++;
       continue;
     }
-    uint32_t point = code_point(value.ptr + i, len);
     if (point >= 0x10000) {
       put_unicode(&path, 0xd800 + ((point - 0x10000) >> 10), twice, style);
       put_unicode(&path, 0xdc00 + ((point - 0x10000) & 0x3ff), twice, style);
@@ -124,15 +125,21 @@ static bool put_hex(csn_redact_set *set, csn_span value) {
   return csn_redact_path_end(&path, CSN_REDACT_HEX_FORM);
 }
 
-/* The styles that make a difference for this value. */
+/* The styles that make a difference for this value; GO where that is another one than HTML_SAFE. */
 static uint32_t styles_of(csn_span value) {
   uint32_t styles = 0;
+  bool quote = false, html = false;
   for (uint32_t i = 0; i < value.len; i++) {
     uint8_t c = value.ptr[i];
     if (c == '/') styles |= SLASH_ESCAPED | OUTER_SLASH;
     if (c >= 0x80) styles |= ASCII_ONLY;
-    if (c == '<' || c == '>' || c == '&' || c == '\'') styles |= HTML_SAFE;
+    html = html || c == '<' || c == '>' || c == '&';
+    quote = quote || c == '\'';
+    if (c == 0xe2 && value.len - i > 2 && value.ptr[i + 1] == 0x80 && (value.ptr[i + 2] | 1) == 0xa9)
+      styles |= GO;
   }
+  if (html || quote) styles |= HTML_SAFE;
+  if (html && quote) styles |= GO;
   return styles;
 }
 
@@ -163,6 +170,10 @@ bool csn_redact_forms(csn_redact_set *set, csn_span value) {
     fits = put_json(set, value, false, style) && fits;
     fits = put_json(set, value, true, style) && fits;
     if ((styles & OUTER_SLASH) != 0) fits = put_json(set, value, true, style | OUTER_SLASH) && fits;
+  }
+  if ((styles & GO) != 0) {
+    fits = put_json(set, value, false, GO) && fits;
+    fits = put_json(set, value, true, GO) && fits;
   }
   return fits;
 }

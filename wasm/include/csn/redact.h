@@ -7,7 +7,8 @@
  * does not depend on its chunking.
  *
  * A registered value is found in these forms: as it is; escaped in a JSON string once and twice (`/` also as
- * `\/`, other than ASCII and `<`, `>`, `&`, `'` also as \uXXXX); percent-encoded, every byte or only those
+ * `\/`, other than ASCII and `<`, `>`, `&`, `'` also as \uXXXX, and as Go's encoding/json has it, `'` as it
+ * is); percent-encoded, every byte or only those
  * that one of the usual encoders takes for special; base64 at the three alignments, standard and URL
  * alphabet, without the characters that depend on neighbours, and in lines of 64 and 76 characters from its
  * first byte on; hex. The case of ASCII letters never counts, nor does `-` for `+` and `_` for `/`: one path
