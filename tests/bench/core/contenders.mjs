@@ -5,12 +5,28 @@
  *   javascript  `TextDecoder` stream + `split("\n")` + `JSON.parse` + reading every text that the dialect's table names
  *   parse       the core's tokenizer: copy into wasm memory, validation, captures, reading the same texts
  *   normalize   the core as the Worker uses it: `Core.feed`, every event read back as a string
+ *   rewrite     `javascript` that makes the same events of Gemini's lines as `normalize` does, and writes them as JSON
  */
 import { Core } from "../../../worker/src/core/core.ts";
+import { geminiNormalizer } from "./gemini.mjs";
 import { readers } from "./readers.gen.mjs";
 
 const CHUNK = 65_536;
 export const AGENTS = { "claude-code": 1, codex: 3, gemini: 4, opencode: 5 };
+
+/** seq of the first event that comes of a line: the session and its run have had theirs. */
+const FIRST_SEQ = 6;
+
+/** Reads of every event what the Worker stores of it. `keep`: gets their texts, to be compared. */
+function look(effects, seen, keep) {
+  for (const effect of effects) {
+    if (effect.kind !== "event") continue;
+    seen.events += 1;
+    seen.chars += effect.json.length;
+    seen.sum += effect.seq + effect.timeMs + effect.run + effect.type.length;
+    if (keep !== undefined) keep.push(effect.json);
+  }
+}
 
 export function contenders(modules, inputs) {
   const { exports: bench } = new WebAssembly.Instance(modules.bench, {});
@@ -60,19 +76,28 @@ export function contenders(modules, inputs) {
       }
       return { lines: bench.lines(), fields: bench.fields() };
     },
-    normalize(name) {
+    normalize(name, keep) {
       const { agent, bytes } = inputs[name];
       start(agent);
-      let events = 0;
-      let chars = 0;
+      const seen = { events: 0, chars: 0, sum: 0 };
+      for (let at = 0; at < bytes.length; at += CHUNK)
+        look(core.feed(1, 1, bytes.subarray(at, at + CHUNK), 2), seen, keep);
+      return seen;
+    },
+    rewrite(name, keep) {
+      const { bytes } = inputs[name];
+      const decoder = new TextDecoder();
+      const normalize = geminiNormalizer(2, FIRST_SEQ);
+      const seen = { events: 0, chars: 0, sum: 0 };
+      let rest = "";
       for (let at = 0; at < bytes.length; at += CHUNK) {
-        for (const effect of core.feed(1, 1, bytes.subarray(at, at + CHUNK), 2)) {
-          if (effect.kind !== "event") continue;
-          events += 1;
-          chars += effect.json.length;
-        }
+        const lines = (rest + decoder.decode(bytes.subarray(at, at + CHUNK), { stream: true })).split("\n");
+        rest = lines.pop();
+        const events = [];
+        for (const line of lines) if (line !== "") normalize(JSON.parse(line), events);
+        look(events, seen, keep);
       }
-      return { events, chars };
+      return seen;
     },
   };
 }

@@ -9,6 +9,7 @@ import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } fro
 import { get } from "node:http";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { isDeepStrictEqual } from "node:util";
 import { build as bundle } from "esbuild";
 import workerd from "workerd";
 import { ROOT } from "../../../scripts/local.mjs";
@@ -21,6 +22,19 @@ const ROUNDS = 5;
 const SAMPLE_MS = 200;
 /** bytes: a small corpus is repeated until it is this long. */
 const LONG = 4e6;
+
+/** The input whose events JavaScript writes as well. */
+const REWRITTEN = "gemini";
+
+/** Throws unless JavaScript and the core make the same events of an input. */
+function sameEvents(all, name) {
+  const [want, got] = [[], []];
+  all.rewrite(name, want);
+  all.normalize(name, got);
+  for (let i = 0; i < Math.max(want.length, got.length); i++)
+    if (!isDeepStrictEqual(JSON.parse(want[i] ?? "null"), JSON.parse(got[i] ?? "null")))
+      throw new Error(`${name}: event ${i} is ${want[i]} in JavaScript, ${got[i]} of the core`);
+}
 
 /** Whether a key stands twice in an object: JSON.parse gives the last value, the core sees both. */
 function namesTwice(line) {
@@ -198,12 +212,18 @@ export default async function core(put) {
     const [want, got] = [all.javascript(name), all.parse(name)];
     if (want.lines !== got.lines || want.fields !== got.fields)
       throw new Error(`${name}: JavaScript read ${JSON.stringify(want)}, the core ${JSON.stringify(got)}`);
-    const [js, parse, normalize] = await race([time("javascript", name), time("parse", name), time("normalize", name)]);
+    const what = ["javascript", "parse", "normalize"];
+    if (name === REWRITTEN) {
+      sameEvents(all, name);
+      what.push("rewrite");
+    }
+    const [js, parse, normalize, rewrite] = await race(what.map((w) => time(w, name)));
     const suffix = name === "big" ? "" : `_${name.replaceAll("-", "_")}`;
     put(`js_mb_s${suffix}`, bytes.length / 1e3 / js);
     put(`parse_mb_s${suffix}`, bytes.length / 1e3 / parse);
     put(`parse_ratio_node${suffix}`, js / parse);
     put(`normalize_ratio${suffix}`, js / normalize);
+    if (rewrite !== undefined) put(`rewrite_ratio${suffix}`, rewrite / normalize);
   }
 
   const workerd = await inWorkerd(out, inputs);
@@ -212,14 +232,17 @@ export default async function core(put) {
       const want = all.javascript(name);
       const { seen } = await workerd.ask("parse", name, 1);
       if (seen.fields !== want.fields) throw new Error(`${name}: workerd read ${JSON.stringify(seen)}`);
-      const [js, parse, normalize] = await race([
+      const slopes = [
         () => workerd.slope("javascript", name, 4),
         () => workerd.slope("parse", name, 20),
         () => workerd.slope("normalize", name, 10),
-      ]);
+      ];
+      if (name === REWRITTEN) slopes.push(() => workerd.slope("rewrite", name, 4));
+      const [js, parse, normalize, rewrite] = await race(slopes);
       const suffix = name === "big" ? "" : `_${name.replaceAll("-", "_")}`;
       put(`parse_ratio_workerd${suffix}`, js / parse);
       put(`normalize_ratio_workerd${suffix}`, js / normalize);
+      if (rewrite !== undefined) put(`rewrite_ratio_workerd${suffix}`, rewrite / normalize);
     }
   } finally {
     workerd.stop();
