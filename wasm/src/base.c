@@ -304,16 +304,16 @@ void csn_put_key_u64(csn_fx *fx, const char *key, uint32_t key_len, uint64_t val
 }
 
 void csn_put_nano(csn_fx *fx, uint64_t nano) {
-  csn_put_u64(fx, nano / 1000000000u);
-  uint32_t rest = (uint32_t)(nano % 1000000000u);
+  uint64_t whole = nano < 1000000000u ? 0 : nano / 1000000000u;
+  uint32_t rest = (uint32_t)(nano - whole * 1000000000u);
+  csn_put_u64(fx, whole);
   if (rest == 0) return;
   char digits[10] = {'.'};
-  uint32_t len = 1;
-  for (uint32_t scale = 100000000u; rest > 0; scale /= 10) {
-    /* cppcheck-suppress zerodivcond ; rest is less than ten times scale: at 1 it becomes 0 */
-    digits[len++] = (char)('0' + rest / scale);
-    rest %= scale;
-  }
+  for (uint32_t i = 9; i > 0; i--, rest /= 10)
+    digits[i] = (char)('0' + rest % 10);
+  uint32_t len = sizeof digits;
+  while (digits[len - 1] == '0')
+    len--;
   csn_fx_put(fx, digits, len);
 }
 

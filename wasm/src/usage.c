@@ -50,9 +50,7 @@ void csn_put_cost(csn_fx *fx, const char *key, const csn_usage *u) {
     csn_put_field_null(fx, key);
     return;
   }
-  csn_put_str(fx, ",\"");
-  csn_put_str(fx, key);
-  csn_put_str(fx, "\":");
+  csn_put_key_json(fx, key, csn_str_len(key), NULL, 0);
   csn_put_nano(fx, u->cost_nano);
 }
 
