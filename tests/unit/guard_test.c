@@ -199,6 +199,8 @@ static void tools(void) {
   for (int i = 0; i < 70; i++)
     strcat(many, ";ls");
   call("Bash", many, CSN_DENY, "tools.command");
+  /* The quotes of a comment are none: the second line is run. */
+  call("Bash", "ls # '\nmake x\n# '", CSN_DENY, "tools.command");
   /* A denial holds behind what runs a command for another. */
   static const char *const removals[] = {"rm x",
                                          "ls; rm x",

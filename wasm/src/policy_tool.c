@@ -108,6 +108,9 @@ static void take_apart(csn_span line, command_parts *out) {
       quote = c;
       continue;
     }
+    /* A comment: its quotes are none, so that the next line may be a command. */
+    if (c == '#' && (i == 0 || csn_span_find(csn_span_str(" \t\n;&|"), line.ptr[i - 1]) < 6))
+      out->doubt = true;
     if (c == '<' || c == '>' || c == '(' || c == ')' || c == '{' || c == '}' || c == '\r' || c == 0)
       out->doubt = true;
     if (c != ';' && c != '&' && c != '|' && c != '\n') continue;
