@@ -63,7 +63,7 @@ static const char *const wrong[] = {
 static uint32_t compare(const uint8_t *bytes, uint32_t len) {
   uint32_t bad = 0;
   uint8_t *p = guarded(bytes, len);
-  for (uint32_t at = 0; at <= len && at < 40; at++) {
+  for (uint32_t at = 0; at <= len && at < 70; at++) {
     if (at < len && (p[at] & 0xc0) == 0x80) continue; /* a scan starts where a character starts */
     uint32_t seen[4] = {0};                           /* bytes, SIMD, no SIMD, as the tokenizer calls it */
     const uint8_t *end = p + len;
@@ -79,8 +79,8 @@ static uint32_t compare(const uint8_t *bytes, uint32_t len) {
 static void random_strings(uint32_t odds, const char *what) {
   uint32_t bad = 0;
   for (uint32_t round = 0; round < 600; round++) {
-    uint8_t text[256];
-    uint32_t len = 0, max = rnd(200);
+    uint8_t text[512];
+    uint32_t len = 0, max = rnd(400);
     while (len < max) {
       bool is_wrong = rnd(odds) == 0;
       const char *piece = is_wrong ? wrong[rnd(sizeof wrong / sizeof wrong[0])]
@@ -96,10 +96,10 @@ static void random_strings(uint32_t odds, const char *what) {
 /* Every pair and every lead byte with every second byte, at every place of a block. */
 static void pairs(void) {
   uint32_t bad = 0;
-  for (uint32_t at = 0; at < 20; at++)
+  for (uint32_t at = 0; at < 68; at++)
     for (uint32_t a = 0; a < 256; a++)
       for (uint32_t b = a % 3; b < 256; b += a < 0xc0 ? 7 : 3) {
-        uint8_t text[40];
+        uint8_t text[136];
         memset(text, 'x', sizeof text);
         text[at] = (uint8_t)a;
         text[at + 1] = (uint8_t)b;

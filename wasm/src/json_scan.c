@@ -42,67 +42,164 @@ const uint8_t *csn_scan_bytes(const uint8_t *p, const uint8_t *end, uint32_t *se
   return p;
 }
 
-/* Of the first n bytes of a block, n <= CSN_V, which start with a character: how many are whole, well-formed
- * sequences, n - 3 to n when all but the last one are; 0 when they have to be looked at more closely. */
-static inline uint32_t utf8_block(csn_v v, uint32_t high, uint32_t n) {
-  uint32_t tail = csn_v_mask(csn_v_less(v, CSN_SPLAT_XC0));           /* 80..BF */
-  uint32_t two = high & ~csn_v_mask(csn_v_less(v, CSN_SPLAT_XC2));    /* C2.. */
-  uint32_t three = high & ~csn_v_mask(csn_v_less(v, CSN_SPLAT_XE0));  /* E0.. */
-  uint32_t four = high & ~csn_v_mask(csn_v_less(v, CSN_SPLAT_XF0));   /* F0.. */
-  uint32_t beyond = high & ~csn_v_mask(csn_v_less(v, CSN_SPLAT_XF4)); /* F4.., of which most are wrong */
-  /* E0, ED and F0 want a second byte of a narrower range. */
-  uint32_t narrow = csn_v_mask(csn_v_or(csn_v_eq(v, CSN_SPLAT_XE0), csn_v_eq(v, CSN_SPLAT_XED)));
-  uint32_t low = csn_v_mask(csn_v_less(v, CSN_SPLAT_X90)); /* 80..8F */
-  uint32_t want = two << 1 | three << 2 | four << 3;
-  uint32_t wrong = (want ^ tail) | (high & ~(tail | two)) | narrow | beyond |
-                   (csn_v_mask(csn_v_eq(v, CSN_SPLAT_XF0)) << 1 & low);
-  uint32_t in = (1u << n) - 1;
-  if ((wrong & in) != 0) return 0;
-  if ((want & ~in & (in + 1) * 7) == 0) return n;
-  uint32_t lead = 31u - (uint32_t)__builtin_clz(two & in);
-  return n - lead <= 3 ? lead : 0;
+typedef struct wide {
+  csn_v v[4];
+} wide; /* WIDE bytes; a mask has one bit for each */
+
+static inline uint64_t mask_of(csn_v a, csn_v b, csn_v c, csn_v d) {
+  return (uint64_t)(csn_v_mask(a) | csn_v_mask(b) << CSN_V) |
+         (uint64_t)(csn_v_mask(c) | csn_v_mask(d) << CSN_V) << 2 * CSN_V;
+}
+static inline uint64_t equal(const wide *w, csn_v c) {
+  return mask_of(csn_v_same(w->v[0], c), csn_v_same(w->v[1], c), csn_v_same(w->v[2], c),
+                 csn_v_same(w->v[3], c));
+}
+static inline uint64_t below(const wide *w, csn_v c) {
+  return mask_of(csn_v_below(w->v[0], c), csn_v_below(w->v[1], c), csn_v_below(w->v[2], c),
+                 csn_v_below(w->v[3], c));
+}
+
+static inline wide load_wide(const uint8_t *p) {
+  return (wide){{csn_v_load(p), csn_v_load(p + CSN_V), csn_v_load(p + 2 * CSN_V), csn_v_load(p + 3 * CSN_V)}};
+}
+
+/* UTF-8 by look-up, after John Keiser and Daniel Lemire, "Validating UTF-8 in less than one instruction per
+ * byte" (2021): what can be wrong with two bytes, one bit each, by the first one's halves and the second
+ * one's upper half; where all three agree, it is. */
+enum {
+  TOO_SHORT = 1,  /* a lead without what it wants */
+  TOO_LONG = 2,   /* what nobody wanted behind ASCII */
+  LONG_3 = 4,     /* E0 80..9F */
+  TOO_LARGE = 8,  /* F4 90.. */
+  SURROGATE = 16, /* ED A0.. */
+  LONG_2 = 32,    /* C0, C1 */
+  LONG_4 = 64,    /* F0 80..8F, and F5.. 80..8F */
+  TWO = 128,      /* what follows follows another: right behind a lead of three or four bytes only */
+  ANY = TOO_SHORT | TOO_LONG | TWO,
+};
+static const uint8_t utf8_tables[3][CSN_V] = {
+    {TOO_LONG, TOO_LONG, TOO_LONG, TOO_LONG, TOO_LONG, TOO_LONG, TOO_LONG, TOO_LONG, TWO, TWO, TWO, TWO,
+     TOO_SHORT | LONG_2, TOO_SHORT, TOO_SHORT | LONG_3 | SURROGATE, TOO_SHORT | TOO_LARGE | LONG_4},
+    {ANY | LONG_3 | LONG_2 | LONG_4, ANY | LONG_2, ANY, ANY, ANY | TOO_LARGE, ANY | TOO_LARGE | LONG_4,
+     ANY | TOO_LARGE | LONG_4, ANY | TOO_LARGE | LONG_4, ANY | TOO_LARGE | LONG_4, ANY | TOO_LARGE | LONG_4,
+     ANY | TOO_LARGE | LONG_4, ANY | TOO_LARGE | LONG_4, ANY | TOO_LARGE | LONG_4,
+     ANY | TOO_LARGE | LONG_4 | SURROGATE, ANY | TOO_LARGE | LONG_4, ANY | TOO_LARGE | LONG_4},
+    {TOO_SHORT, TOO_SHORT, TOO_SHORT, TOO_SHORT, TOO_SHORT, TOO_SHORT, TOO_SHORT, TOO_SHORT,
+     TOO_LONG | LONG_2 | TWO | LONG_3 | LONG_4, TOO_LONG | LONG_2 | TWO | LONG_3 | TOO_LARGE,
+     TOO_LONG | LONG_2 | TWO | SURROGATE | TOO_LARGE, TOO_LONG | LONG_2 | TWO | SURROGATE | TOO_LARGE,
+     TOO_SHORT, TOO_SHORT, TOO_SHORT, TOO_SHORT}};
+
+/* Where a byte is not what the bytes before it want; `before` is the block before the first one. */
+static inline wide utf8_wrong(const wide *w, csn_v before) {
+  csn_v high = csn_v_constant(utf8_tables[0]), low = csn_v_constant(utf8_tables[1]),
+        second = csn_v_constant(utf8_tables[2]);
+  csn_v nibble = csn_v_splat(CSN_SPLAT_X0F), top = csn_v_splat(CSN_SPLAT_X80);
+  csn_v three = csn_v_splat(CSN_SPLAT_X60), four = csn_v_splat(CSN_SPLAT_X70); /* E0 and F0 less 80 */
+  wide out;
+  for (uint32_t i = 0; i < 4; i++) {
+    csn_v v = w->v[i], first = csn_v_behind(before, v, 1);
+    csn_v pair = csn_v_and(csn_v_lookup(high, csn_v_high_nibbles(first, nibble)),
+                           csn_v_lookup(low, csn_v_and(first, nibble)));
+    pair = csn_v_and(pair, csn_v_lookup(second, csn_v_high_nibbles(v, nibble)));
+    csn_v want = csn_v_or(csn_v_sub_sat(csn_v_behind(before, v, 2), three),
+                          csn_v_sub_sat(csn_v_behind(before, v, 3), four));
+    out.v[i] = csn_v_xor(csn_v_and(want, top), pair);
+    before = v;
+  }
+  return out;
+}
+
+static inline csn_v any_of(const wide *w) {
+  return csn_v_or(csn_v_or(w->v[0], w->v[1]), csn_v_or(w->v[2], w->v[3]));
+}
+
+/* Bytes of a sequence that begins in the last three bytes before p and ends behind them; 0 when none does.
+ * The bytes there are well-formed so far. */
+static uint32_t utf8_open(const uint8_t *p) {
+  return p[-1] >= 0xc0 ? 1 : p[-2] >= 0xe0 ? 2 : p[-3] >= 0xf0 ? 3 : 0;
+}
+
+/* Takes what is text of the WIDE bytes at p, where a character starts. *stops is set when the byte behind it
+ * is not, or is an escape other than of a quote, a backslash, n and t; else the next block is to start there.
+ */
+static const uint8_t *take_part(const uint8_t *p, uint32_t *seen, bool *stops) {
+  const uint64_t odd = 0xaaaaaaaaaaaaaaaau;
+  wide w = load_wide(p);
+  csn_v quote = csn_v_splat(CSN_SPLAT_QUOTE);
+  uint64_t quotes = equal(&w, quote);
+  uint64_t backslashes = equal(&w, csn_v_splat(CSN_SPLAT_BACKSLASH));
+  uint64_t common = quotes | backslashes | equal(&w, csn_v_splat(CSN_SPLAT_LETTER_N)) |
+                    equal(&w, csn_v_splat(CSN_SPLAT_LETTER_T));
+  uint64_t high = mask_of(w.v[0], w.v[1], w.v[2], w.v[3]);
+  /* Of each run of backslashes every other one starts an escape, found as simdjson does: the carry of a
+   * subtraction goes through a run. */
+  uint64_t both = ((backslashes << 1 | odd) - backslashes) ^ odd, escaped = both ^ backslashes;
+  uint64_t stop = (quotes & ~escaped) | (escaped & ~common) >> 1;
+  stop |= below(&w, csn_v_splat(CSN_SPLAT_SPACE)) & ~high;
+  uint32_t n = stop != 0 ? (uint32_t)__builtin_ctzll(stop)
+                         : WIDE - (uint32_t)((both & backslashes) >> (WIDE - 1)); /* an escape that is cut */
+  if (n < WIDE) high &= (1ull << n) - 1;
+  if (high != 0) {
+    csn_v zero = csn_v_xor(quote, quote);
+    wide wrong = utf8_wrong(&w, zero);
+    uint64_t bad = ~equal(&wrong, zero);
+    if (n + 1 < WIDE) bad &= (2ull << n) - 1; /* byte n is ASCII and ends a sequence, too */
+    if (bad != 0) {                           /* back to the sequence that is wrong */
+      n = 0;
+      for (uint32_t len; (len = p[n] < 0x80 ? 1 : utf8_len(p + n, p + WIDE)) != 0;)
+        n += len;
+      stop |= 1;
+    } else if (n == WIDE) {
+      n -= utf8_open(p + WIDE);
+    }
+  }
+  if ((backslashes & (n < WIDE ? (1ull << n) - 1 : ~0ull)) != 0) *seen |= CSN_SCAN_ESCAPE;
+  *stops = stop != 0;
+  return p + n;
 }
 
 const uint8_t *csn_scan_long(const uint8_t *p, const uint8_t *end, uint32_t *seen) {
-  while (end - p >= (ptrdiff_t)CSN_V) {
-    csn_v v = csn_v_load(p);
-    csn_v quotes = csn_v_eq(v, CSN_SPLAT_QUOTE), backslashes = csn_v_eq(v, CSN_SPLAT_BACKSLASH);
-    /* Below a space by sign is also what is not ASCII. */
-    uint32_t stop = csn_v_mask(csn_v_or(csn_v_or(quotes, backslashes), csn_v_less(v, CSN_SPLAT_SPACE)));
-    if (stop == 0) {
-      p += CSN_V;
-      continue;
-    }
-    uint32_t high = csn_v_mask(v), n = CSN_V, backslash = 0;
-    stop &= ~high;
-    if (stop != 0) {
-      backslash = csn_v_mask(backslashes);
-      if (backslash != 0) {
-        csn_v common =
-            csn_v_or(csn_v_or(csn_v_eq(v, CSN_SPLAT_LETTER_N), csn_v_eq(v, CSN_SPLAT_LETTER_T)), quotes);
-        uint32_t escaped = backslash << 1;
-        uint32_t rare = (escaped & ~csn_v_mask(common)) | 1u << CSN_V; /* the bit behind the block ends it */
-        stop = (stop & ~backslash & ~escaped) | (rare >> 1 & backslash);
+  bool stops = false;
+  while (end - p >= (ptrdiff_t)WIDE) {
+    csn_v quote = csn_v_splat(CSN_SPLAT_QUOTE), backslash = csn_v_splat(CSN_SPLAT_BACKSLASH);
+    csn_v space = csn_v_splat(CSN_SPLAT_SPACE), letter_n = csn_v_splat(CSN_SPLAT_LETTER_N);
+    csn_v letter_t = csn_v_splat(CSN_SPLAT_LETTER_T), none = csn_v_xor(quote, quote), any = none;
+    csn_v before = none; /* where the bytes before p are backslashes */
+    const uint8_t *start = p;
+    uint32_t open = 0; /* a sequence before p goes on */
+    do {
+      csn_v odd = none, low = none, backslashes = none, last = before;
+      for (uint32_t i = 0; i < 4; i++) {
+        csn_v v = csn_v_load(p + i * CSN_V), b = csn_v_same(v, backslash), after = csn_v_behind(last, b, 1);
+        csn_v letter = csn_v_or(csn_v_same(v, letter_n), csn_v_same(v, letter_t));
+        /* A quote that is not escaped, or something else that is. */
+        odd = csn_v_or(odd, csn_v_xor(csn_v_same(v, quote), csn_v_without(after, letter)));
+        low = csn_v_or(low, csn_v_below(v, space)); /* by sign also what is not ASCII */
+        backslashes = csn_v_or(backslashes, b);
+        last = b;
       }
-      if (stop != 0) n = (uint32_t)__builtin_ctz(stop);
-    }
-    if (n < CSN_V) high &= (1u << n) - 1;
-    uint32_t taken = n, wrong = 0;
-    if (high != 0) {
-      taken = utf8_block(v, high, n);
-      if (taken == 0) {
-        taken = (uint32_t)__builtin_ctz(high);
-        uint32_t len = utf8_len(p + taken, end);
-        wrong = len == 0;
-        taken += len;
+      if ((csn_v_mask(csn_v_or(odd, low)) | open) != 0) {
+        if (csn_v_mask(odd) != 0) break;
+        wide w = load_wide(p), wrong = utf8_wrong(&w, p == start ? none : csn_v_load(p - CSN_V));
+        csn_v bad = any_of(&wrong), control = none;
+        for (uint32_t i = 0; i < 4; i++)
+          control = csn_v_or(control, csn_v_without(csn_v_below(w.v[i], space), w.v[i]));
+        if ((csn_v_mask(control) | (~csn_v_mask(csn_v_same(bad, none)) & 0xffff)) != 0) break;
+        open = (uint32_t)(p[WIDE - 1] >= 0xc0) | (uint32_t)(p[WIDE - 2] >= 0xe0) |
+               (uint32_t)(p[WIDE - 3] >= 0xf0);
       }
-    }
-    if ((backslash & ((1u << taken) - 1)) != 0) *seen |= CSN_SCAN_ESCAPE;
-    p += taken;
-    if (wrong) return p;
-    if (taken < n || n == CSN_V) continue;
+      any = csn_v_or(any, backslashes);
+      before = last;
+      p += WIDE;
+    } while (end - p >= (ptrdiff_t)WIDE);
+    if (csn_v_mask(any) != 0) *seen |= CSN_SCAN_ESCAPE;
+    p -= open != 0 ? utf8_open(p)
+                   : csn_v_mask(before) >> (CSN_V - 1); /* a sequence or an escape that is cut */
+    if (end - p < (ptrdiff_t)WIDE) break;
+    p = take_part(p, seen, &stops);
+    if (!stops) continue;
     if (*p != '\\') return p;
-    n = escape_len(p, end, seen);
+    uint32_t n = escape_len(p, end, seen);
     if (n == 0) return p;
     p += n;
   }

@@ -10,7 +10,7 @@ enum { CSN_SCAN_ESCAPE = 1, CSN_SCAN_NUL = 2 }; /* what a string holds */
 /* From p inside a string, where a character starts, to the first byte that is not text of it: its closing
  * quote, a byte that must not be there, the start of an escape or a UTF-8 sequence that is not whole, or end.
  * Adds to *seen. */
-const uint8_t *csn_scan_long(const uint8_t *p, const uint8_t *end, uint32_t *seen);
+__attribute__((noinline)) const uint8_t *csn_scan_long(const uint8_t *p, const uint8_t *end, uint32_t *seen);
 /* The same byte by byte. */
 const uint8_t *csn_scan_bytes(const uint8_t *p, const uint8_t *end, uint32_t *seen);
 

@@ -128,10 +128,10 @@ const uint8_t *csn_json_number_end(const uint8_t *p, const uint8_t *end);
 /* Takes whole tokens from [p, end) while they are what RFC 8259 allows. The state is at most S_NEXT, and no
  * capture is being copied. Returns where it stopped: at a byte between tokens or inside of a string, with the
  * state to match. It refuses nothing: what it does not take, the caller looks at byte by byte. */
-const uint8_t *csn_json_fast(csn_json *j, const uint8_t *p, const uint8_t *end);
+__attribute__((noinline)) const uint8_t *csn_json_fast(csn_json *j, const uint8_t *p, const uint8_t *end);
 
 /* The same from the start of a line on, for as long as the line is like lines before it. */
-const uint8_t *csn_json_follow(csn_json *j, const uint8_t *p, const uint8_t *end);
+__attribute__((noinline)) const uint8_t *csn_json_follow(csn_json *j, const uint8_t *p, const uint8_t *end);
 /* Forgets the shapes of lines. */
 void csn_json_forget(csn_json *j);
 
