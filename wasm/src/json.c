@@ -45,32 +45,6 @@ void csn_json_init(csn_json *j, csn_json_table table) {
   csn_json_reset(j);
 }
 
-void csn_json_reset(csn_json *j) {
-  for (uint32_t i = 0; i < j->item_count; i++)
-    j->latest[j->items[i].field] = 0;
-  j->state = S_VALUE;
-  j->verdict = CSN_JSON_OK;
-  j->in_key = 0;
-  j->utf8_need = 0;
-  j->has_nul = 0;
-  j->lost = 0;
-  j->copying = 0;
-  j->depth = 0;
-  j->key_len = 0;
-  j->key_over = 0;
-  j->node = 0;
-  j->outer = NONE;
-  j->inner = NONE;
-  j->outer_depth = 0;
-  j->first_array = 0;
-  j->index = 0;
-  j->value_count = 0;
-  j->cr_count = 0;
-  j->pool_len = 0;
-  j->item_count = 0;
-  j->pooled = 0;
-}
-
 static void fail(csn_json *j, csn_json_verdict verdict) {
   j->state = S_DEAD;
   j->verdict = (uint8_t)verdict;
@@ -648,7 +622,6 @@ static const uint8_t *step(csn_json *j, const uint8_t *p, const uint8_t *end, bo
 
 /* Returns the first byte not taken: `end`, or the newline of a line. */
 static const uint8_t *push(csn_json *j, const uint8_t *p, const uint8_t *end, bool line) {
-  if (line && j->state == S_VALUE && j->depth == 0) p = csn_json_follow(j, p, end);
   while (p < end) {
     if (j->state <= S_NEXT && (j->outer == NONE || !j->copying)) {
       const uint8_t *q = csn_json_fast(j, p, end);
@@ -670,18 +643,11 @@ void csn_json_push(csn_json *j, csn_span in) {
   keep_open(j, in.ptr + in.len);
 }
 
-uint32_t csn_json_push_line(csn_json *j, csn_span in, bool *ended) {
-  *ended = false;
-  if (in.len == 0) return 0;
-  const uint8_t *end = in.ptr + in.len, *p = push(j, in.ptr, end, true);
-  if (p == end) {
-    keep_open(j, p);
-    return in.len;
-  }
-  *ended = true;
-  if (j->state == S_NUMBER && j->depth == 0 && number_done(j)) end_value(j, p);
-  if (j->outer != NONE) keep_open(j, p);
-  return (uint32_t)(p - in.ptr);
+const uint8_t *csn_json_line_rest(csn_json *j, const uint8_t *p, const uint8_t *end) {
+  if (p < end) p = push(j, p, end, true);
+  if (p < end && j->state == S_NUMBER && j->depth == 0 && number_done(j)) end_value(j, p);
+  if (p == end || j->outer != NONE) keep_open(j, p);
+  return p;
 }
 
 void csn_json_keep(csn_json *j) {
@@ -690,6 +656,7 @@ void csn_json_keep(csn_json *j) {
 }
 
 csn_json_verdict csn_json_end(csn_json *j) {
+  if (j->state == S_END) return CSN_JSON_OK;
   if (j->state == S_DEAD) return (csn_json_verdict)j->verdict;
   if (j->state == S_NUMBER && j->depth == 0 && number_done(j)) end_value(j, NULL);
   if (j->state == S_END) return CSN_JSON_OK;
@@ -705,10 +672,6 @@ const csn_json_item *csn_json_get(const csn_json *j, uint32_t field, uint32_t in
   for (uint32_t at = j->latest[field]; at != 0; at = j->items[at - 1].earlier)
     if (j->items[at - 1].index == index) return &j->items[at - 1];
   return &none;
-}
-
-csn_span csn_json_text(const csn_json *j, const csn_json_item *item) {
-  return csn_span_of(item->len > 0 ? item->text : j->pool, item->len);
 }
 
 uint32_t csn_json_index_end(const csn_json *j, uint32_t first, uint32_t last) {

@@ -4,28 +4,91 @@
 /* Everything here must agree with json.c byte for byte, as in json_fast.c. */
 
 _Static_assert(CSN_JSON_GAP_TEXT == 2 * CSN_V, "a gap is compared as two blocks");
+_Static_assert(offsetof(csn_json_item, kind) == 1 && offsetof(csn_json_item, cut) == 2 &&
+                   offsetof(csn_json_item, node) == 3 &&
+                   offsetof(csn_json_gap, node) == offsetof(csn_json_gap, field) + 3,
+               "what an item begins with is copied from its gap");
+
+void csn_json_reset(csn_json *j) {
+  for (uint32_t i = 0; i < j->item_count; i++)
+    j->latest[j->items[i].field] = 0;
+  csn_v zero = csn_v_constant(csn_splats[CSN_SPLAT_NUL]);
+  _Static_assert(offsetof(csn_json, outer) == offsetof(csn_json, state) + 4 * CSN_V, "four blocks");
+  for (uint32_t i = 0; i < 4; i++)
+    csn_v_store((uint8_t *)j + offsetof(csn_json, state) + i * CSN_V, zero);
+  j->outer = NONE;
+  j->inner = NONE;
+}
+
+/* What the bytes of a gap, which are at p, do besides moving on. */
+static void gap_ops(csn_json *j, const csn_json_gap *s, const uint8_t *p) {
+  for (uint32_t i = 0; i < s->op_count; i++) {
+    const csn_json_op *op = &j->ops[s->ops + i];
+    const uint8_t *at = p + op->at;
+    uint32_t len = op->kind == CSN_JK_FALSE ? 5 : 4;
+    switch (op->what) {
+    case OP_CAPTURE:
+      if (op->kind == CSN_JK_OBJECT || op->kind == CSN_JK_ARRAY)
+        csn_json_capture_container(j, op->node, (csn_json_kind)op->kind, at, op->depth);
+      else
+        csn_json_capture_other(j, op->node, (csn_json_kind)op->kind, at, at + len, at, at + len);
+      break;
+    case OP_CLOSE:
+      if (j->outer == NONE || j->outer_depth != op->depth) break;
+      csn_json_item_whole(j, &j->items[j->outer], at + 1);
+      j->outer = NONE;
+      break;
+    case OP_ARRAY_IN:
+      if (j->first_array != 0) break;
+      j->first_array = op->depth;
+      j->index = 0;
+      break;
+    case OP_ARRAY_OUT:
+      if (j->first_array != op->depth) break;
+      j->first_array = 0;
+      j->index = 0;
+      break;
+    default: /* OP_INDEX */
+      if (j->first_array == op->depth && j->index < 0xffffffffu) j->index++;
+      break;
+    }
+  }
+}
 
 /* The end of a short whole number without a sign, of which there are many; p for any other. */
 static inline const uint8_t *short_number_end(const uint8_t *p, const uint8_t *end) {
   if (end - p < (ptrdiff_t)CSN_V) return p;
   csn_v v = csn_v_load(p);
-  uint32_t digits = csn_v_mask(csn_v_less(v, CSN_SPLAT_COLON)) & ~csn_v_mask(csn_v_less(v, CSN_SPLAT_ZERO));
+  uint32_t digits = csn_v_mask(csn_v_without(csn_v_less(v, CSN_SPLAT_COLON), csn_v_less(v, CSN_SPLAT_ZERO)));
   uint32_t n = (uint32_t)__builtin_ctz(~digits);
   if (n == CSN_V || (n > 1 && *p == '0') || p[n] == '.' || (p[n] | 0x20) == 'e') return p;
   return p + n;
 }
 
-/* Why the loop of csn_json_follow stopped. */
+__attribute__((noinline)) static const uint8_t *long_string(csn_json *j, const uint8_t *p,
+                                                            const uint8_t *end) {
+  uint32_t seen = 0;
+  p = csn_scan_long(p, end, &seen);
+  if (seen & CSN_SCAN_NUL) j->has_nul = 1;
+  return p;
+}
+
+/* Why the loop of follow stopped. */
 enum { AT_UNKNOWN = 0, AT_OPS, AT_CAPTURE, AT_LONG, AT_NUMBER, AT_END };
 
-/* The loop has no calls in it: around a call V8 keeps nothing in registers. What needs one stops the loop. */
-const uint8_t *csn_json_follow(csn_json *j, const uint8_t *p, const uint8_t *end) {
-  const csn_json_gap *s = &j->gaps[0];
-  const uint8_t *text = p; /* the string or number behind the gap */
-  uint32_t values = 0, why = AT_UNKNOWN, state;
+/* Reads from the start of a line on, for as long as the line is like lines before it. The loop has no calls
+ * in it: around a call V8 keeps nothing in registers. What needs one stops the loop. */
+static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) {
+  const csn_json_gap *const gaps = j->gaps, *s = gaps;
+  csn_v quote = csn_v_splat(CSN_SPLAT_QUOTE), backslash = csn_v_splat(CSN_SPLAT_BACKSLASH);
+  csn_v space = csn_v_splat(CSN_SPLAT_SPACE);
+  uint32_t values = 0, state;
   bool at_value = false; /* the bytes of s are taken, its ops are done, the value is not taken yet */
 
   for (;;) {
+    const uint8_t *text = p; /* the string or number behind the gap */
+    uint32_t why, count = j->item_count, pool_len = j->pool_len, index = j->index;
+    bool direct = j->outer == NONE;
     for (;;) {
       if (!at_value) {
         if (end - p < (ptrdiff_t)CSN_JSON_GAP_TEXT) {
@@ -33,14 +96,14 @@ const uint8_t *csn_json_follow(csn_json *j, const uint8_t *p, const uint8_t *end
           break;
         }
         csn_v low = csn_v_load(p), high = csn_v_load(p + CSN_V);
-        const csn_json_gap *next = &j->gaps[s->child];
-        while (next != j->gaps) {
+        const csn_json_gap *next = gaps + s->child;
+        /* The first gap is the end of every list: of it nothing is needed. */
+        for (;; next = gaps + next->sibling) {
           uint32_t same = csn_v_mask(csn_v_same(low, csn_v_load(next->text))) |
                           csn_v_mask(csn_v_same(high, csn_v_load(next->text + CSN_V))) << CSN_V;
           if ((next->need & ~same) == 0) break;
-          next = &j->gaps[next->sibling];
         }
-        if (next == j->gaps) {
+        if (next == gaps) {
           why = AT_UNKNOWN;
           break;
         }
@@ -62,7 +125,9 @@ const uint8_t *csn_json_follow(csn_json *j, const uint8_t *p, const uint8_t *end
       if (s->kind == GAP_STRING) {
         uint32_t mask = 0;
         while (end - p >= (ptrdiff_t)CSN_V) {
-          mask = csn_v_special(csn_v_load(p));
+          csn_v v = csn_v_load(p);
+          mask = csn_v_mask(
+              csn_v_or(csn_v_or(csn_v_same(v, quote), csn_v_same(v, backslash)), csn_v_below(v, space)));
           if (mask != 0) break;
           p += CSN_V;
         }
@@ -85,40 +150,39 @@ const uint8_t *csn_json_follow(csn_json *j, const uint8_t *p, const uint8_t *end
       }
       if (s->want != CSN_JW_NOTHING) {
         uint32_t len = (uint32_t)(p - text);
-        if (s->want != CSN_JW_INSIDE || j->outer != NONE || j->item_count == CSN_JSON_ITEM_MAX ||
-            len > s->cap || len > CSN_JSON_POOL_CAP - j->pool_len) {
+        if (s->want != CSN_JW_INSIDE || !direct || count == CSN_JSON_ITEM_MAX || len > s->cap ||
+            len > CSN_JSON_POOL_CAP - pool_len) {
           why = AT_CAPTURE;
           break;
         }
-        csn_json_item *item = &j->items[j->item_count++];
-        *item = (csn_json_item){.field = s->field,
-                                .kind = s->value_kind,
-                                .node = s->node,
-                                .earlier = j->latest[s->field],
-                                .index = j->index,
-                                .off = j->pool_len,
-                                .len = len,
-                                .true_len = len,
-                                .text = text};
-        j->latest[s->field] = (uint16_t)j->item_count;
-        j->pool_len += len;
+        csn_json_item *item = &j->items[count++];
+        uint32_t field = s->field;
+        memcpy(item, &s->field, 4);
+        item->earlier = j->latest[field];
+        item->index = index;
+        item->off = pool_len;
+        item->len = len;
+        item->true_len = len;
+        item->text = text;
+        j->latest[field] = (uint16_t)count;
+        pool_len += len;
       }
       p += s->kind == GAP_STRING;
     }
 
-    state = s->behind;
+    j->item_count = count;
+    j->pool_len = pool_len;
+    state = csn_gap_behind(s);
     if (why == AT_UNKNOWN) {
       uint32_t at = csn_json_learn(j, s, p);
       if (at == 0) break;
     } else if (why == AT_OPS) {
-      csn_json_gap_ops(j, s, p);
+      gap_ops(j, s, p);
       p += s->len;
       values += s->values;
       at_value = true;
     } else if (why == AT_LONG) {
-      uint32_t seen = 0;
-      p = csn_scan_long(p, end, &seen);
-      if (seen & CSN_SCAN_NUL) j->has_nul = 1;
+      p = long_string(j, p, end);
       if (p == end || *p != '"') {
         csn_json_capture_begin(j, s->node, CSN_JK_STRING, text, text - 1, s->depth);
         j->in_key = 0;
@@ -137,9 +201,9 @@ const uint8_t *csn_json_follow(csn_json *j, const uint8_t *p, const uint8_t *end
       }
       csn_json_capture(j, s->node, CSN_JK_NUMBER, text, p, text, p);
     } else if (why == AT_CAPTURE) {
-      uint32_t quote = s->kind == GAP_STRING;
-      csn_json_capture_other(j, s->node, (csn_json_kind)s->value_kind, text, p, text - quote, p + quote);
-      p += quote;
+      uint32_t quoted = s->kind == GAP_STRING;
+      csn_json_capture_other(j, s->node, (csn_json_kind)s->value_kind, text, p, text - quoted, p + quoted);
+      p += quoted;
     } else {
       break;
     }
@@ -153,4 +217,14 @@ const uint8_t *csn_json_follow(csn_json *j, const uint8_t *p, const uint8_t *end
   }
   j->value_count += values;
   return p;
+}
+
+uint32_t csn_json_line(csn_json *j, const uint8_t *p, uint32_t len) {
+  if (len == 0) return 0;
+  const uint8_t *begin = p, *end = p + len;
+  if (j->state == S_VALUE && j->depth == 0) {
+    p = follow(j, p, end);
+    if (j->state == S_END && p < end && *p == '\n' && j->outer == NONE) return (uint32_t)(p - begin);
+  }
+  return (uint32_t)(csn_json_line_rest(j, p, end) - begin);
 }

@@ -5,8 +5,6 @@
  * whole gaps and by finding the ends of values. What a gap's bytes do to the reader depends on nothing but
  * the gaps before it, so it is worked out once, by csn_json_learn, under the rules of json.c. */
 
-enum { OP_CAPTURE = 0, OP_CLOSE, OP_ARRAY_IN, OP_ARRAY_OUT, OP_INDEX };
-
 #define SIBLINGS 12u /* gaps that may follow one gap */
 _Static_assert(CSN_JSON_GAP_DEPTH <= CSN_JSON_DEPTH_MAX, "a gap's containers fit the reader");
 
@@ -130,6 +128,13 @@ static uint32_t learn_token(const csn_json *j, learned *l, uint32_t at, const ui
   return 0;
 }
 
+/* Whether the reader is in the same state behind both. */
+static bool same_place(const csn_json_gap *s, const csn_json_gap *t) {
+  return s->kind == t->kind && s->node == t->node && s->depth == t->depth &&
+         csn_gap_behind(s) == csn_gap_behind(t) && s->arrays == t->arrays &&
+         memcmp(s->node_at, t->node_at, s->depth) == 0;
+}
+
 uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p) {
   if (j->gap_count == CSN_JSON_GAP_COUNT || j->op_count > CSN_JSON_OP_COUNT - CSN_JSON_GAP_OPS) {
     if (j->unknown_count < CSN_JSON_GAP_COUNT) {
@@ -142,7 +147,7 @@ uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p)
   const uint8_t *end = p + CSN_JSON_GAP_TEXT, *q = p;
   learned now = {.gap = *from};
   csn_json_gap *s = &now.gap;
-  s->state = from->behind;
+  s->state = csn_gap_behind(from);
   s->child = s->sibling = 0;
   s->kind = GAP_GOES_ON;
   s->values = s->op_count = 0;
@@ -169,11 +174,9 @@ uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p)
   }
   if (s->kind == GAP_GOES_ON && q == p) return 0;
   if (s->kind == GAP_STRING) q++;
-  s->behind = s->state;
   s->value_kind = 0;
   s->want = CSN_JW_NOTHING;
   if (s->kind == GAP_STRING || s->kind == GAP_NUMBER) {
-    s->behind = behind_value(s);
     s->values++;
     s->value_kind = s->kind == GAP_STRING ? CSN_JK_STRING : CSN_JK_NUMBER;
     s->want = j->want[s->node];
@@ -199,46 +202,14 @@ uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p)
   j->op_count += s->op_count;
   j->gaps[j->gap_count] = *s;
   *link = (uint16_t)j->gap_count;
+  /* What may follow one item of an array may follow the next one: else a list of names fills the table. */
+  if (same_place(s, from) && in_array(s)) j->gaps[j->gap_count].child = j->gaps[from - j->gaps].child;
   return j->gap_count++;
 }
 
 void csn_json_forget(csn_json *j) {
-  j->gaps[0] = (csn_json_gap){.kind = GAP_GOES_ON, .state = S_VALUE, .behind = S_VALUE};
+  j->gaps[0] = (csn_json_gap){.kind = GAP_GOES_ON, .state = S_VALUE};
   j->gap_count = 1;
   j->op_count = 0;
   j->unknown_count = 0;
-}
-
-void csn_json_gap_ops(csn_json *j, const csn_json_gap *s, const uint8_t *p) {
-  for (uint32_t i = 0; i < s->op_count; i++) {
-    const csn_json_op *op = &j->ops[s->ops + i];
-    const uint8_t *at = p + op->at;
-    uint32_t len = op->kind == CSN_JK_FALSE ? 5 : 4;
-    switch (op->what) {
-    case OP_CAPTURE:
-      if (op->kind == CSN_JK_OBJECT || op->kind == CSN_JK_ARRAY)
-        csn_json_capture_container(j, op->node, (csn_json_kind)op->kind, at, op->depth);
-      else
-        csn_json_capture_other(j, op->node, (csn_json_kind)op->kind, at, at + len, at, at + len);
-      break;
-    case OP_CLOSE:
-      if (j->outer == NONE || j->outer_depth != op->depth) break;
-      csn_json_item_whole(j, &j->items[j->outer], at + 1);
-      j->outer = NONE;
-      break;
-    case OP_ARRAY_IN:
-      if (j->first_array != 0) break;
-      j->first_array = op->depth;
-      j->index = 0;
-      break;
-    case OP_ARRAY_OUT:
-      if (j->first_array != op->depth) break;
-      j->first_array = 0;
-      j->index = 0;
-      break;
-    default: /* OP_INDEX */
-      if (j->first_array == op->depth && j->index < 0xffffffffu) j->index++;
-      break;
-    }
-  }
 }

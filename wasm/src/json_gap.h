@@ -5,6 +5,8 @@
 
 #include "json_state.h"
 
+enum { OP_CAPTURE = 0, OP_CLOSE, OP_ARRAY_IN, OP_ARRAY_OUT, OP_INDEX };
+
 enum { GAP_GOES_ON = 0, GAP_STRING, GAP_NUMBER, GAP_END }; /* what is behind the bytes of a gap */
 
 static inline bool csn_begins_number(uint8_t c) {
@@ -13,8 +15,10 @@ static inline bool csn_begins_number(uint8_t c) {
 
 /* Makes the gap that follows `from` out of the CSN_JSON_GAP_TEXT bytes at p; its position, 0 when there can
  * be none. */
-uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p);
-/* What the bytes of a gap, which are at p, do besides moving on. */
-void csn_json_gap_ops(csn_json *j, const csn_json_gap *s, const uint8_t *p);
-
+__attribute__((noinline)) uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p);
+/* State of the reader behind the gap's value. */
+static inline uint8_t csn_gap_behind(const csn_json_gap *s) {
+  if (s->kind != GAP_STRING && s->kind != GAP_NUMBER) return s->state;
+  return s->depth == 0 ? S_END : S_NEXT;
+}
 #endif

@@ -159,8 +159,18 @@ static const uint8_t *take_part(const uint8_t *p, uint32_t *seen, bool *stops) {
 }
 
 const uint8_t *csn_scan_long(const uint8_t *p, const uint8_t *end, uint32_t *seen) {
-  bool stops = false;
   while (end - p >= (ptrdiff_t)WIDE) {
+    /* Most strings end within a block. */
+    bool stops = false;
+    p = take_part(p, seen, &stops);
+    if (stops) {
+      if (*p != '\\') return p;
+      uint32_t n = escape_len(p, end, seen);
+      if (n == 0) return p;
+      p += n;
+      continue;
+    }
+    if (end - p < (ptrdiff_t)WIDE) break;
     csn_v quote = csn_v_splat(CSN_SPLAT_QUOTE), backslash = csn_v_splat(CSN_SPLAT_BACKSLASH);
     csn_v space = csn_v_splat(CSN_SPLAT_SPACE), letter_n = csn_v_splat(CSN_SPLAT_LETTER_N);
     csn_v letter_t = csn_v_splat(CSN_SPLAT_LETTER_T), none = csn_v_xor(quote, quote), any = none;
@@ -195,13 +205,6 @@ const uint8_t *csn_scan_long(const uint8_t *p, const uint8_t *end, uint32_t *see
     if (csn_v_mask(any) != 0) *seen |= CSN_SCAN_ESCAPE;
     p -= open != 0 ? utf8_open(p)
                    : csn_v_mask(before) >> (CSN_V - 1); /* a sequence or an escape that is cut */
-    if (end - p < (ptrdiff_t)WIDE) break;
-    p = take_part(p, seen, &stops);
-    if (!stops) continue;
-    if (*p != '\\') return p;
-    uint32_t n = escape_len(p, end, seen);
-    if (n == 0) return p;
-    p += n;
   }
   return csn_scan_bytes(p, end, seen);
 }

@@ -130,8 +130,10 @@ const uint8_t *csn_json_number_end(const uint8_t *p, const uint8_t *end);
  * state to match. It refuses nothing: what it does not take, the caller looks at byte by byte. */
 __attribute__((noinline)) const uint8_t *csn_json_fast(csn_json *j, const uint8_t *p, const uint8_t *end);
 
-/* The same from the start of a line on, for as long as the line is like lines before it. */
-__attribute__((noinline)) const uint8_t *csn_json_follow(csn_json *j, const uint8_t *p, const uint8_t *end);
+/* The rest of csn_json_line, from p on. Returns the first byte not taken: end, or the newline. */
+__attribute__((noinline)) const uint8_t *csn_json_line_rest(csn_json *j, const uint8_t *p,
+                                                            const uint8_t *end);
+
 /* Forgets the shapes of lines. */
 void csn_json_forget(csn_json *j);
 

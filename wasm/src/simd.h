@@ -14,6 +14,7 @@
 
 /* The bytes that blocks are compared with. */
 #define CSN_SPLAT_TABLE(X)                                                                                   \
+  X(NUL, 0)                                                                                                  \
   X(QUOTE, '"')                                                                                              \
   X(BACKSLASH, '\\')                                                                                         \
   X(NEWLINE, '\n')                                                                                           \

@@ -88,19 +88,20 @@ typedef struct csn_json_gap {
   uint16_t cap;            /* of the value behind it */
   uint16_t ops;            /* position of its first op in ops[] */
   uint8_t op_count;
-  uint8_t len;                     /* bytes taken */
-  uint8_t kind;                    /* what is behind it */
-  uint8_t values;                  /* values begun in it, with the one behind it */
-  uint8_t node, depth, state;      /* of the reader behind the gap */
-  uint8_t behind;                  /* state behind the value */
-  uint8_t want, value_kind, field; /* of the value, as in csn_json_item */
-  uint8_t arrays;                  /* bit i: the container at depth i + 1 is an array */
+  uint8_t len;                           /* bytes taken */
+  uint8_t kind;                          /* what is behind it */
+  uint8_t values;                        /* values begun in it, with the one behind it */
+  uint8_t field, value_kind, none, node; /* of the value, as csn_json_item begins; none is 0 */
+  uint8_t depth, state;                  /* of the reader behind the gap, as is node */
+  uint8_t want;                          /* of the value */
+  uint8_t arrays;                        /* bit i: the container at depth i + 1 is an array */
   uint8_t node_at[CSN_JSON_GAP_DEPTH];
 } csn_json_gap;
 _Static_assert(sizeof(csn_json_gap) == 64 && CSN_FIELD_MAX <= UINT16_MAX, "a gap is as small as it can be");
 
 typedef struct csn_json { /* public size, private fields */
   csn_json_table table;
+  /* From here to `outer` everything is 0 at the start of a text. */
   uint8_t state;
   uint8_t verdict;     /* csn_json_verdict once decided, else OK */
   uint8_t number;      /* state inside a number */
@@ -118,7 +119,6 @@ typedef struct csn_json { /* public size, private fields */
   uint32_t depth;
   uint32_t key_len;
   uint32_t node;         /* node of the value being read, or CSN_JSON_NONE */
-  uint32_t outer, inner; /* items being filled, or CSN_JSON_NONE */
   uint32_t outer_depth;  /* depth at which the outer item's container stands */
   uint32_t first_array;  /* depth of the array that gives `index`, 0 for none */
   uint32_t index;        /* position in that array */
@@ -127,6 +127,8 @@ typedef struct csn_json { /* public size, private fields */
   uint32_t pool_len;     /* bytes of pool[] that are taken, also by captures that stand in the input */
   uint32_t item_count;   /* used part of items[] */
   uint32_t pooled;       /* items before this one stand in pool[] */
+  uint32_t unused;       /* up to four blocks of 16 bytes */
+  uint32_t outer, inner; /* items being filled, or CSN_JSON_NONE */
   /* The table, made quick to ask: nodes with a key by hash, what stands under a node. */
   uint8_t by_key[CSN_JSON_HASH]; /* CSN_JSON_NODE_NONE when empty */
   uint8_t key_len_of[CSN_JSON_NODE_MAX];
@@ -151,10 +153,16 @@ void csn_json_init(csn_json *j, csn_json_table table);
 void csn_json_reset(csn_json *j);
 /* Takes all of `in`, which is not retained. */
 void csn_json_push(csn_json *j, csn_span in);
+/* csn_json_push_line; wasm passes no structures in registers. */
+uint32_t csn_json_line(csn_json *j, const uint8_t *p, uint32_t len);
 /* Takes bytes of a text that ends at a newline. Returns bytes used: up to the first newline outside of which
  * nothing is looked at, and *ended is true when in.ptr[used] is that newline. Then captures may stand in `in`
  * until csn_json_reset or csn_json_keep, and csn_json_end gives the verdict. */
-uint32_t csn_json_push_line(csn_json *j, csn_span in, bool *ended);
+static inline uint32_t csn_json_push_line(csn_json *j, csn_span in, bool *ended) {
+  uint32_t used = csn_json_line(j, in.ptr, in.len);
+  *ended = used < in.len;
+  return used;
+}
 /* Copies what stands in the input into the pool, before the input goes away. */
 void csn_json_keep(csn_json *j);
 /* Ends the text. Captures stay readable until the next reset; they are meaningful only for CSN_JSON_OK. */
@@ -163,7 +171,9 @@ csn_json_verdict csn_json_end(csn_json *j);
 /* The last capture of `field` at array position `index`; an item of kind CSN_JK_NONE when there is none. */
 const csn_json_item *csn_json_get(const csn_json *j, uint32_t field, uint32_t index);
 /* The captured bytes; the only way to them. */
-csn_span csn_json_text(const csn_json *j, const csn_json_item *item);
+static inline csn_span csn_json_text(const csn_json *j, const csn_json_item *item) {
+  return csn_span_of(item->len > 0 ? item->text : j->pool, item->len);
+}
 /* Highest captured array position plus 1 among fields first..last; 0 when none was captured. */
 uint32_t csn_json_index_end(const csn_json *j, uint32_t first, uint32_t last);
 /* A JSON number as an unsigned integer, fraction cut off; false when negative, not a number or out of range.
