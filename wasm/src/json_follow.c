@@ -10,6 +10,7 @@ _Static_assert(offsetof(csn_json_item, kind) == 1 && offsetof(csn_json_item, cut
                "what an item begins with is copied from its gap");
 
 void csn_json_reset(csn_json *j) {
+#pragma GCC unroll 1
   for (uint32_t i = 0; i < j->item_count; i++)
     j->latest[j->items[i].field] = 0;
   csn_v zero = csn_v_constant(csn_splats[CSN_SPLAT_NUL]);
@@ -73,8 +74,21 @@ __attribute__((noinline)) static const uint8_t *long_string(csn_json *j, const u
   return p;
 }
 
+/* Of the gaps from `next` on the rest of the long key at p; NULL when it is not all there or not known. */
+static const csn_json_gap *long_key(const csn_json_gap *next, const csn_json_gap *gaps, const uint8_t *p,
+                                    const uint8_t *end) {
+  if (end - p < 2 * (ptrdiff_t)CSN_JSON_GAP_TEXT) return NULL;
+  for (; next != gaps; next = gaps + next->sibling) {
+    const csn_json_gap *rest = gaps + next->child;
+    if (next->kind == GAP_KEY && memcmp(next->text, p, CSN_JSON_GAP_TEXT) == 0 &&
+        memcmp(rest->text, p + CSN_JSON_GAP_TEXT, rest->len) == 0)
+      return rest;
+  }
+  return NULL;
+}
+
 /* Why the loop of follow stopped. */
-enum { AT_UNKNOWN = 0, AT_OPS, AT_CAPTURE, AT_LONG, AT_NUMBER, AT_END };
+enum { AT_UNKNOWN = 0, AT_OPS, AT_CAPTURE, AT_LONG, AT_NUMBER, AT_KEY, AT_END };
 
 /* Reads from the start of a line on, for as long as the line is like lines before it. The loop has no calls
  * in it: around a call V8 keeps nothing in registers. What needs one stops the loop. */
@@ -98,6 +112,7 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
         csn_v low = csn_v_load(p), high = csn_v_load(p + CSN_V);
         const csn_json_gap *next = gaps + s->child;
         /* The first gap is the end of every list: of it nothing is needed. */
+#pragma GCC unroll 1
         for (;; next = gaps + next->sibling) {
           uint32_t same = csn_v_mask(csn_v_same(low, csn_v_load(next->text))) |
                           csn_v_mask(csn_v_same(high, csn_v_load(next->text + CSN_V))) << CSN_V;
@@ -107,10 +122,17 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
           why = AT_UNKNOWN;
           break;
         }
-        /* The gap before a number is shorter than CSN_JSON_GAP_TEXT. */
-        if (next->kind == GAP_NUMBER && !csn_begins_number(p[next->len])) {
-          why = AT_UNKNOWN;
-          break;
+        if (next->kind >= GAP_NUMBER) {
+          if (next->kind == GAP_NUMBER) {
+            /* The gap before a number is shorter than CSN_JSON_GAP_TEXT. */
+            if (!csn_begins_number(p[next->len])) {
+              why = AT_UNKNOWN;
+              break;
+            }
+          } else {
+            why = AT_KEY;
+            break;
+          }
         }
         s = next;
         if (s->op_count > 0) {
@@ -124,6 +146,7 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
       text = p;
       if (s->kind == GAP_STRING) {
         uint32_t mask = 0;
+#pragma GCC unroll 1
         while (end - p >= (ptrdiff_t)CSN_V) {
           csn_v v = csn_v_load(p);
           mask = csn_v_mask(
@@ -174,8 +197,13 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
     j->pool_len = pool_len;
     state = csn_gap_behind(s);
     if (why == AT_UNKNOWN) {
-      uint32_t at = csn_json_learn(j, s, p);
+      uint32_t at = csn_json_learn(j, s, p, end);
       if (at == 0) break;
+    } else if (why == AT_KEY) {
+      const csn_json_gap *rest = long_key(gaps + s->child, gaps, p, end);
+      if (rest == NULL) break;
+      s = rest;
+      p += CSN_JSON_GAP_TEXT + s->len;
     } else if (why == AT_OPS) {
       gap_ops(j, s, p);
       p += s->len;
@@ -211,6 +239,7 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
   j->state = (uint8_t)state;
   j->depth = s->depth;
   j->node = s->node;
+#pragma GCC unroll 1
   for (uint32_t i = 0; i < s->depth; i++) {
     j->node_at[i + 1] = s->node_at[i];
     j->is_array[i + 1] = s->arrays >> i & 1;

@@ -135,7 +135,32 @@ static bool same_place(const csn_json_gap *s, const csn_json_gap *t) {
          memcmp(s->node_at, t->node_at, s->depth) == 0;
 }
 
-uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p) {
+/* The gap that begins at p with a key which is longer than a gap: its position, 0 when there can be none. */
+static uint32_t learn_long_key(csn_json *j, csn_json_gap *rest, uint16_t *link, const uint8_t *p,
+                               const uint8_t *end) {
+  if (end - p < 2 * (ptrdiff_t)CSN_JSON_GAP_TEXT || (rest->state != S_KEY && rest->state != S_KEY_CLOSE) ||
+      *p != '"' || j->gap_count > CSN_JSON_GAP_COUNT - 2)
+    return 0;
+  uint32_t len = learn_key(j, rest, p, p + 2 * CSN_JSON_GAP_TEXT);
+  if (len <= CSN_JSON_GAP_TEXT) return 0;
+  uint32_t siblings = 0;
+  for (; *link != 0; link = &j->gaps[*link].sibling)
+    if (++siblings >= SIBLINGS || memcmp(j->gaps[*link].text, p, CSN_JSON_GAP_TEXT) == 0) return 0;
+  uint32_t at = j->gap_count;
+  csn_json_gap first = {.kind = GAP_KEY, .need = UINT32_MAX, .child = (uint16_t)(at + 1)};
+  memcpy(first.text, p, CSN_JSON_GAP_TEXT);
+  rest->len = (uint8_t)(len - CSN_JSON_GAP_TEXT);
+  rest->need = (uint32_t)((1ull << rest->len) - 1);
+  rest->want = CSN_JW_NOTHING;
+  memcpy(rest->text, p + CSN_JSON_GAP_TEXT, CSN_JSON_GAP_TEXT);
+  j->gaps[at] = first;
+  j->gaps[at + 1] = *rest;
+  j->gap_count += 2;
+  *link = (uint16_t)at;
+  return at;
+}
+
+uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p, const uint8_t *input_end) {
   if (j->gap_count == CSN_JSON_GAP_COUNT || j->op_count > CSN_JSON_OP_COUNT - CSN_JSON_GAP_OPS) {
     if (j->unknown_count < CSN_JSON_GAP_COUNT) {
       j->unknown_count++;
@@ -172,7 +197,8 @@ uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p)
     q += len;
     now = next;
   }
-  if (s->kind == GAP_GOES_ON && q == p) return 0;
+  uint16_t *link = &j->gaps[from - j->gaps].child;
+  if (s->kind == GAP_GOES_ON && q == p) return learn_long_key(j, s, link, p, input_end);
   if (s->kind == GAP_STRING) q++;
   s->value_kind = 0;
   s->want = CSN_JW_NOTHING;
@@ -189,7 +215,6 @@ uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p)
   s->need = (uint32_t)((1ull << need) - 1);
   memcpy(s->text, p, CSN_JSON_GAP_TEXT);
   /* The bytes before a number may be those before a string, too: that one is to be looked for first. */
-  uint16_t *link = &j->gaps[from - j->gaps].child;
   uint32_t siblings = 0;
   while (*link != 0 && j->gaps[*link].kind != GAP_NUMBER) {
     link = &j->gaps[*link].sibling;
@@ -202,8 +227,16 @@ uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p)
   j->op_count += s->op_count;
   j->gaps[j->gap_count] = *s;
   *link = (uint16_t)j->gap_count;
-  /* What may follow one item of an array may follow the next one: else a list of names fills the table. */
-  if (same_place(s, from) && in_array(s)) j->gaps[j->gap_count].child = j->gaps[from - j->gaps].child;
+  /* What may follow one item of an array may follow the next one, and what may follow a value of the table
+   * may follow it on lines that begin otherwise: else lists of names and lines of many shapes fill the table.
+   */
+  csn_json_gap *added = &j->gaps[j->gap_count];
+  if (in_array(s) && same_place(s, from)) {
+    added->child = j->gaps[from - j->gaps].child;
+  } else if (s->node != NODE_NONE && s->value_kind != 0) {
+    for (uint32_t i = j->gap_count - 1; i > 0 && added->child == 0; i--)
+      if (same_place(s, &j->gaps[i])) added->child = j->gaps[i].child;
+  }
   return j->gap_count++;
 }
 
