@@ -10,7 +10,7 @@ _Static_assert(offsetof(csn_json_item, kind) == 1 && offsetof(csn_json_item, cut
                "what an item begins with is copied from its gap");
 
 void csn_json_reset(csn_json *j) {
-#pragma GCC unroll 1
+  CSN_ROLLED
   for (uint32_t i = 0; i < j->item_count; i++)
     j->latest[j->items[i].field] = 0;
   csn_v zero = csn_v_constant(csn_splats[CSN_SPLAT_NUL]);
@@ -19,41 +19,6 @@ void csn_json_reset(csn_json *j) {
     csn_v_store((uint8_t *)j + offsetof(csn_json, state) + i * CSN_V, zero);
   j->outer = NONE;
   j->inner = NONE;
-}
-
-/* What the bytes of a gap, which are at p, do besides moving on. */
-static void gap_ops(csn_json *j, const csn_json_gap *s, const uint8_t *p) {
-  for (uint32_t i = 0; i < s->op_count; i++) {
-    const csn_json_op *op = &j->ops[s->ops + i];
-    const uint8_t *at = p + op->at;
-    uint32_t len = op->kind == CSN_JK_FALSE ? 5 : 4;
-    switch (op->what) {
-    case OP_CAPTURE:
-      if (op->kind == CSN_JK_OBJECT || op->kind == CSN_JK_ARRAY)
-        csn_json_capture_container(j, op->node, (csn_json_kind)op->kind, at, op->depth);
-      else
-        csn_json_capture_other(j, op->node, (csn_json_kind)op->kind, at, at + len, at, at + len);
-      break;
-    case OP_CLOSE:
-      if (j->outer == NONE || j->outer_depth != op->depth) break;
-      csn_json_item_whole(j, &j->items[j->outer], at + 1);
-      j->outer = NONE;
-      break;
-    case OP_ARRAY_IN:
-      if (j->first_array != 0) break;
-      j->first_array = op->depth;
-      j->index = 0;
-      break;
-    case OP_ARRAY_OUT:
-      if (j->first_array != op->depth) break;
-      j->first_array = 0;
-      j->index = 0;
-      break;
-    default: /* OP_INDEX */
-      if (j->first_array == op->depth && j->index < 0xffffffffu) j->index++;
-      break;
-    }
-  }
 }
 
 /* The end of a short whole number without a sign, of which there are many; p for any other. */
@@ -72,19 +37,6 @@ __attribute__((noinline)) static const uint8_t *long_string(csn_json *j, const u
   p = csn_scan_long(p, end, &seen);
   if (seen & CSN_SCAN_NUL) j->has_nul = 1;
   return p;
-}
-
-/* Of the gaps from `next` on the rest of the long key at p; NULL when it is not all there or not known. */
-static const csn_json_gap *long_key(const csn_json_gap *next, const csn_json_gap *gaps, const uint8_t *p,
-                                    const uint8_t *end) {
-  if (end - p < 2 * (ptrdiff_t)CSN_JSON_GAP_TEXT) return NULL;
-  for (; next != gaps; next = gaps + next->sibling) {
-    const csn_json_gap *rest = gaps + next->child;
-    if (next->kind == GAP_KEY && memcmp(next->text, p, CSN_JSON_GAP_TEXT) == 0 &&
-        memcmp(rest->text, p + CSN_JSON_GAP_TEXT, rest->len) == 0)
-      return rest;
-  }
-  return NULL;
 }
 
 /* Why the loop of follow stopped. */
@@ -112,7 +64,7 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
         csn_v low = csn_v_load(p), high = csn_v_load(p + CSN_V);
         const csn_json_gap *next = gaps + s->child;
         /* The first gap is the end of every list: of it nothing is needed. */
-#pragma GCC unroll 1
+        CSN_ROLLED
         for (;; next = gaps + next->sibling) {
           uint32_t same = csn_v_mask(csn_v_same(low, csn_v_load(next->text))) |
                           csn_v_mask(csn_v_same(high, csn_v_load(next->text + CSN_V))) << CSN_V;
@@ -146,7 +98,7 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
       text = p;
       if (s->kind == GAP_STRING) {
         uint32_t mask = 0;
-#pragma GCC unroll 1
+        CSN_ROLLED
         while (end - p >= (ptrdiff_t)CSN_V) {
           csn_v v = csn_v_load(p);
           mask = csn_v_mask(
@@ -200,12 +152,12 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
       uint32_t at = csn_json_learn(j, s, p, end);
       if (at == 0) break;
     } else if (why == AT_KEY) {
-      const csn_json_gap *rest = long_key(gaps + s->child, gaps, p, end);
+      const csn_json_gap *rest = csn_json_long_key(j, s, p, end);
       if (rest == NULL) break;
       s = rest;
       p += CSN_JSON_GAP_TEXT + s->len;
     } else if (why == AT_OPS) {
-      gap_ops(j, s, p);
+      csn_json_gap_ops(j, s, p);
       p += s->len;
       values += s->values;
       at_value = true;
@@ -217,7 +169,8 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
         state = S_STRING;
         break;
       }
-      csn_json_capture(j, s->node, CSN_JK_STRING, text, p, text - 1, p + 1);
+      if (s->want != CSN_JW_NOTHING)
+        csn_json_capture_other(j, s->node, CSN_JK_STRING, text, p, text - 1, p + 1);
       p++;
     } else if (why == AT_NUMBER) {
       p = csn_json_number_end(text, end);
@@ -227,7 +180,7 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
         state = s->state;
         break;
       }
-      csn_json_capture(j, s->node, CSN_JK_NUMBER, text, p, text, p);
+      if (s->want != CSN_JW_NOTHING) csn_json_capture_other(j, s->node, CSN_JK_NUMBER, text, p, text, p);
     } else if (why == AT_CAPTURE) {
       uint32_t quoted = s->kind == GAP_STRING;
       csn_json_capture_other(j, s->node, (csn_json_kind)s->value_kind, text, p, text - quoted, p + quoted);
@@ -239,7 +192,7 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
   j->state = (uint8_t)state;
   j->depth = s->depth;
   j->node = s->node;
-#pragma GCC unroll 1
+  CSN_ROLLED
   for (uint32_t i = 0; i < s->depth; i++) {
     j->node_at[i + 1] = s->node_at[i];
     j->is_array[i + 1] = s->arrays >> i & 1;

@@ -246,3 +246,49 @@ void csn_json_forget(csn_json *j) {
   j->op_count = 0;
   j->unknown_count = 0;
 }
+
+void csn_json_gap_ops(csn_json *j, const csn_json_gap *s, const uint8_t *p) {
+  for (uint32_t i = 0; i < s->op_count; i++) {
+    const csn_json_op *op = &j->ops[s->ops + i];
+    const uint8_t *at = p + op->at;
+    uint32_t len = op->kind == CSN_JK_FALSE ? 5 : 4;
+    switch (op->what) {
+    case OP_CAPTURE:
+      if (op->kind == CSN_JK_OBJECT || op->kind == CSN_JK_ARRAY)
+        csn_json_capture_container(j, op->node, (csn_json_kind)op->kind, at, op->depth);
+      else
+        csn_json_capture_other(j, op->node, (csn_json_kind)op->kind, at, at + len, at, at + len);
+      break;
+    case OP_CLOSE:
+      if (j->outer == NONE || j->outer_depth != op->depth) break;
+      csn_json_item_whole(j, &j->items[j->outer], at + 1);
+      j->outer = NONE;
+      break;
+    case OP_ARRAY_IN:
+      if (j->first_array != 0) break;
+      j->first_array = op->depth;
+      j->index = 0;
+      break;
+    case OP_ARRAY_OUT:
+      if (j->first_array != op->depth) break;
+      j->first_array = 0;
+      j->index = 0;
+      break;
+    default: /* OP_INDEX */
+      if (j->first_array == op->depth && j->index < 0xffffffffu) j->index++;
+      break;
+    }
+  }
+}
+
+const csn_json_gap *csn_json_long_key(const csn_json *j, const csn_json_gap *from, const uint8_t *p,
+                                      const uint8_t *end) {
+  if (end - p < 2 * (ptrdiff_t)CSN_JSON_GAP_TEXT) return NULL;
+  for (uint32_t at = from->child; at != 0; at = j->gaps[at].sibling) {
+    const csn_json_gap *first = &j->gaps[at], *rest = &j->gaps[first->child];
+    if (first->kind == GAP_KEY && memcmp(first->text, p, CSN_JSON_GAP_TEXT) == 0 &&
+        memcmp(rest->text, p + CSN_JSON_GAP_TEXT, rest->len) == 0)
+      return rest;
+  }
+  return NULL;
+}

@@ -19,6 +19,13 @@ static inline bool csn_begins_number(uint8_t c) {
  * position, 0 when there can be none. */
 __attribute__((noinline)) uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p,
                                                   const uint8_t *end);
+/* What the bytes of a gap, which are at p, do besides moving on. */
+void csn_json_gap_ops(csn_json *j, const csn_json_gap *s, const uint8_t *p);
+/* Of the gaps that follow `from` the rest of the long key at p; NULL when it is not all there or not known.
+ */
+const csn_json_gap *csn_json_long_key(const csn_json *j, const csn_json_gap *from, const uint8_t *p,
+                                      const uint8_t *end);
+
 /* State of the reader behind the gap's value. */
 static inline uint8_t csn_gap_behind(const csn_json_gap *s) {
   if (s->kind != GAP_STRING && s->kind != GAP_NUMBER) return s->state;

@@ -22,6 +22,7 @@ static uint32_t escape_len(const uint8_t *p, const uint8_t *end, uint32_t *seen)
   if (end - p < 2) return 0;
   if (simple[p[1]]) return 2;
   if (end - p < 6 || p[1] != 'u') return 0;
+  CSN_ROLLED
   for (uint32_t i = 2; i < 6; i++)
     if (!is_hex(p[i])) return 0;
   if (memcmp(p + 2, "0000", 4) == 0) *seen |= CSN_SCAN_NUL;
@@ -40,27 +41,6 @@ const uint8_t *csn_scan_bytes(const uint8_t *p, const uint8_t *end, uint32_t *se
     p += n;
   }
   return p;
-}
-
-typedef struct wide {
-  csn_v v[4];
-} wide; /* WIDE bytes; a mask has one bit for each */
-
-static inline uint64_t mask_of(csn_v a, csn_v b, csn_v c, csn_v d) {
-  return (uint64_t)(csn_v_mask(a) | csn_v_mask(b) << CSN_V) |
-         (uint64_t)(csn_v_mask(c) | csn_v_mask(d) << CSN_V) << 2 * CSN_V;
-}
-static inline uint64_t equal(const wide *w, csn_v c) {
-  return mask_of(csn_v_same(w->v[0], c), csn_v_same(w->v[1], c), csn_v_same(w->v[2], c),
-                 csn_v_same(w->v[3], c));
-}
-static inline uint64_t below(const wide *w, csn_v c) {
-  return mask_of(csn_v_below(w->v[0], c), csn_v_below(w->v[1], c), csn_v_below(w->v[2], c),
-                 csn_v_below(w->v[3], c));
-}
-
-static inline wide load_wide(const uint8_t *p) {
-  return (wide){{csn_v_load(p), csn_v_load(p + CSN_V), csn_v_load(p + 2 * CSN_V), csn_v_load(p + 3 * CSN_V)}};
 }
 
 /* UTF-8 by look-up, after John Keiser and Daniel Lemire, "Validating UTF-8 in less than one instruction per
@@ -89,28 +69,27 @@ static const uint8_t utf8_tables[3][CSN_V] = {
      TOO_LONG | LONG_2 | TWO | SURROGATE | TOO_LARGE, TOO_LONG | LONG_2 | TWO | SURROGATE | TOO_LARGE,
      TOO_SHORT, TOO_SHORT, TOO_SHORT, TOO_SHORT}};
 
-/* Where a byte is not what the bytes before it want; `before` is the block before the first one. */
-static inline wide utf8_wrong(const wide *w, csn_v before) {
-  csn_v high = csn_v_constant(utf8_tables[0]), low = csn_v_constant(utf8_tables[1]),
-        second = csn_v_constant(utf8_tables[2]);
-  csn_v nibble = csn_v_splat(CSN_SPLAT_X0F), top = csn_v_splat(CSN_SPLAT_X80);
-  csn_v three = csn_v_splat(CSN_SPLAT_X60), four = csn_v_splat(CSN_SPLAT_X70); /* E0 and F0 less 80 */
-  wide out;
-  for (uint32_t i = 0; i < 4; i++) {
-    csn_v v = w->v[i], first = csn_v_behind(before, v, 1);
-    csn_v pair = csn_v_and(csn_v_lookup(high, csn_v_high_nibbles(first, nibble)),
-                           csn_v_lookup(low, csn_v_and(first, nibble)));
-    pair = csn_v_and(pair, csn_v_lookup(second, csn_v_high_nibbles(v, nibble)));
-    csn_v want = csn_v_or(csn_v_sub_sat(csn_v_behind(before, v, 2), three),
-                          csn_v_sub_sat(csn_v_behind(before, v, 3), four));
-    out.v[i] = csn_v_xor(csn_v_and(want, top), pair);
-    before = v;
-  }
-  return out;
+typedef struct utf8_rules {
+  csn_v first_high, first_low, second_high; /* utf8_tables */
+  csn_v nibble, top, three, four;           /* three and four: E0 and F0 less 80 */
+} utf8_rules;
+
+static inline utf8_rules utf8_load(void) {
+  return (utf8_rules){csn_v_constant(utf8_tables[0]), csn_v_constant(utf8_tables[1]),
+                      csn_v_constant(utf8_tables[2]), csn_v_splat(CSN_SPLAT_X0F),
+                      csn_v_splat(CSN_SPLAT_X80),     csn_v_splat(CSN_SPLAT_X60),
+                      csn_v_splat(CSN_SPLAT_X70)};
 }
 
-static inline csn_v any_of(const wide *w) {
-  return csn_v_or(csn_v_or(w->v[0], w->v[1]), csn_v_or(w->v[2], w->v[3]));
+/* Not 0 where a byte of v is not what the bytes before it want; `before` is the block before v. */
+static inline csn_v utf8_wrong(const utf8_rules *r, csn_v before, csn_v v) {
+  csn_v first = csn_v_behind(before, v, 1);
+  csn_v pair = csn_v_and(csn_v_lookup(r->first_high, csn_v_high_nibbles(first, r->nibble)),
+                         csn_v_lookup(r->first_low, csn_v_and(first, r->nibble)));
+  pair = csn_v_and(pair, csn_v_lookup(r->second_high, csn_v_high_nibbles(v, r->nibble)));
+  csn_v want = csn_v_or(csn_v_sub_sat(csn_v_behind(before, v, 2), r->three),
+                        csn_v_sub_sat(csn_v_behind(before, v, 3), r->four));
+  return csn_v_xor(csn_v_and(want, r->top), pair);
 }
 
 /* Bytes of a sequence that begins in the last three bytes before p and ends behind them; 0 when none does.
@@ -124,25 +103,37 @@ static uint32_t utf8_open(const uint8_t *p) {
  */
 static const uint8_t *take_part(const uint8_t *p, uint32_t *seen, bool *stops) {
   const uint64_t odd = 0xaaaaaaaaaaaaaaaau;
-  wide w = load_wide(p);
-  csn_v quote = csn_v_splat(CSN_SPLAT_QUOTE);
-  uint64_t quotes = equal(&w, quote);
-  uint64_t backslashes = equal(&w, csn_v_splat(CSN_SPLAT_BACKSLASH));
-  uint64_t common = quotes | backslashes | equal(&w, csn_v_splat(CSN_SPLAT_LETTER_N)) |
-                    equal(&w, csn_v_splat(CSN_SPLAT_LETTER_T));
-  uint64_t high = mask_of(w.v[0], w.v[1], w.v[2], w.v[3]);
+  csn_v quote = csn_v_splat(CSN_SPLAT_QUOTE), backslash = csn_v_splat(CSN_SPLAT_BACKSLASH);
+  csn_v letter_n = csn_v_splat(CSN_SPLAT_LETTER_N), letter_t = csn_v_splat(CSN_SPLAT_LETTER_T);
+  csn_v space = csn_v_splat(CSN_SPLAT_SPACE);
+  uint64_t quotes = 0, backslashes = 0, letters = 0, low = 0, high = 0; /* a bit for each byte */
+  CSN_ROLLED
+  for (uint32_t i = 0; i < WIDE; i += CSN_V) {
+    csn_v v = csn_v_load(p + i);
+    quotes |= (uint64_t)csn_v_mask(csn_v_same(v, quote)) << i;
+    backslashes |= (uint64_t)csn_v_mask(csn_v_same(v, backslash)) << i;
+    letters |= (uint64_t)csn_v_mask(csn_v_or(csn_v_same(v, letter_n), csn_v_same(v, letter_t))) << i;
+    low |= (uint64_t)csn_v_mask(csn_v_below(v, space)) << i;
+    high |= (uint64_t)csn_v_mask(v) << i;
+  }
   /* Of each run of backslashes every other one starts an escape, found as simdjson does: the carry of a
    * subtraction goes through a run. */
   uint64_t both = ((backslashes << 1 | odd) - backslashes) ^ odd, escaped = both ^ backslashes;
-  uint64_t stop = (quotes & ~escaped) | (escaped & ~common) >> 1;
-  stop |= below(&w, csn_v_splat(CSN_SPLAT_SPACE)) & ~high;
+  uint64_t stop = (quotes & ~escaped) | (escaped & ~(quotes | backslashes | letters)) >> 1;
+  stop |= low & ~high;
   uint32_t n = stop != 0 ? (uint32_t)__builtin_ctzll(stop)
                          : WIDE - (uint32_t)((both & backslashes) >> (WIDE - 1)); /* an escape that is cut */
   if (n < WIDE) high &= (1ull << n) - 1;
   if (high != 0) {
-    csn_v zero = csn_v_xor(quote, quote);
-    wide wrong = utf8_wrong(&w, zero);
-    uint64_t bad = ~equal(&wrong, zero);
+    utf8_rules rules = utf8_load();
+    csn_v zero = csn_v_xor(quote, quote), before = zero;
+    uint64_t bad = 0;
+    CSN_ROLLED
+    for (uint32_t i = 0; i < WIDE; i += CSN_V) {
+      csn_v v = csn_v_load(p + i);
+      bad |= (uint64_t)(csn_v_mask(csn_v_same(utf8_wrong(&rules, before, v), zero)) ^ 0xffff) << i;
+      before = v;
+    }
     if (n + 1 < WIDE) bad &= (2ull << n) - 1; /* byte n is ASCII and ends a sequence, too */
     if (bad != 0) {                           /* back to the sequence that is wrong */
       n = 0;
@@ -190,11 +181,15 @@ const uint8_t *csn_scan_long(const uint8_t *p, const uint8_t *end, uint32_t *see
       }
       if ((csn_v_mask(csn_v_or(odd, low)) | open) != 0) {
         if (csn_v_mask(odd) != 0) break;
-        wide w = load_wide(p), wrong = utf8_wrong(&w, p == start ? none : csn_v_load(p - CSN_V));
-        csn_v bad = any_of(&wrong), control = none;
-        for (uint32_t i = 0; i < 4; i++)
-          control = csn_v_or(control, csn_v_without(csn_v_below(w.v[i], space), w.v[i]));
-        if ((csn_v_mask(control) | (~csn_v_mask(csn_v_same(bad, none)) & 0xffff)) != 0) break;
+        utf8_rules rules = utf8_load();
+        csn_v control = none, bad = none, prior = p == start ? none : csn_v_load(p - CSN_V);
+        for (uint32_t i = 0; i < 4; i++) {
+          csn_v v = csn_v_load(p + i * CSN_V);
+          control = csn_v_or(control, csn_v_without(csn_v_below(v, space), v));
+          bad = csn_v_or(bad, utf8_wrong(&rules, prior, v));
+          prior = v;
+        }
+        if ((csn_v_mask(control) | (csn_v_mask(csn_v_same(bad, none)) ^ 0xffff)) != 0) break;
         open = (uint32_t)(p[WIDE - 1] >= 0xc0) | (uint32_t)(p[WIDE - 2] >= 0xe0) |
                (uint32_t)(p[WIDE - 3] >= 0xf0);
       }

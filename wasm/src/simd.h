@@ -12,6 +12,13 @@
 
 #define CSN_V 16u /* bytes of a block */
 
+/* Before a loop of which the compiler is not to write out several rounds. */
+#if defined(__clang__)
+#define CSN_ROLLED _Pragma("clang loop unroll(disable) vectorize(disable)")
+#else
+#define CSN_ROLLED
+#endif
+
 /* The bytes that blocks are compared with. */
 #define CSN_SPLAT_TABLE(X)                                                                                   \
   X(NUL, 0)                                                                                                  \
