@@ -86,7 +86,7 @@ $(filter-out $(WASM_APART:%=$(BUILD)/wasm/%.o),$(CORE_NAMES:%=$(BUILD)/wasm/%.o)
 
 WASM_MEMORY := 2097152
 WASM_LINK := --target=wasm32-wasi -mexec-model=reactor -Wl,--no-entry -Wl,--fatal-warnings -Wl,--strip-all \
-  -Wl,-mllvm,-inline-threshold=20 -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--initial-memory=$(WASM_MEMORY) -Wl,--max-memory=$(WASM_MEMORY) -Wl,--gc-sections
+  -Wl,-mllvm,-inline-threshold=10 -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--initial-memory=$(WASM_MEMORY) -Wl,--max-memory=$(WASM_MEMORY) -Wl,--gc-sections
 
 $(BUILD)/wasm/exports/%.o: wasm/abi/%.c wasm/abi/boxes.h $(CORE_HEADERS) $(BUILD)/abi_digest.h $(CORE_DEPS)
 	@mkdir -p $(@D)
