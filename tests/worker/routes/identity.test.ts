@@ -297,7 +297,7 @@ describe("the log of administrative acts", () => {
     );
     expect(text).not.toContain(token.split(".")[2]);
   });
-  it("comes whole, also when it is longer than one answer between objects may be", async () => {
+  it("comes whole, also when it is longer than one answer between objects may be", { timeout: 60_000 }, async () => {
     const r = configured();
     const token = await minted(r, { tenant: "chatty", scopes: ["admin"] });
     const tenant = r.env.TENANT.get(r.env.TENANT.idFromName("chatty"));
