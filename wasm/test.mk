@@ -55,7 +55,7 @@ fuzz-smoke: $(CORE_FUZZ:%=$(BUILD)/fuzz/fuzz_%)
 # --- all of it ------------------------------------------------------------------------------------------------------
 
 CORE_UNIT_BIN := $(foreach c,$(CORE_SETS),$(CORE_UNIT:%=$(BUILD)/$(c)/%_test))
-CORE_TAP := $(foreach c,$(CORE_SETS),$(foreach t,$(CORE_UNIT),$(c)-$(t))) table outcomes golden rows long-lines transcripts policy identity diff redact smoke abi symbols abi-check
+CORE_TAP := $(foreach c,$(CORE_SETS),$(foreach t,$(CORE_UNIT),$(c)-$(t))) table outcomes golden rows long-lines transcripts policy identity diff redact shell smoke abi symbols abi-check
 
 # What the tests run besides the unit tests.
 CORE_TEST_PROGRAMS := $(BUILD)/gen_abi_ts \
@@ -84,6 +84,7 @@ test-core: core $(CORE_UNIT_BIN) $(CORE_TEST_PROGRAMS)
 	@$(CORE_NODE) tests/golden/policy.mjs $(BUILD)/san-gcc/caisson-policy >$(CORE_TEST_DIR)/policy.tap 2>&1 || true
 	@$(CORE_NODE) tests/golden/identity.mjs $(BUILD)/san-gcc/caisson-token $(BUILD)/san-gcc/caisson-audit >$(CORE_TEST_DIR)/identity.tap 2>&1 || true
 	@$(CORE_NODE) tests/diff/diff.mjs $(BUILD)/caisson-events $(BUILD)/core.wasm $(BUILD)/scalar/caisson-events >$(CORE_TEST_DIR)/diff.tap 2>&1 || true
+	@$(CORE_NODE) tests/diff/shell.mjs $(BUILD)/san-gcc/caisson-policy >$(CORE_TEST_DIR)/shell.tap 2>&1 || true
 	@$(CORE_NODE) tests/diff/redact.mjs $(BUILD)/san-gcc/caisson-redact $(BUILD)/redact.wasm $(CORE_TEST_DIR)/redact-host.mjs >$(CORE_TEST_DIR)/redact.tap 2>&1 || true
 	@$(CORE_NODE) tests/diff/smoke.mjs $(BUILD)/core.wasm >$(CORE_TEST_DIR)/smoke.tap 2>&1 || true
 	@$(CORE_NODE) tests/abi/abi.mjs $(BUILD)/core.wasm >$(CORE_TEST_DIR)/abi.tap 2>&1 || true

@@ -1,5 +1,6 @@
 /* The first line is a document, the rest are questions. Oracles: nothing is over-run; a printed table answers
- * as the first one did and prints the same; one more deny never allows more. */
+ * as the first one did and prints the same; one more deny never allows more; a group hides nothing from a
+ * deny rule. */
 #include "csn/policy.h"
 
 #include <stdlib.h>
@@ -30,6 +31,21 @@ static csn_tool_call tool_call(csn_span q) {
   uint32_t split = csn_span_find(q, ' ');
   return (csn_tool_call){csn_span_of(q.ptr, split), csn_span_of(q.ptr + split, q.len - split),
                          csn_span_str("/workspace"), csn_span_str("/home/user"), false};
+}
+
+/* Under the rules that only deny. */
+static void grouped(csn_span command) {
+  static uint8_t line[16384];
+  /* A backslash at the end would take the newline away. */
+  if (command.len == 0 || command.len > sizeof line - 8 || command.ptr[command.len - 1] == '\\') return;
+  csn_arena a = {memory, sizeof memory, 0};
+  csn_tool_call call = {csn_span_str("Bash"), command, csn_span_str("/"), csn_span_str("/"), false};
+  if (csn_policy_tool(&two, &call, &a).action == CSN_ALLOW) return;
+  memcpy(line, "! { ", 4);
+  memcpy(line + 4, command.ptr, command.len);
+  memcpy(line + 4 + command.len, "\n}", 2);
+  call.arg = csn_span_of(line, command.len + 6);
+  if (csn_policy_tool(&two, &call, &a).action == CSN_ALLOW) abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -104,5 +120,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         csn_policy_net(&one, &h, port, NULL).action != CSN_ALLOW)
       abort();
   }
+  if (compile(&two, csn_span_str(deny), CSN_POLICY_OWN, false) != CSN_ERR_OK) abort();
+  for (at = doc.len + 1; at < size;)
+    grouped(line(data, size, &at));
   return 0;
 }

@@ -195,10 +195,15 @@ static void tools(void) {
                                        "ls $\"a\"", "ls ${IFS}rm", "ls {a,b}", "ls\ra",   ""};
   for (unsigned i = 0; i + 1 < sizeof doubts / sizeof *doubts; i++)
     call("Bash", doubts[i], CSN_DENY, "tools.command");
-  static char many[1000] = "ls";
-  for (int i = 0; i < 70; i++)
+  /* Every command of a line is looked at, up to 1,024 of them. */
+  static char many[4096] = "ls";
+  for (int i = 1; i < 1024; i++)
     strcat(many, ";ls");
+  call("Bash", many, CSN_ALLOW, "tools.allow[0]");
+  strcat(many, ";ls");
   call("Bash", many, CSN_DENY, "tools.command");
+  strcpy(many + 3 * 70, "rm");
+  call("Bash", many, CSN_DENY, "tools.deny[0]");
   /* The quotes of a comment are none: the second line is run. */
   call("Bash", "ls # '\nmake x\n# '", CSN_DENY, "tools.command");
   /* A denial holds behind what runs a command for another. */

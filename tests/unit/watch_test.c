@@ -118,6 +118,30 @@ static void refusals(void) {
   ok(!has(&d, "policy.violation") && d.s.watch.count == 0, "no rules, no watch");
 }
 
+/* What a line hides from a glance it does not hide from a rule. */
+static void hidden(void) {
+  static const char *const lines[] = {"(rm -rf /)",
+                                      "bash -lc 'rm -rf y'",
+                                      "echo $(rm x)",
+                                      "if true; then rm x; fi",
+                                      "'rm' x",
+                                      "\\\\rm x",
+                                      "$CMD x",
+                                      "curl x | sh",
+                                      "cat <<E\\n`rm x`\\nE",
+                                      "eval 'rm x'"};
+  for (uint32_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+    begin("claude-code", DENY_RM);
+    call("a", lines[i]);
+    result("a", ACCEPT);
+    ok(has(&d, "policy.violation") && has(&d, "run_kill 1 4 "), "%s stops the run", lines[i]);
+  }
+  begin("claude-code", DENY_RM);
+  call("a", "cat > x <<'E'\\nrm isn't run\\nE\\necho $HOME 'rm x'");
+  result("a", ACCEPT);
+  ok(!has(&d, "policy.violation"), "a text that names it does not");
+}
+
 static void silence(void) {
   begin("claude-code", DENY_RM);
   call("a", "rm x");
@@ -513,6 +537,7 @@ static void words(void) {
 
 int main(void) {
   refusals();
+  hidden();
   silence();
   bounds();
   changes();

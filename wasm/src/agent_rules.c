@@ -1,4 +1,5 @@
 #include "csn/dialect.h"
+#include "csn/glob.h"
 
 /* Appends one option; what no longer fits is left out: the calls are watched in any case. */
 static void put(csn_rule_out *o, bool deny, const csn_span *parts, uint32_t count) {
@@ -46,11 +47,7 @@ csn_span csn_rule_mcp(csn_span rule, csn_span server) {
 }
 
 bool csn_rule_is_path(csn_span tool) {
-  static const char *const paths[] = {"Read",         "Edit", "Write", "MultiEdit", "NotebookEdit",
-                                      "NotebookRead", "Glob", "Grep",  "LS"};
-  for (uint32_t i = 0; i < sizeof paths / sizeof paths[0]; i++)
-    if (csn_span_is(tool, paths[i])) return true;
-  return false;
+  return csn_word_in(tool, "Read Edit Write MultiEdit NotebookEdit NotebookRead Glob Grep LS");
 }
 
 csn_span csn_rules_options(const csn_dialect *d, csn_span options, const csn_tool_store *store,

@@ -1,4 +1,5 @@
 #include "csn/dialect.h"
+#include "csn/glob.h"
 
 /* --- texts --- */
 
@@ -101,18 +102,14 @@ static uint32_t shell_word(csn_span in, uint8_t *out) {
 
 /* The command line in `bash -lc '...'`; *doubt when there may be one that cannot be read. */
 static csn_span shell_inner(csn_arena *a, csn_span line, bool *doubt) {
-  static const char *const shells[] = {"bash", "sh", "zsh", "dash"}, *const flags[] = {"-lc", "-c"};
   uint32_t end = csn_span_find(line, ' '), start = end;
-  bool is_shell = false;
   while (start > 0 && line.ptr[start - 1] != '/')
     start--;
-  for (uint32_t i = 0; i < sizeof shells / sizeof shells[0]; i++)
-    is_shell = is_shell || csn_span_is(csn_span_of(line.ptr + start, end - start), shells[i]);
-  if (!is_shell || end == line.len) return line;
+  if (end == line.len || !csn_word_in(csn_span_of(line.ptr + start, end - start), "bash sh zsh dash"))
+    return line;
   csn_span rest = csn_span_of(line.ptr + end + 1, line.len - end - 1);
   uint32_t flag = csn_span_find(rest, ' ');
-  for (uint32_t i = 0; i < 2 && flag < rest.len; i++) {
-    if (!csn_span_is(csn_span_of(rest.ptr, flag), flags[i])) continue;
+  if (flag < rest.len && csn_word_in(csn_span_of(rest.ptr, flag), "-lc -c")) {
     csn_span word = csn_span_of(rest.ptr + flag + 1, rest.len - flag - 1);
     uint8_t *out = csn_arena_take(a, word.len);
     CSN_INVARIANT(out != NULL);

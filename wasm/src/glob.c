@@ -1,5 +1,16 @@
 #include "csn/glob.h"
 
+bool csn_word_in(csn_span word, const char *list) {
+  while (*list != 0) {
+    uint32_t n = 0;
+    while (list[n] != 0 && list[n] != ' ')
+      n++;
+    if (n == word.len && memcmp(word.ptr, list, n) == 0) return true;
+    list += n + (list[n] != 0);
+  }
+  return false;
+}
+
 /* `one`: whether `?` stands for one byte. */
 static bool match(csn_span pattern, csn_span text, bool one) {
   uint32_t p = 0, t = 0, star = UINT32_MAX, mark = 0;

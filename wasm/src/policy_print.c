@@ -165,7 +165,7 @@ static void put_sentence(csn_verdict v, csn_span what, csn_span pattern, csn_fx 
     break;
   case CSN_WHY_DOUBT:
     csn_put_str(out, ": the command has parts that the rules cannot judge (substitution, redirection, "
-                     "grouping, or too long). "
+                     "grouping, a variable or a pipe that says what is run, or too long). "
                      "Run its parts one by one.");
     break;
   case CSN_WHY_UNLISTED:

@@ -1,32 +1,21 @@
 /* policy_tool.c - which tool calls of an agent the policy allows. The rules have Claude Code's form and,
  * where its documentation leaves room, the stricter reading. */
 #include "csn/glob.h"
+#include "policy_shell.h"
 #include "policy_table.h"
 
-#define COMMAND_PARTS_MAX                                                                                    \
-  32u                      /* items: simple commands in one shell line; more of them are not taken apart     \
-                            */
 #define PATH_MAX_LEN 4096u /* bytes, as the kernel has it */
 
 /* What a tool's specifier speaks of. */
-enum spec_kind { SPEC_NONE, SPEC_COMMAND, SPEC_PATH, SPEC_URL, SPEC_TEXT };
+enum spec_kind { SPEC_COMMAND, SPEC_PATH, SPEC_URL, SPEC_TEXT };
 
-static const struct {
-  const char *name;
-  uint8_t kind;
-} tools[] = {
-    {"Bash", SPEC_COMMAND},      {"Monitor", SPEC_COMMAND},   {"Read", SPEC_PATH},
-    {"Edit", SPEC_PATH},         {"Write", SPEC_PATH},        {"MultiEdit", SPEC_PATH},
-    {"NotebookEdit", SPEC_PATH}, {"NotebookRead", SPEC_PATH}, {"Glob", SPEC_PATH},
-    {"Grep", SPEC_PATH},         {"LS", SPEC_PATH},           {"WebFetch", SPEC_URL},
-    {"Task", SPEC_TEXT},         {"Agent", SPEC_TEXT},        {"Skill", SPEC_TEXT},
-    {"WebSearch", SPEC_TEXT},
-};
+static const char readers[] = "Read Glob Grep LS NotebookRead",
+                  writers[] = "Edit Write MultiEdit NotebookEdit";
 
 static enum spec_kind spec_kind_of(csn_span tool) {
-  for (uint32_t i = 0; i < sizeof tools / sizeof *tools; i++)
-    if (csn_span_is(tool, tools[i].name)) return (enum spec_kind)tools[i].kind;
-  return SPEC_TEXT;
+  if (csn_word_in(tool, "Bash Monitor")) return SPEC_COMMAND;
+  if (csn_word_in(tool, readers) || csn_word_in(tool, writers)) return SPEC_PATH;
+  return csn_span_is(tool, "WebFetch") ? SPEC_URL : SPEC_TEXT;
 }
 
 static bool same(csn_span a, csn_span b) {
@@ -41,21 +30,15 @@ static bool starts_with(csn_span s, const char *text) {
 /* Rules for Edit hold for every tool that writes files, rules for Read for every tool that reads them, as
  * Claude Code has it. mcp__server names all tools of that server. */
 static bool tool_fits(csn_span rule, csn_span tool) {
-  static const char *const writers[] = {"Edit", "Write", "MultiEdit", "NotebookEdit"};
-  static const char *const readers[] = {"Read", "Glob", "Grep", "LS", "NotebookRead"};
   if (same(rule, tool)) return true;
   if (rule.len > 0 && rule.ptr[rule.len - 1] == '*') return csn_glob_text(rule, tool);
   if (starts_with(rule, "mcp__") && tool.len > rule.len + 2 && memcmp(rule.ptr, tool.ptr, rule.len) == 0)
     return tool.ptr[rule.len] == '_' && tool.ptr[rule.len + 1] == '_';
   /* Monitor runs a command and reports what it prints. */
   if (csn_span_is(rule, "Bash") && csn_span_is(tool, "Monitor")) return true;
-  bool is_edit = csn_span_is(rule, "Edit"), is_read = csn_span_is(rule, "Read");
-  for (uint32_t i = 0; is_edit && i < sizeof writers / sizeof *writers; i++)
-    if (csn_span_is(tool, writers[i])) return true;
-  for (uint32_t i = 0; is_read && i < sizeof readers / sizeof *readers; i++)
-    if (csn_span_is(tool, readers[i])) return true;
-  return (csn_span_is(rule, "Task") && csn_span_is(tool, "Agent")) ||
-         (csn_span_is(rule, "Agent") && csn_span_is(tool, "Task"));
+  if (csn_span_is(rule, "Edit")) return csn_word_in(tool, writers);
+  if (csn_span_is(rule, "Read")) return csn_word_in(tool, readers);
+  return csn_word_in(rule, "Task Agent") && csn_word_in(tool, "Task Agent");
 }
 
 static csn_span trim(csn_span s) {
@@ -66,78 +49,8 @@ static csn_span trim(csn_span s) {
   return s;
 }
 
-typedef struct command_parts {
-  uint32_t count;
-  bool doubt; /* substitution, redirection, an open quote, or too many parts */
-  csn_span line;
-  uint32_t off[COMMAND_PARTS_MAX], len[COMMAND_PARTS_MAX]; /* bytes in line */
-} command_parts;
-
-static csn_span part_of(const command_parts *parts, uint32_t i) {
-  return csn_span_of(parts->line.ptr + parts->off[i], parts->len[i]);
-}
-
-/* Takes a shell line apart at ; & | and newlines outside quotes. */
-static void take_apart(csn_span line, command_parts *out) {
-  uint32_t start = 0;
-  uint8_t quote = 0;
-  *out = (command_parts){0};
-  out->line = line;
-  for (uint32_t i = 0; i <= line.len; i++) {
-    uint8_t c = i < line.len ? line.ptr[i] : '\n';
-    bool end = i == line.len;
-    if (!end && quote == '\'') {
-      if (c == '\'') quote = 0;
-      continue;
-    }
-    if (!end && c == '\\') {
-      i++;
-      if (i >= line.len) out->doubt = true;
-      continue;
-    }
-    if (!end &&
-        (c == '`' || (c == '$' && i + 1 < line.len && (line.ptr[i + 1] == '(' || line.ptr[i + 1] == '{'))))
-      out->doubt = true;
-    if (!end && quote == '"') {
-      if (c == '"') quote = 0;
-      continue;
-    }
-    if (!end && (c == '\'' || c == '"')) {
-      /* $'...' and $"..." have rules of their own. */
-      if (i > 0 && line.ptr[i - 1] == '$') out->doubt = true;
-      quote = c;
-      continue;
-    }
-    /* A comment: its quotes are none, so that the next line may be a command. */
-    if (c == '#' && (i == 0 || csn_span_find(csn_span_str(" \t\n;&|"), line.ptr[i - 1]) < 6))
-      out->doubt = true;
-    if (c == '<' || c == '>' || c == '(' || c == ')' || c == '{' || c == '}' || c == '\r' || c == 0)
-      out->doubt = true;
-    if (c != ';' && c != '&' && c != '|' && c != '\n') continue;
-    uint32_t stop = i < line.len ? i : line.len;
-    csn_span part =
-        start <= stop ? trim(csn_span_of(line.ptr + start, stop - start)) : csn_span_of(line.ptr, 0);
-    start = i + 1;
-    if (part.len == 0) continue;
-    if (out->count == COMMAND_PARTS_MAX) {
-      out->doubt = true;
-      continue;
-    }
-    out->off[out->count] = (uint32_t)(part.ptr - line.ptr);
-    out->len[out->count++] = part.len;
-  }
-  if (quote != 0) out->doubt = true;
-}
-
 static bool is_word_end(csn_span s, uint32_t at) {
   return at >= s.len || s.ptr[at] == ' ' || s.ptr[at] == '\t';
-}
-
-static csn_span next_word(csn_span s) {
-  uint32_t i = 0;
-  while (!is_word_end(s, i))
-    i++;
-  return trim(csn_span_of(s.ptr + i, s.len - i));
 }
 
 /* `git diff:*` is the command `git diff`, alone or followed by a space; a pattern with `*` matches as a wild
@@ -152,60 +65,6 @@ static bool command_fits(csn_span spec, csn_span command) {
   /* "ls *" is also plain "ls". */
   return spec.len >= 2 && spec.ptr[spec.len - 1] == '*' && spec.ptr[spec.len - 2] == ' ' &&
          same(csn_span_of(spec.ptr, spec.len - 2), command);
-}
-
-/* Whether the word runs what follows it: FOO=bar, sudo, env, nohup and their like. */
-static bool is_wrapper(csn_span word) {
-  static const char *const names[] = {"sudo",    "env",    "nohup",   "nice",   "time",
-                                      "command", "exec",   "builtin", "xargs",  "stdbuf",
-                                      "timeout", "setsid", "doas",    "ionice", "eval"};
-  for (uint32_t i = 1; i < word.len; i++)
-    if (word.ptr[i] == '=') return true;
-  for (uint32_t i = 0; i < sizeof names / sizeof *names; i++)
-    if (csn_span_is(word, names[i])) return true;
-  return false;
-}
-
-/* Whether a deny rule for `rm` holds for this command: rm, /bin/rm, or either behind wrappers. A word after a
- * wrapper's option may be the option's value or the command: `sudo -u root rm` must not pass as `root`. */
-static bool denied_command(csn_span spec, csn_span s) {
-  for (bool first = true, option = false; s.len > 0; first = false, s = next_word(s)) {
-    uint32_t end = 0, name = 0;
-    for (; !is_word_end(s, end); end++)
-      if (s.ptr[end] == '/') name = end + 1;
-    csn_span bare = csn_span_of(s.ptr + name, s.len - name);
-    if (command_fits(spec, s) || command_fits(spec, bare)) return true;
-    if (!first && s.ptr[0] == '-') {
-      option = true;
-      for (uint32_t i = 0; i < end; i++)
-        if (s.ptr[i] == '=') option = false;
-    } else if (is_wrapper(csn_span_of(bare.ptr, end - name)) || is_wrapper(csn_span_of(s.ptr, end))) {
-      option = false;
-    } else if (!first && s.ptr[0] >= '0' && s.ptr[0] <= '9') {
-      option = false; /* seconds, a priority: never the command */
-    } else if (option) {
-      option = false;
-    } else {
-      return false;
-    }
-  }
-  return false;
-}
-
-/* Every part of a shell line must be allowed; one denied part denies it. */
-__attribute__((noinline)) static bool command_rule(csn_span spec, csn_span line, bool allow) {
-  command_parts parts;
-  take_apart(line, &parts);
-  if (allow) {
-    if (parts.doubt || parts.count == 0) return false;
-    for (uint32_t i = 0; i < parts.count; i++)
-      if (!command_fits(spec, part_of(&parts, i))) return false;
-    return true;
-  }
-  if (command_fits(spec, trim(line))) return true;
-  for (uint32_t i = 0; i < parts.count; i++)
-    if (denied_command(spec, part_of(&parts, i))) return true;
-  return false;
 }
 
 /* //abs, ~/home, /from the workspace, ./ or bare: from the working directory, as .gitignore patterns: a bare
@@ -268,6 +127,70 @@ __attribute__((noinline)) static bool url_fits(csn_span spec, csn_span url) {
   return csn_host_parse(want, &ruled) == CSN_ERR_OK && csn_host_equal(&asked, &ruled);
 }
 
+/* What the rules make of the commands of a line. */
+typedef struct command_verdict {
+  const csn_tool_table *table;
+  csn_span tool;
+  uint32_t hit[CSN_POLICY_TOOL_MAX / 32]; /* rules that deny or ask, and hold for one of them; bit by bit */
+  uint32_t allowing;                      /* the rule that allows the last one */
+  bool some, unlisted;                    /* commands were seen; one that no rule allows */
+  bool odd;                               /* no rule for commands allows the line */
+  bool doubt;                             /* a rule that denies or asks may hold */
+} command_verdict;
+
+static bool is_hit(const command_verdict *d, uint32_t rule) {
+  return (d->hit[rule / 32] >> (rule % 32) & 1) != 0;
+}
+
+/* Whether the shell could make a command of this one for which the rule holds. Behind a wild card that is not
+ * asked. */
+static bool may_fit(csn_span spec, csn_span command) {
+  bool prefix = spec.len >= 2 && memcmp(spec.ptr + spec.len - 2, ":*", 2) == 0;
+  if (prefix) spec.len -= 2;
+  uint32_t star = csn_span_find(spec, '*');
+  bool whole = !prefix && star == spec.len;
+  return csn_shell_may_be(csn_span_of(spec.ptr, star), whole, command);
+}
+
+/* `raw` is as it is written in the line, where nothing is filled in: only there a rule may allow it. */
+static void see_command(void *context, csn_span command, bool raw) {
+  command_verdict *d = context;
+  bool allowed = false;
+  command = trim(command);
+  if (command.len == 0) return;
+  for (uint32_t i = 0; i < d->table->count; i++) {
+    const csn_tool_rule *r = &d->table->rules[i];
+    csn_span spec = csn_tool_text(d->table, r->spec);
+    bool allows = r->action == CSN_ALLOW;
+    if (allows ? !raw || allowed : spec.len == 0 || is_hit(d, i)) continue;
+    if (!tool_fits(csn_tool_text(d->table, r->tool), d->tool)) continue;
+    bool fits = command_fits(spec, command);
+    if (allows) {
+      allowed = fits;
+      if (fits) d->allowing = i;
+    } else if (fits) {
+      d->hit[i / 32] |= 1u << (i % 32);
+    } else if (!raw) {
+      d->doubt = d->doubt || may_fit(spec, command);
+    }
+  }
+  d->some = d->some || raw;
+  d->unlisted = d->unlisted || (raw && !allowed);
+}
+
+/* One denied command denies the line, wherever the line hides it; to allow it, each must be allowed. */
+static void judge_line(command_verdict *d, csn_span line, csn_arena *scratch) {
+  uint32_t used = scratch->used;
+  uint8_t *text = csn_arena_take(scratch, line.len);
+  csn_shell_line seen = {true, true};
+  see_command(d, line, true); /* a rule may be the whole line */
+  d->some = d->unlisted = false;
+  if (text != NULL) seen = csn_shell_commands(line, text, see_command, d);
+  scratch->used = used;
+  d->odd = seen.odd;
+  d->doubt = d->doubt || seen.hidden;
+}
+
 typedef struct tool_question {
   const csn_tool_call *call;
   enum spec_kind kind;
@@ -275,19 +198,17 @@ typedef struct tool_question {
   uint8_t *pattern; /* PATH_MAX_LEN + 8 bytes of room */
 } tool_question;
 
-/* Not inlined: the frames of the kinds would add up. */
-__attribute__((noinline)) static bool rule_fits(const tool_question *q, csn_span spec, bool allow) {
+/* Whether a rule holds that does not speak of commands. */
+static bool rule_fits(const tool_question *q, csn_span spec, bool allow) {
   const csn_tool_call *call = q->call;
   if (spec.len == 0) return true;
   if (allow && call->cut) return false;
   switch (q->kind) {
-  case SPEC_COMMAND:
-    return command_rule(spec, call->arg, allow);
   case SPEC_PATH:
     return q->path.len > 0 && path_fits(call, spec, q->path, q->pattern);
   case SPEC_URL:
     return url_fits(spec, call->arg);
-  case SPEC_NONE:
+  case SPEC_COMMAND:
   case SPEC_TEXT:
     return csn_glob_text(spec, call->arg);
   }
@@ -299,29 +220,16 @@ csn_span csn_tool_text(const csn_tool_table *t, csn_text_ref ref) {
   return csn_span_of(t->text + ref.off, ref.len);
 }
 
-/* Two allowed commands joined by && may each match a rule of their own. */
-static bool parts_allowed(const csn_tool_table *t, csn_span tool, const command_parts *parts,
-                          uint16_t *slot) {
-  for (uint32_t k = 0; k < parts->count; k++) {
-    bool found = false;
-    for (uint32_t i = 0; !found && i < t->count; i++) {
-      const csn_tool_rule *r = &t->rules[i];
-      if (r->action != CSN_ALLOW || !tool_fits(csn_tool_text(t, r->tool), tool)) continue;
-      found = command_fits(csn_tool_text(t, r->spec), part_of(parts, k));
-      if (found) *slot = (uint16_t)i;
-    }
-    if (!found) return false;
-  }
-  return parts->count > 0;
-}
-
 csn_verdict csn_tools_check(const csn_tool_table *t, const csn_tool_call *call, csn_arena *scratch) {
   static const uint8_t order[3][2] = {
       {CSN_DENY, CSN_LIST_TOOL_DENY}, {CSN_ASK, CSN_LIST_TOOL_ASK}, {CSN_ALLOW, CSN_LIST_TOOL_ALLOW}};
   csn_verdict v = {CSN_DENY,           CSN_WHY_BAD_PATH,   CSN_ADDR_PUBLIC,
                    CSN_LIST_TOOL_DENY, CSN_POLICY_NO_RULE, CSN_POLICY_NO_RULE};
   tool_question q = {call, spec_kind_of(call->tool), csn_span_of(NULL, 0), NULL};
+  command_verdict commands = {.table = t, .tool = call->tool};
   bool specific = false;
+  if (q.kind == SPEC_COMMAND) judge_line(&commands, call->arg, scratch);
+  bool all = commands.some && !commands.unlisted && !commands.odd && !call->cut;
   if (q.kind == SPEC_PATH && call->arg.len > 0) {
     uint8_t *room = csn_arena_take(scratch, 2 * PATH_MAX_LEN + 8);
     if (room == NULL) return v;
@@ -337,23 +245,21 @@ csn_verdict csn_tools_check(const csn_tool_table *t, const csn_tool_call *call, 
       if (r->action != order[pass][0] || !tool_fits(csn_tool_text(t, r->tool), call->tool)) continue;
       csn_span spec = csn_tool_text(t, r->spec);
       specific = specific || (pass < 2 && spec.len > 0);
-      if (!rule_fits(&q, spec, pass == 2)) continue;
+      /* Two allowed commands joined by && may each match a rule of their own. */
+      bool holds = q.kind != SPEC_COMMAND || spec.len == 0 ? rule_fits(&q, spec, pass == 2)
+                   : pass < 2                              ? is_hit(&commands, i)
+                                                           : all && i == commands.allowing;
+      if (!holds) continue;
       return (csn_verdict){r->action, CSN_WHY_RULE, CSN_ADDR_PUBLIC, order[pass][1], r->rule, (uint16_t)i};
     }
     /* A call that deny rules speak of and that cannot be read whole could hide what they forbid. */
-    if (pass == 1 && specific && call->cut) {
+    if (pass == 1 && specific && (call->cut || commands.doubt)) {
       v.why = CSN_WHY_DOUBT;
       return v;
     }
   }
-  command_parts parts = {0};
-  uint16_t slot;
-  if (q.kind == SPEC_COMMAND && !call->cut) take_apart(call->arg, &parts);
-  if (!parts.doubt && parts_allowed(t, call->tool, &parts, &slot))
-    return (csn_verdict){CSN_ALLOW,           CSN_WHY_RULE,        CSN_ADDR_PUBLIC,
-                         CSN_LIST_TOOL_ALLOW, t->rules[slot].rule, slot};
   if (!t->listed) v.action = CSN_ALLOW;
-  v.why = !t->listed ? CSN_WHY_NO_RULES : parts.doubt ? CSN_WHY_DOUBT : CSN_WHY_UNLISTED;
+  v.why = !t->listed ? CSN_WHY_NO_RULES : commands.odd && !call->cut ? CSN_WHY_DOUBT : CSN_WHY_UNLISTED;
   return v;
 }
 

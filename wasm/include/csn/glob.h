@@ -20,4 +20,7 @@ bool csn_glob_text(csn_span pattern, csn_span text);
  * UINT32_MAX when it does not fit `cap`. */
 uint32_t csn_path_plain(csn_span path, csn_span cwd, csn_span home, uint8_t *out, uint32_t cap);
 
+/* Whether the list, words with one blank between them, has the word. An empty word is in none. */
+bool csn_word_in(csn_span word, const char *list);
+
 #endif

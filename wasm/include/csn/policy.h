@@ -35,7 +35,7 @@ typedef enum csn_why {
   CSN_WHY_RANGE,    /* the address is in a special range and no rule names it; verdict.class says which */
   CSN_WHY_BAD_HOST, /* what was asked for is no host or no port */
   CSN_WHY_BAD_PATH, /* a path that is too long to be judged */
-  CSN_WHY_DOUBT,    /* a shell command that cannot be taken apart safely */
+  CSN_WHY_DOUBT,    /* a shell command that cannot be taken apart safely, or whose commands cannot be seen */
   CSN_WHY_UNLISTED, /* tools.allow is there and does not name it */
   CSN_WHY_NO_RULES, /* there are no rules of this kind: allowed */
   CSN_WHY_PUSH      /* a push that no rule names: git.push_approval decided */
@@ -181,7 +181,9 @@ typedef struct csn_tool_call {
   csn_span tool, arg, cwd, home;
   bool cut;
 } csn_tool_call;
-#define CSN_TOOL_SCRATCH 8208u /* bytes of room that `scratch` needs; it is as before afterwards */
+/* bytes of room that `scratch` needs; it is as before afterwards. A command that is longer is denied where a
+ * rule denies commands. */
+#define CSN_TOOL_SCRATCH 32768u
 csn_verdict csn_policy_tool(const csn_policy *p, const csn_tool_call *call, csn_arena *scratch);
 /* The same of rules that are kept elsewhere than in a csn_policy; they live as long as the table. */
 csn_tool_table csn_policy_tools(const csn_policy *p);
