@@ -79,7 +79,7 @@ $(eval $(call core_objects,wasm,$(CLANG),$(WASM_FLAGS) $$(WASM_SIZE) $$(WASM_WHO
 # short line takes goes into its event: what writes that is built for speed, too, and what is small in it is put in its place
 # by the linker, which saves more than it takes.
 WASM_FAST := json_follow json_scan json_gap json_fast utf16 base sha2small redact redact_set session_feed agent agent_view agent_run \
-  agent_claude_code agent_codex agent_gemini agent_opencode price usage
+  agent_claude_code agent_gemini agent_opencode price usage
 $(filter-out $(WASM_FAST:%=$(BUILD)/wasm/%.o),$(wasm_OBJ)): WASM_SIZE := -Oz
 $(filter-out $(WASM_APART:%=$(BUILD)/wasm/%.o),$(CORE_NAMES:%=$(BUILD)/wasm/%.o)): WASM_WHOLE := -flto
 
@@ -87,7 +87,7 @@ $(filter-out $(WASM_APART:%=$(BUILD)/wasm/%.o),$(CORE_NAMES:%=$(BUILD)/wasm/%.o)
 
 WASM_MEMORY := 2097152
 WASM_LINK := --target=wasm32-wasi -mexec-model=reactor -Wl,--no-entry -Wl,--fatal-warnings -Wl,--strip-all \
-  -Wl,-mllvm,-inline-threshold=40 -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--initial-memory=$(WASM_MEMORY) -Wl,--max-memory=$(WASM_MEMORY) -Wl,--gc-sections
+  -Wl,-mllvm,-inline-threshold=30 -Wl,--stack-first -Wl,-z,stack-size=65536 -Wl,--initial-memory=$(WASM_MEMORY) -Wl,--max-memory=$(WASM_MEMORY) -Wl,--gc-sections
 
 # Optimized once more over the linked module, which makes it an eighth smaller; not those that hold keys and secrets. Linking with -O
 # must stay off: clang 14 would then run a wasm-opt of the distribution's, which refuses SIMD.
