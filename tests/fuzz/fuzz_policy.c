@@ -1,5 +1,5 @@
 /* The first line is a document, the rest are questions. Oracles: nothing is over-run; a printed table answers
- * as the first one did and prints the same; one more deny never allows more; a group hides nothing from a
+ * as the first one did and prints the same; one more deny never allows more; keywords hide nothing from a
  * deny rule. */
 #include "csn/policy.h"
 
@@ -33,18 +33,21 @@ static csn_tool_call tool_call(csn_span q) {
                          csn_span_str("/workspace"), csn_span_str("/home/user"), false};
 }
 
-/* Under the rules that only deny. */
-static void grouped(csn_span command) {
+/* Under the rules that only deny. What is put around the command closes nothing that it leaves open. */
+static void behind_keywords(csn_span command) {
+  static const char before[] = "! if ", after[] = "\nthen :; fi";
+  const uint32_t head = sizeof before - 1, tail = sizeof after - 1;
   static uint8_t line[16384];
   /* A backslash at the end would take the newline away. */
-  if (command.len == 0 || command.len > sizeof line - 8 || command.ptr[command.len - 1] == '\\') return;
+  if (command.len == 0 || command.len > sizeof line - head - tail || command.ptr[command.len - 1] == '\\')
+    return;
   csn_arena a = {memory, sizeof memory, 0};
   csn_tool_call call = {csn_span_str("Bash"), command, csn_span_str("/"), csn_span_str("/"), false};
   if (csn_policy_tool(&two, &call, &a).action == CSN_ALLOW) return;
-  memcpy(line, "! { ", 4);
-  memcpy(line + 4, command.ptr, command.len);
-  memcpy(line + 4 + command.len, "\n}", 2);
-  call.arg = csn_span_of(line, command.len + 6);
+  memcpy(line, before, head);
+  memcpy(line + head, command.ptr, command.len);
+  memcpy(line + head + command.len, after, tail);
+  call.arg = csn_span_of(line, head + command.len + tail);
   if (csn_policy_tool(&two, &call, &a).action == CSN_ALLOW) abort();
 }
 
@@ -122,6 +125,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   if (compile(&two, csn_span_str(deny), CSN_POLICY_OWN, false) != CSN_ERR_OK) abort();
   for (at = doc.len + 1; at < size;)
-    grouped(line(data, size, &at));
+    behind_keywords(line(data, size, &at));
   return 0;
 }
