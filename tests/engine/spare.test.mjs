@@ -300,6 +300,8 @@ for (const user of isRoot ? ["root", "nobody"] : ["self"]) {
       assert.equal((await (await engine.sandbox("b", { env: { A: "1" } })).exec("echo $A")).stdout, "1\n");
     });
     test("one that has no room for its host name is replaced; there are others later", async (t) => {
+      // The engine's descriptors are hidden from its own user, too, and the test has to know which are free.
+      if (user === "self") return t.skip("only root can count the engine's descriptors");
       const engine = await startEngine({ user, spares: 1 });
       const { pid } = engine.child;
       t.after(() => process.kill(pid, "SIGCONT"));
