@@ -116,6 +116,7 @@ $(NATIVE_BUILD)/native/unit_out_test: tests/engine/unit_out_test.c $(NATIVE_OUT_
 
 # The shell adds up both kinds of TAP; a file that fails outside its tests counts as one failure in node's own sum.
 NATIVE_UNIT_TESTS := unit_test unit_guest_test unit_pump_test unit_wire_test unit_egress_test unit_out_test unit_seccomp_test
+$(NATIVE_UNIT_TESTS:%=$(NATIVE_BUILD)/native/%): tests/engine/check.h tests/unit/tap.h
 test-engine: engine $(NATIVE_UNIT_TESTS:%=$(NATIVE_BUILD)/native/%) $(NATIVE_BUILD)/native/probe
 	@mkdir -p $(NATIVE_BUILD)/test-results; out=$(NATIVE_BUILD)/test-results; rc=0; \
 	: > $$out/engine-unit.tap; for unit in $(NATIVE_UNIT_TESTS); do $(NATIVE_BUILD)/native/$$unit >> $$out/engine-unit.tap || rc=1; done; \

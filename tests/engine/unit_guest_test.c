@@ -3,19 +3,12 @@
 #include "../../sandbox-sdk-shim/guest/backup_names.h"
 #include "../../sandbox-sdk-shim/guest/git_url.h"
 #include "../../sandbox-sdk-shim/guest/interp_event.h"
+#include "check.h"
 
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int count, failed;
-
-static void check(bool good, const char *what) {
-  count++;
-  if (!good) failed++;
-  printf("%s %d - %s\n", good ? "ok" : "not ok", count, what);
-}
 
 /* A copy at the very end of its block: one byte too many read is seen by ASan. */
 static char *tight(const char *s) {
@@ -345,6 +338,5 @@ int main(void) {
   test_git_branches();
   test_git_redaction();
   test_git_errors();
-  printf("1..%d\n", count);
-  return failed == 0 ? 0 : 1;
+  return done();
 }

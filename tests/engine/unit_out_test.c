@@ -2,6 +2,7 @@
  * whatever the Worker does with it; under ASan and UBSan. TAP. */
 #define _GNU_SOURCE
 #include "../../sandbox-sdk-shim/engine/egress.h"
+#include "check.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -12,14 +13,6 @@
 #include <unistd.h>
 
 struct event_base *base;
-
-static int count, failed;
-
-static void check(bool good, const char *what) {
-  count++;
-  if (!good) failed++;
-  printf("%s %d - out: %s\n", good ? "ok" : "not ok", count, what);
-}
 
 /* Of the rest of the engine. */
 void conn_from_worker(sandbox *sb, int fd) {
@@ -112,7 +105,7 @@ int main(void) {
   tell("the Worker answers", true, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
   tell("the Worker answers what is not HTTP", true, "no\r\n\r\n");
   event_base_free(base);
-  printf("1..%d\n", count);
+  int bad = done();
   fflush(stdout); /* before what ASan says of leaks */
-  return failed == 0 ? 0 : 1;
+  return bad;
 }

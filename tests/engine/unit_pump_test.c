@@ -2,6 +2,7 @@
  * ASan and UBSan. TAP. */
 #define _GNU_SOURCE
 #include "../../sandbox-sdk-shim/engine/engine.h"
+#include "check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,14 +11,6 @@
 #include <unistd.h>
 
 struct event_base *base;
-
-static int count, failed;
-
-static void check(bool good, const char *what) {
-  count++;
-  if (!good) failed++;
-  printf("%s %d - %s\n", good ? "ok" : "not ok", count, what);
-}
 
 static void on_done(void *arg) {
   *(bool *)arg = true;
@@ -138,6 +131,5 @@ int main(void) {
   }
   test_gates();
   event_base_free(base);
-  printf("1..%d\n", count);
-  return failed == 0 ? 0 : 1;
+  return done();
 }

@@ -3,6 +3,7 @@
  * and UBSan. TAP. */
 #define _GNU_SOURCE
 #include "../../sandbox-sdk-shim/engine/engine.h"
+#include "../unit/tap.h"
 
 #include <errno.h>
 #include <linux/audit.h>
@@ -33,14 +34,8 @@
 #define REFUSE(no) (SECCOMP_RET_ERRNO | (unsigned)(no))
 #define BROKEN     0xdeadu /* no answer of a filter */
 
-static int count, failed;
-
-static void check(bool good, const char *what, uint32_t got) {
-  count++;
-  if (!good) failed++;
-  printf("%s %d - %s", good ? "ok" : "not ok", count, what);
-  if (!good) printf(" (0x%x)", (unsigned)got);
-  printf("\n");
+static void gave(bool good, const char *what, uint32_t got) {
+  ok(good, good ? "%s" : "%s (0x%x)", what, (unsigned)got);
 }
 
 static struct sock_filter code[4096];
@@ -51,7 +46,7 @@ static void load(bool emulate_root) {
   if (fd < 0) perror("# seccomp_compile");
   ssize_t n = fd < 0 ? -1 : pread(fd, code, sizeof code, 0);
   code_len = n > 0 ? (size_t)n / sizeof code[0] : 0;
-  check(n > 0 && (size_t)n < sizeof code, emulate_root ? "compiled for a template" : "compiled", 0);
+  gave(n > 0 && (size_t)n < sizeof code, emulate_root ? "compiled for a template" : "compiled", 0);
   if (fd >= 0) close(fd);
 }
 
@@ -100,7 +95,7 @@ static uint32_t call(long nr, uint64_t a0, uint64_t a1, uint64_t a2) {
 
 static void expect(uint32_t want, const char *what, long nr, uint64_t a0, uint64_t a1, uint64_t a2) {
   uint32_t got = call(nr, a0, a1, a2);
-  check(got == want, what, got);
+  gave(got == want, what, got);
 }
 
 typedef struct numbered {
@@ -214,7 +209,7 @@ static void test_sockets(void) {
       bool kept = family == AF_UNIX || family == AF_INET || family == AF_INET6 || family == AF_NETLINK;
       if (call(SYS_socket, high | family, SOCK_STREAM, 0) != (kept ? ALLOW : REFUSE(EAFNOSUPPORT))) wrong++;
     }
-  check(wrong == 0, "sockets of four families only", wrong);
+  gave(wrong == 0, "sockets of four families only", wrong);
   wrong = 0;
   for (uint32_t protocol = 0; protocol < 32; protocol++) {
     bool kept = protocol == NETLINK_ROUTE || protocol == NETLINK_SOCK_DIAG ||
@@ -222,7 +217,7 @@ static void test_sockets(void) {
     uint32_t want = kept ? ALLOW : REFUSE(EPROTONOSUPPORT);
     if (call(SYS_socket, AF_NETLINK, SOCK_RAW, protocol) != want) wrong++;
   }
-  check(wrong == 0, "netlink of four protocols only", wrong);
+  gave(wrong == 0, "netlink of four protocols only", wrong);
 }
 
 /* Where the kernel cannot end a process (QEMU's user mode has no filters at all), a thread is what libseccomp
@@ -243,11 +238,11 @@ static void test_architectures(void) {
     char text[80];
     snprintf(text, sizeof text, "a call as of %s ends its caller", all[i].name);
     uint32_t got = run(&(struct seccomp_data){.nr = SYS_read, .arch = all[i].arch});
-    check(got == ending(), text, got);
+    gave(got == ending(), text, got);
   }
 #if defined(__x86_64__)
   uint32_t got = call(0x40000000 | SYS_mount, 0, 0, 0);
-  check(got == ending(), "a call as of x32 ends its caller", got);
+  gave(got == ending(), "a call as of x32 ends its caller", got);
 #endif
 }
 
@@ -278,6 +273,5 @@ int main(void) {
     EVERY(emulate_root ? REFUSE(0) : ALLOW, emulate_root ? "is said to be done" : "is the kernel's to answer",
           ids);
   }
-  printf("1..%d\n", count);
-  return failed == 0 ? 0 : 1;
+  return done();
 }

@@ -3,18 +3,11 @@
 #include "../../sandbox-sdk-shim/guest/jsonin.h"
 #include "../../sandbox-sdk-shim/guest/watch.h"
 #include "../../sandbox-sdk-shim/guest/ws_frame.h"
+#include "check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int count, failed;
-
-static void check(bool good, const char *what) {
-  count++;
-  if (!good) failed++;
-  printf("%s %d - %s\n", good ? "ok" : "not ok", count, what);
-}
 
 /* ---- one JSON object as it arrives ---- */
 
@@ -282,6 +275,5 @@ int main(void) {
   test_jsonin();
   test_frames();
   test_filter();
-  printf("1..%d\n", count);
-  return failed == 0 ? 0 : 1;
+  return done();
 }

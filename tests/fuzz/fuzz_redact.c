@@ -9,6 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* The length of the next piece: 1 to `most` bytes, of those that are left. */
+static uint32_t next_part(uint32_t *seed, uint32_t most, uint32_t left) {
+  *seed = *seed * 1664525u + 1013904223u;
+  uint32_t part = 1 + (*seed >> 16) % most;
+  return part < left ? part : left;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define VALUES 4u
@@ -106,9 +113,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   csn_redact_begin(&stream, true);
   uint32_t b = 0, seed = (uint32_t)size;
   for (uint32_t at = 0; at < n;) {
-    seed = seed * 1664525u + 1013904223u;
-    uint32_t part = 1 + (seed >> 16) % ((size & 1) != 0 ? 4 : 100);
-    if (part > n - at) part = n - at;
+    uint32_t part = next_part(&seed, (size & 1) != 0 ? 4 : 100, n - at);
     b += csn_redact_push(&set, &stream, csn_span_of(text + at, part), many + b);
     at += part;
   }
@@ -131,9 +136,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   csn_redact_begin(&stream, false);
   b = 0;
   for (uint32_t at = 0; at < n;) {
-    seed = seed * 1664525u + 1013904223u;
-    uint32_t part = 1 + (seed >> 16) % ((size & 1) != 0 ? 4 : 100);
-    if (part > n - at) part = n - at;
+    uint32_t part = next_part(&seed, (size & 1) != 0 ? 4 : 100, n - at);
     b += csn_redact_push(&set, &stream, csn_span_of(text + at, part), many + b);
     at += part;
     if (csn_redact_begun(&set, &stream) > at) abort();

@@ -34,9 +34,9 @@ __attribute__((unused)) static int done(void) {
 /* A copy of bytes that ends at a page which must not be touched. */
 __attribute__((unused)) static uint8_t *guarded(const void *bytes, size_t len) {
   size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = (len + page - 1) / page;
-  uint8_t *base = mmap(NULL, (pages + 1) * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (base == MAP_FAILED || mprotect(base + pages * page, page, PROT_NONE) != 0) abort();
-  uint8_t *p = base + pages * page - len;
+  uint8_t *map = mmap(NULL, (pages + 1) * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (map == MAP_FAILED || mprotect(map + pages * page, page, PROT_NONE) != 0) abort();
+  uint8_t *p = map + pages * page - len;
   if (len > 0) memcpy(p, bytes, len);
   return p;
 }

@@ -1,6 +1,7 @@
 /** Many calls of one tenant at once, against the real objects that count them: never more than the quota come through. */
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it, vi } from "vitest";
+import type { Env } from "../../../worker/src/env.js";
 import type { TenantRpc } from "../../../worker/src/identity/tenant.js";
 import { env } from "../env.js";
 import { eventually, running, value } from "../session-fixture.js";
@@ -18,6 +19,23 @@ function configured(quotas: object): Rig {
     CAISSON_KEYS: KEYS,
     CAISSON_QUOTAS: JSON.stringify(quotas),
   });
+}
+
+/** The routes over scripted sandboxes. */
+function faked(quotas: object, vars: Partial<Env> = {}): Rig {
+  return rig({ CAISSON_API_KEY: "operator", CAISSON_KEYS: KEYS, CAISSON_QUOTAS: JSON.stringify(quotas), ...vars });
+}
+
+/** Lets a command of the rig's sandboxes end when what it put here is called. */
+function held(r: Rig): (() => void)[] {
+  const gates: (() => void)[] = [];
+  r.prepare = (sandbox) => {
+    sandbox.script = async function* () {
+      await new Promise<void>((resolve) => gates.push(resolve));
+      yield { type: "complete", exitCode: 0 };
+    };
+  };
+  return gates;
 }
 
 let tenants = 0;
@@ -95,18 +113,8 @@ describe("starts that race", { timeout: 60_000 }, () => {
   });
 
   it("of one-shots are let in and counted like the others, and given back when the code has ended", async () => {
-    const r = rig({
-      CAISSON_API_KEY: "operator",
-      CAISSON_KEYS: KEYS,
-      CAISSON_QUOTAS: JSON.stringify({ gold: { sessions_alive: 3 } }),
-    });
-    const gates: (() => void)[] = [];
-    r.prepare = (sandbox) => {
-      sandbox.script = async function* () {
-        await new Promise<void>((resolve) => gates.push(resolve));
-        yield { type: "complete", exitCode: 0 };
-      };
-    };
+    const r = faked({ gold: { sessions_alive: 3 } });
+    const gates = held(r);
     const { name, token } = await tenant(r);
     const shot = (): Promise<Response> => r.call("POST", "/v1/execute", { language: "bash", code: "true" }, as(token));
     const under = Array.from({ length: 12 }, shot);
@@ -125,18 +133,8 @@ describe("starts that race", { timeout: 60_000 }, () => {
   });
 
   it("as a stream are refused with a 429, too", async () => {
-    const r = rig({
-      CAISSON_API_KEY: "operator",
-      CAISSON_KEYS: KEYS,
-      CAISSON_QUOTAS: JSON.stringify({ gold: { sessions_alive: 1 } }),
-    });
-    const gates: (() => void)[] = [];
-    r.prepare = (sandbox) => {
-      sandbox.script = async function* () {
-        await new Promise<void>((resolve) => gates.push(resolve));
-        yield { type: "complete", exitCode: 0 };
-      };
-    };
+    const r = faked({ gold: { sessions_alive: 1 } });
+    const gates = held(r);
     const { name, token } = await tenant(r);
     const headers = { authorization: `Bearer ${token}`, accept: "text/event-stream" };
     const shot = () => r.call("POST", "/v1/execute", { language: "bash", code: "true" }, { headers });
@@ -150,12 +148,7 @@ describe("starts that race", { timeout: 60_000 }, () => {
   });
 
   it("of questions ask no model once the quota is used up", async () => {
-    const r = rig({
-      CAISSON_API_KEY: "operator",
-      CAISSON_KEYS: KEYS,
-      ANTHROPIC_API_KEY: "k",
-      CAISSON_QUOTAS: JSON.stringify({ gold: { sessions_alive: 0 } }),
-    });
+    const r = faked({ gold: { sessions_alive: 0 } }, { ANTHROPIC_API_KEY: "k" });
     const { token } = await tenant(r);
     const asked = vi.spyOn(globalThis, "fetch");
     const ask = () => r.call("POST", "/execute", { question: "2+2?" }, as(token));
@@ -165,26 +158,22 @@ describe("starts that race", { timeout: 60_000 }, () => {
   });
 
   it("count what the model's answers cost, and ask none whose price nobody knows", async () => {
-    const vars = {
-      CAISSON_API_KEY: "operator",
-      CAISSON_KEYS: KEYS,
-      ANTHROPIC_API_KEY: "k",
-      CAISSON_CODE_MODEL: "house-coder",
-      CAISSON_QUOTAS: JSON.stringify({ gold: { spend_usd_per_day: 1 } }),
-    };
+    const limits = { gold: { spend_usd_per_day: 1 } };
+    const vars = { ANTHROPIC_API_KEY: "k", CAISSON_CODE_MODEL: "house-coder" };
     const answer = {
       content: [{ type: "text", text: "print(4)" }],
       model: "house-coder",
       usage: { input_tokens: 100_000, output_tokens: 0 },
     };
     const asked = vi.spyOn(globalThis, "fetch").mockImplementation(async () => Response.json(answer));
-    const unpriced = rig(vars);
+    const unpriced = faked(limits, vars);
     const one = await tenant(unpriced);
     const refused = await unpriced.call("POST", "/execute", { question: "2+2?" }, as(one.token));
     expect([refused.status, ((await refused.json()) as ProblemBody).code]).toEqual([429, "quota_exceeded"]);
     expect(asked).not.toHaveBeenCalled();
 
-    const priced = rig({ ...vars, CAISSON_PRICES: '[{"model":"house-coder","input":6,"output":6}]' });
+    const prices = '[{"model":"house-coder","input":6,"output":6}]';
+    const priced = faked(limits, { ...vars, CAISSON_PRICES: prices });
     const two = await tenant(priced);
     const ask = () => priced.call("POST", "/execute", { question: "2+2?" }, as(two.token));
     expect([(await ask()).status, (await ask()).status]).toEqual([200, 200]);
