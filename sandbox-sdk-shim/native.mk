@@ -121,7 +121,7 @@ test-engine: engine $(NATIVE_UNIT_TESTS:%=$(NATIVE_BUILD)/native/%) $(NATIVE_BUI
 	@mkdir -p $(NATIVE_BUILD)/test-results; out=$(NATIVE_BUILD)/test-results; rc=0; \
 	: > $$out/engine-unit.tap; for unit in $(NATIVE_UNIT_TESTS); do $(NATIVE_BUILD)/native/$$unit >> $$out/engine-unit.tap || rc=1; done; \
 	cat $$out/engine-unit.tap; \
-	$(NATIVE_NODE) --test --test-concurrency=1 --test-timeout=900000 --test-reporter=tap tests/engine/*.test.mjs > $$out/engine-system.tap || rc=1; \
+	$(NATIVE_NODE) --test --test-concurrency=1 --test-timeout=300000 --test-reporter=tap tests/engine/*.test.mjs > $$out/engine-system.tap || rc=1; \
 	cat $$out/engine-system.tap; \
 	unit_ok=$$(grep -c '^ok ' $$out/engine-unit.tap); unit_bad=$$(grep -c '^not ok ' $$out/engine-unit.tap); \
 	sum() { sed -n "s/^# $$1 //p" $$out/engine-system.tap | tail -n 1; }; \

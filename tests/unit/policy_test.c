@@ -441,6 +441,20 @@ static void cut_calls(void) {
   ok(csn_policy_tool(&policy, &longest, &tiny).action == CSN_DENY, "no room to judge in: denied");
 }
 
+/* What a `[` may open is told by the byte before it; here the line has none. Memory before the text is not
+ * read. */
+static void bracket_first(void) {
+  static const char *const LINES[] = {"''[", "\"\"[a]=1; rm x", "[", "[a"};
+  compile(&policy, "{\"tools\":{\"deny\":[\"Bash(rm:*)\"]}}", false);
+  for (uint32_t i = 0; i < sizeof LINES / sizeof *LINES; i++) {
+    csn_tool_call call = {csn_span_str("Bash"), csn_span_str(LINES[i]), csn_span_str("/workspace"),
+                          csn_span_str("/home/user"), false};
+    bool rm = strstr(LINES[i], "rm") != NULL;
+    ok((csn_policy_tool(&policy, &call, &arena).action == CSN_DENY) == rm, "%s %s", LINES[i],
+       rm ? "is denied" : "is allowed");
+  }
+}
+
 static void glob(const char *pattern, const char *path, bool want) {
   ok(csn_glob_path(csn_span_str(pattern), csn_span_str(path)) == want, "%s %s %s", pattern,
      want ? "matches" : "does not match", path);
@@ -460,6 +474,7 @@ int main(void) {
   bounds();
   layers();
   cut_calls();
+  bracket_first();
   glob("**", "a/b", true);
   glob("a/**", "a/b/c", true);
   glob("a/**", "a", true);

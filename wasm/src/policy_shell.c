@@ -422,7 +422,7 @@ static void read_list(reader *r, bool nested) {
       read_redirection(r, &c, b);
     } else if (!read_expansion(r, &c, b, BARE)) {
       if (one_of(b, "{}\r")) r->odd = true;
-      if (b == '[' && c.in_word && is_name(r->text[c.out - 1])) r->shifts = true;
+      if (b == '[' && c.out > c.word && is_name(r->text[c.out - 1])) r->shifts = true;
       /* {a,b} is several words; {} and a brace alone are none. */
       put(r, &c, b == '{' && !one_of(peek(r), "} \t\n;") && peek(r) != 0 ? CSN_SHELL_FILLED : b);
     }
