@@ -1,11 +1,13 @@
 /* common/buf.c - see buf.h. */
 #include "buf.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 char *csn_buf_room(csn_buf *b, size_t n) {
   if (n > SIZE_MAX / 2 - b->len) abort();
@@ -289,6 +291,22 @@ bool csn_b64_decode(csn_buf *b, const char *str, size_t len) {
   if (csn_b64_push(&in, b, str, len) == len && csn_b64_end(&in, b)) return true;
   b->len = before;
   return false;
+}
+
+bool csn_write_all(int fd, const void *data, size_t len) {
+  const char *at = data;
+  while (len > 0) {
+    const ssize_t n = write(fd, at, len);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return false;
+    if (n == 0) {
+      errno = EIO;
+      return false;
+    }
+    at += n;
+    len -= (size_t)n;
+  }
+  return true;
 }
 
 bool csn_ct_equal(const char *given, const char *secret) {

@@ -1,4 +1,4 @@
-/* common/buf.h - growable byte buffer, JSON writing, base64 and UTF-8 helpers.
+/* common/buf.h - growable byte buffer, JSON writing, base64, UTF-8 and file helpers.
  *
  * Memory: csn_buf owns p; csn_buf_free() releases it. Out of memory aborts the
  * process: the callers bound what they put in, so it means the machine is out.
@@ -53,6 +53,10 @@ typedef struct csn_b64_in {
 size_t csn_b64_push(csn_b64_in *in, csn_buf *b, const char *s, size_t len);
 /* Appends the last bytes; false when the text ended in the middle. */
 bool csn_b64_end(const csn_b64_in *in, csn_buf *b);
+
+/* Writes all of it; false with errno set when less could be written. For files and memfds: a descriptor that
+ * does not block fails with EAGAIN. */
+bool csn_write_all(int fd, const void *data, size_t len);
 
 /* Compares two strings in time that depends on the length of `given` only. */
 bool csn_ct_equal(const char *given, const char *secret);

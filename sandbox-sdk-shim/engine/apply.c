@@ -100,12 +100,8 @@ static void set_limits(const limits *l, bool root) {
 
 static int args_file(const plan *p) {
   int fd = memfd_create("bwrap-args", MFD_CLOEXEC);
-  for (size_t off = 0; fd >= 0 && off < p->bwrap.len;) {
-    ssize_t n = write(fd, p->bwrap.p + off, p->bwrap.len - off);
-    if (n <= 0) launch_die("memfd");
-    off += (size_t)n;
-  }
-  if (fd < 0 || lseek(fd, 0, SEEK_SET) != 0) launch_die("memfd");
+  if (fd < 0 || !csn_write_all(fd, p->bwrap.p, p->bwrap.len) || lseek(fd, 0, SEEK_SET) != 0)
+    launch_die("memfd");
   return fd;
 }
 

@@ -52,17 +52,7 @@ static bool write_file(int dir, const char *name, mode_t mode, const void *data,
   (void)unlinkat(dir, fresh, 0);
   int fd = openat(dir, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
   if (fd < 0) return false;
-  const char *p = data;
-  bool good = fchmod(fd, mode) == 0;
-  while (good && len > 0) {
-    ssize_t n = write(fd, p, len);
-    good = n > 0;
-    if (good) {
-      p += n;
-      len -= (size_t)n;
-    }
-  }
-  good = good && fsync(fd) == 0;
+  const bool good = fchmod(fd, mode) == 0 && csn_write_all(fd, data, len) && fsync(fd) == 0;
   close(fd);
   return good && renameat(dir, fresh, dir, name) == 0;
 }

@@ -178,7 +178,7 @@ void egress_write_hosts(const sandbox *sb) {
   csn_buf_str(&b, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
   csn_buf_fmt(&b, "127.0.0.1 %s\n", sb->name);
   int fd = openat(sb->dir_fd, "hosts", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0 || fchmod(fd, 0644) != 0 || write(fd, b.p, b.len) != (ssize_t)b.len)
+  if (fd < 0 || fchmod(fd, 0644) != 0 || !csn_write_all(fd, b.p, b.len))
     log_line(LOG_WARN, "%s: cannot write hosts: %s", sb->name, strerror(errno));
   if (fd >= 0) close(fd);
   csn_buf_free(&b);

@@ -237,8 +237,7 @@ static void write_text(const plan *p, const plan_op *op, int top) {
   int parent = inside_open(top, dir, O_DIRECTORY);
   if (parent < 0) return; /* a template without that program */
   int fd = openat(parent, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
-  if (fd < 0 || write(fd, op->text, strlen(op->text)) != (ssize_t)strlen(op->text))
-    launch_die("write %s", op->dst);
+  if (fd < 0 || !csn_write_all(fd, op->text, strlen(op->text))) launch_die("write %s", op->dst);
   close(fd);
   close(parent);
 }

@@ -73,10 +73,11 @@ static const char *const copies[] = {"etc/ld.so.cache",
 static int put_file(int dir, const char *path, const void *data, size_t len) {
   int fd = openat(dir, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) return -1;
-  ssize_t n = len == 0 ? 0 : write(fd, data, len);
-  int rc = fchmod(fd, 0644);
+  const bool good = csn_write_all(fd, data, len) && fchmod(fd, 0644) == 0;
+  const int saved = errno;
   close(fd);
-  return rc == 0 && n == (ssize_t)len ? 0 : -1;
+  errno = saved;
+  return good ? 0 : -1;
 }
 
 static int copy_from_host(int dir, const char *path) {

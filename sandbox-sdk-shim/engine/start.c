@@ -123,7 +123,7 @@ bool start_describe(sandbox *sb, const cJSON *env, const cJSON *entrypoint) {
   }
   /* A file: there may be more of it than a socket takes, and nobody reads yet. */
   sb->begin_fd = memfd_create("begin", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  bool good = sb->begin_fd >= 0 && (b.len == 0 || write(sb->begin_fd, b.p, b.len) == (ssize_t)b.len) &&
+  bool good = sb->begin_fd >= 0 && csn_write_all(sb->begin_fd, b.p, b.len) &&
               fcntl(sb->begin_fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) == 0;
   if (!good) csn_buf_fmt(&sb->detail, "environment: %s", strerror(errno));
   /* Variables may be secrets. */

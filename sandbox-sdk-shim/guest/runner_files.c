@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "runner.h"
 
+#include "../common/buf.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -21,18 +23,6 @@ static bool make_parents(char *path) {
   return true;
 }
 
-static bool write_all(int fd, const char *text) {
-  size_t len = strlen(text);
-  while (len > 0) {
-    ssize_t n = write(fd, text, len);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    text += n;
-    len -= (size_t)n;
-  }
-  return true;
-}
-
 /* Under its name only when it is whole; what had the name before, a link or a pipe even, is replaced and not
  * written to. */
 static bool write_file(const run_file *file) {
@@ -46,7 +36,7 @@ static bool write_file(const run_file *file) {
   if (!make_parents(path)) return false;
   int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) return false;
-  bool ok = write_all(fd, file->text);
+  bool ok = csn_write_all(fd, file->text, strlen(file->text));
   int saved = errno;
   if (close(fd) != 0 && ok) {
     ok = false;

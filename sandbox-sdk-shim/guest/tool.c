@@ -109,18 +109,9 @@ const char *tool_find_in(const char *at, const char *name) {
 int tool_text_fd(const char *text, size_t len) {
   int fd = memfd_create("text", MFD_CLOEXEC);
   if (fd < 0) return -1;
-  for (size_t off = 0; off < len;) {
-    ssize_t n = write(fd, text + off, len - off);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) {
-      int saved = errno;
-      close(fd);
-      errno = saved;
-      return -1;
-    }
-    off += (size_t)n;
-  }
-  if (lseek(fd, 0, SEEK_SET) == 0) return fd;
+  if (csn_write_all(fd, text, len) && lseek(fd, 0, SEEK_SET) == 0) return fd;
+  const int saved = errno;
   close(fd);
+  errno = saved;
   return -1;
 }
