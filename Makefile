@@ -44,7 +44,8 @@ template: ## a root for sandboxes: make template NAME=debian FROM=rootfs.tar (or
 	else echo "usage: make template NAME=<a-z 0-9 _ -> FROM=<directory or tarball of a root file system>" >&2; \
 	  echo "       make template REMOVE=<name>" >&2; echo "there are:" >&2; scripts/template.py list; exit 2; fi
 
-check: build lint abi-check ## lint, formatting, types, generated files; no network
+check: build ## lint, formatting, types, generated files; no network
+	@$(MAKE) --no-print-directory lint abi-check
 
 coverage: build ## lines of the core that its tests reach; fails below 95 %
 	@$(MAKE) --no-print-directory -j2 coverage-report
@@ -86,6 +87,6 @@ lint: worker-types
 	@git ls-files '*.c' '*.h' | xargs -r clang-format --dry-run -Werror
 	@scripts/lint-tree.sh
 
-fmt: ## formats C and TypeScript
+fmt: setup ## formats C and TypeScript
 	@biome check --write . >/dev/null || true
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs -r clang-format -i

@@ -93,6 +93,10 @@ WASM_LINK := --target=wasm32-wasi -mexec-model=reactor -Wl,--no-entry -Wl,--fata
 # must stay off: clang 14 would then run a wasm-opt of the distribution's, which refuses SIMD.
 WASM_OPT := node_modules/.bin/wasm-opt
 WASM_OPT_FLAGS := -O3 --mvp-features --enable-simd --enable-bulk-memory --enable-bulk-memory-opt --enable-sign-ext --enable-mutable-globals
+# Whoever begins with `make core` has no npm packages yet.
+$(WASM_OPT):
+	@scripts/setup.sh npm
+
 # $(1) link flags, $(2) objects
 define wasm_module
 	$(CLANG) $(1) -o $@.linked $(2)
@@ -109,7 +113,7 @@ GUARD_MEMORY := 1441792
 $(BUILD)/guard.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/guard_exports.o
 	$(CLANG) $(subst $(WASM_MEMORY),$(GUARD_MEMORY),$(WASM_LINK)) -o $@ $^
 
-$(BUILD)/transcript.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/transcript_exports.o
+$(BUILD)/transcript.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/transcript_exports.o | $(WASM_OPT)
 	$(call wasm_module,$(WASM_LINK),$^)
 
 # The automaton's 2.5 MiB, eight streams with what they hold, two boxes.
@@ -117,11 +121,11 @@ REDACT_MEMORY := 3145728
 $(BUILD)/redact.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/redact_exports.o
 	$(CLANG) $(subst $(WASM_MEMORY),$(REDACT_MEMORY),$(WASM_LINK)) -o $@ $^
 
-$(BUILD)/core.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/wasm_exports.o
+$(BUILD)/core.wasm: $(wasm_OBJ) $(BUILD)/wasm/exports/wasm_exports.o | $(WASM_OPT)
 	$(call wasm_module,$(WASM_LINK),$^)
 
 # The tokenizer alone, for tests/bench.
-$(BUILD)/bench.wasm: wasm/tools/bench_core.c $(wasm_OBJ) $(CORE_HEADERS)
+$(BUILD)/bench.wasm: wasm/tools/bench_core.c $(wasm_OBJ) $(CORE_HEADERS) | $(WASM_OPT)
 	$(CLANG) -std=c11 $(WASM_FLAGS) -Wall -Wextra -Werror $(CORE_INC) -c -o $(BUILD)/wasm/bench_core.o $<
 	$(call wasm_module,$(WASM_LINK),$(BUILD)/wasm/bench_core.o $(wasm_OBJ))
 
