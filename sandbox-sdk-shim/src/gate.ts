@@ -86,11 +86,6 @@ export async function pass(request: Request, env: Env, containerId: string, sess
   const answer = asked.value;
   if (!answer.allow)
     return unwatched(model?.refuse(403, "permission_error", answer.reason) ?? denied(answer.rule, answer.reason));
-  // Asking what models there are costs nothing; everything that a model does is a POST.
-  const spends = model !== null && request.method === "POST";
-  const payer = spends ? await mayCall(session) : null;
-  if (model !== null && payer !== null && payer.run === null)
-    return unwatched(model.refuse(403, "permission_error", payer.reason));
   const begun = Date.now();
   const up: Counter = { bytes: 0 };
   let address: string | null = null;
@@ -99,6 +94,13 @@ export async function pass(request: Request, env: Env, containerId: string, sess
     const bytes_up = bytes_down === null ? null : up.bytes;
     await session.egressEnded(answer.id, { status, bytes_up, bytes_down, duration_ms, address });
   };
+  // Asking what models there are costs nothing; everything that a model does is a POST.
+  const spends = model !== null && request.method === "POST";
+  const payer = spends ? await mayCall(session) : null;
+  if (model !== null && payer !== null && payer.run === null) {
+    await ended(403, 0);
+    return unwatched(model.refuse(403, "permission_error", payer.reason));
+  }
   try {
     let response: Response;
     if (model !== null) {

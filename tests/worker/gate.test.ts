@@ -144,6 +144,21 @@ describe("the gate", () => {
     expect(value(await session.policy())).toMatchObject({ policy: { network: { allow: ["a.example"] } } });
   });
 
+  it("denies an address for a request that the log has no more, and tells of no other one", async () => {
+    const { session } = await created({ policy: { preset: "open" } });
+    const ask = async (host: string): Promise<number> =>
+      value(
+        await session.egress({ host, port: 443, method: "GET", path: "/", websocket: false, policy: null, door: null }),
+      ).id;
+    const gone = await ask("gone.example");
+    await ask("other.example");
+    await session.egressLog(0, 10);
+    await runInDurableObject(session, (_, state) => void state.storage.sql.exec("DELETE FROM egress WHERE id = ?", gone));
+    expect(value(await session.egressAddress(gone, ["10.0.0.1"])).address).toBeNull();
+    const { events } = value(await session.events(0, 100, false));
+    expect(events.filter(({ type }) => type === "egress.denied")).toEqual([]);
+  });
+
   it("lets nothing out of a sandbox that no session owns", async () => {
     const seen = network(() => new Response("must not be reached"));
     const response = await through(env.SANDBOX.idFromName("one-stray").toString(), "https://a.example/");
@@ -196,6 +211,7 @@ describe("the gate", () => {
       body: "{}",
     });
     expect([idle.status, await idle.text()]).toEqual([403, expect.stringContaining("none is under way")]);
+    expect(value(await open.session.egressLog(1, 1))[0]).toMatchObject({ verdict: "allow", status: 403, bytes_down: 0 });
     const closed = await created({ policy: { preset: "offline" } });
     const refused = await through(closed.containerId, "http://model.caisson.internal/v1/messages", {
       method: "POST",

@@ -409,8 +409,8 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   async egressAddress(id: number, addresses: readonly string[]): Promise<Result<AddressVerdict>> {
     return this.#try(async () => {
       const judged = this.#gate.judge(id, addresses);
-      const entry = this.#gate.log(id - 1, 1)[0];
-      if (judged.address === null && entry !== undefined) {
+      const entry = this.#gate.entry(id);
+      if (judged.address === null && entry !== null) {
         const { host, port, method, path, address } = entry;
         const { rule, reason } = judged;
         this.#noteEgress(T.EGRESS_DENIED, { host, port, method, path, address, rule, reason });
