@@ -290,6 +290,34 @@ describe("the gate", () => {
     });
   });
 
+  it("counts a call that is left before its answer begins by the request's length", async () => {
+    const { session, containerId } = await created({ limits: { tokens: 100_000 } });
+    value(await session.createRun({ command: "work" }));
+    await vi.waitFor(async () => expect(value(await session.run("run_1")).state).toBe("running"), { timeout: 8_000 });
+    const keyed = { ...(env as unknown as Env), ANTHROPIC_API_KEY: "k" };
+    const never = (request: Request): Promise<Response> =>
+      new Promise((_, fail) => request.signal.addEventListener("abort", () => fail(request.signal.reason)));
+    const seen = network(async (request) => {
+      await request.text();
+      return await never(request);
+    });
+    vi.spyOn(console, "error").mockImplementation(() => {});
+    const leave = async (path: string): Promise<void> => {
+      const gone = new AbortController();
+      const init = { method: "POST", body: "x".repeat(400), signal: gone.signal };
+      const before = seen.length;
+      const asked = gate(new Request(`http://model.caisson.internal${path}`, init), keyed, { containerId });
+      await vi.waitFor(() => expect(seen.length).toBe(before + 1));
+      await scheduler.wait(50);
+      gone.abort(new Error("scripted: the program went away"));
+      expect((await asked).status).toBe(502);
+    };
+    await leave("/v1/messages/count_tokens");
+    expect(value(await session.view()).usage).toMatchObject({ input_tokens: 0 });
+    await leave("/v1/messages");
+    expect(value(await session.view()).usage).toMatchObject({ input_tokens: 100, output_tokens: 0 });
+  });
+
   it("reports a host that does not answer", async () => {
     const { session, containerId } = await created({ policy: { preset: "open" } });
     network(() => Promise.reject(new Error("connection refused")));
