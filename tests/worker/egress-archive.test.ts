@@ -4,7 +4,7 @@ import { describe, expect, it, vi } from "vitest";
 import { createApp } from "../../worker/src/routes/app.js";
 import { newSessionId } from "../../worker/src/routes/ids.js";
 import type { EgressEntry } from "../../worker/src/session/api.js";
-import { archivePrefix, PORTION } from "../../worker/src/session/egress-archive.js";
+import { archivePrefix, BEHIND_MAX, PORTION } from "../../worker/src/session/egress-archive.js";
 import { env } from "./env.js";
 import { created, eventually, type Stub, stub, value } from "./session-fixture.js";
 
@@ -85,6 +85,22 @@ describe("the archive of the egress log", () => {
       address: "192.0.2.1",
     });
     expect(all[last - 1]).toMatchObject({ host: "slow.example", status: null });
+  });
+
+  it("waits for no request that is under way longer than the log can keep what comes after it", async () => {
+    const { id, session } = await created({ policy: { network: { allow: ["slow.example"] } } });
+    await eventually(async () => expect(value(await session.view()).state).toBe("idle"));
+    const open = await ask(session, 0, "slow.example");
+    await seed(session, BEHIND_MAX - 3);
+    await ask(session, 1);
+    await new Promise((done) => setTimeout(done, 50));
+    expect(value(await session.egressArchived())).toBe(0);
+    const last = await ask(session, 2);
+    expect(last).toBe(BEHIND_MAX);
+    await eventually(async () => expect(value(await session.egressArchived())).toBe(BEHIND_MAX));
+    const { entries } = await stored(id);
+    expect(entries.map((entry) => entry.id)).toEqual(Array.from({ length: BEHIND_MAX }, (_, i) => i + 1));
+    expect(entries[open - 1]).toMatchObject({ host: "slow.example", status: null });
   });
 
   it("comes once each, also where a portion is written while it is read", async () => {

@@ -11,6 +11,11 @@ import type { Store } from "./store.js";
 export const PORTION = 500;
 /** milliseconds: a request that is open longer is archived as it is, so that the entries after it are too. */
 const OPEN_MAX_MS = 600_000;
+/**
+ * items: so many entries do not wait for one that is open, half of what the log keeps: else a program could have what it asks for
+ * dropped, unarchived, behind an answer that it does not let end.
+ */
+export const BEHIND_MAX = 5_000;
 
 /** What the keys of a session's portions begin with; they sort as the entries do. */
 export const archivePrefix = (sessionId: string): string => `sessions/${sessionId}/egress/`;
@@ -73,8 +78,9 @@ export class EgressArchive {
     for (;;) {
       const entries = this.#gate.log(this.last, PORTION);
       if (!all && entries.length < PORTION) return;
+      const since = this.#gate.lastEntry - this.last >= BEHIND_MAX ? Number.MAX_SAFE_INTEGER : openSinceMs;
       const open = entries.findIndex(
-        ({ verdict, status, time }) => verdict === "allow" && status === null && Date.parse(time) >= openSinceMs,
+        ({ verdict, status, time }) => verdict === "allow" && status === null && Date.parse(time) >= since,
       );
       const ready = open < 0 ? entries : entries.slice(0, open);
       const [first, last] = [ready[0], ready.at(-1)];
