@@ -107,7 +107,13 @@ export async function pass(request: Request, env: Env, containerId: string, sess
       const { url: to, ...init } = await outgoing(request, answer, up);
       response = decoded(await modelEgress(new Request(to, { ...init, redirect: "manual" }), env));
       // Who leaves before the answer begins has asked all the same: over and over it would cost, and count as nothing.
-      if (request.signal.aborted && !response.ok && payer !== null && payer.run !== null && GENERATES.test(url.pathname))
+      if (
+        request.signal.aborted &&
+        !response.ok &&
+        payer !== null &&
+        payer.run !== null &&
+        GENERATES.test(url.pathname)
+      )
         await session.countUsage(payer.run, { input_tokens: Math.ceil(up.bytes / TOKEN_BYTES) });
     } else {
       const out = wayOut(request, env);

@@ -153,7 +153,10 @@ describe("the gate", () => {
     const gone = await ask("gone.example");
     await ask("other.example");
     await session.egressLog(0, 10);
-    await runInDurableObject(session, (_, state) => void state.storage.sql.exec("DELETE FROM egress WHERE id = ?", gone));
+    await runInDurableObject(
+      session,
+      (_, state) => void state.storage.sql.exec("DELETE FROM egress WHERE id = ?", gone),
+    );
     expect(value(await session.egressAddress(gone, ["10.0.0.1"])).address).toBeNull();
     const { events } = value(await session.events(0, 100, false));
     expect(events.filter(({ type }) => type === "egress.denied")).toEqual([]);
@@ -211,7 +214,11 @@ describe("the gate", () => {
       body: "{}",
     });
     expect([idle.status, await idle.text()]).toEqual([403, expect.stringContaining("none is under way")]);
-    expect(value(await open.session.egressLog(1, 1))[0]).toMatchObject({ verdict: "allow", status: 403, bytes_down: 0 });
+    expect(value(await open.session.egressLog(1, 1))[0]).toMatchObject({
+      verdict: "allow",
+      status: 403,
+      bytes_down: 0,
+    });
     const closed = await created({ policy: { preset: "offline" } });
     const refused = await through(closed.containerId, "http://model.caisson.internal/v1/messages", {
       method: "POST",

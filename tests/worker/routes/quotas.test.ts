@@ -304,6 +304,31 @@ describe("what is spent in a day", () => {
     }
   });
 
+  it("has the answers that come when their session has ended, which counts them no more itself", async () => {
+    const { session } = await running();
+    const quotas = JSON.stringify({ default: { spend_usd_per_day: 10 } });
+    await runInDurableObject(session, (object, state) => {
+      Object.assign((object as unknown as { env: object }).env, { CAISSON_QUOTAS: quotas });
+      state.storage.sql.exec("UPDATE meta SET value = ? WHERE key = 'tenant'", "late-spend");
+    });
+    const tenantOf = env.TENANT.get(env.TENANT.idFromName("late-spend")) as unknown as TenantRpc;
+    // 0.6 dollars each, at 1 dollar a million tokens.
+    const usage = { model: "house-model", input_tokens: 600_000 };
+    try {
+      await session.countUsage("run_1", usage);
+      value(await session.end());
+      await session.countUsage("run_1", usage);
+      expect([await tenantOf.spent("none", 0, 1.2), await tenantOf.spent("none", 0, 1.3)]).toEqual([true, false]);
+      await session.countUsage("run_1", usage);
+      expect([await tenantOf.spent("none", 0, 1.8), await tenantOf.spent("none", 0, 1.9)]).toEqual([true, false]);
+      expect(value(await session.view()).usage).toMatchObject({ input_tokens: 600_000, cost_usd: 0.6 });
+    } finally {
+      await runInDurableObject(session, (object) => {
+        delete (object as unknown as { env: { CAISSON_QUOTAS?: string } }).env.CAISSON_QUOTAS;
+      });
+    }
+  });
+
   it("cannot be told of a model without a price, which gets no further call where money is limited", async () => {
     const { session } = await running();
     const quotas = JSON.stringify({ default: { spend_usd_per_day: 1 } });

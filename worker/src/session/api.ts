@@ -305,7 +305,7 @@ export interface SessionRpc {
   mayCallModel(): Promise<Result<ModelVerdict>>;
   /**
    * Counts what one request to a model was seen to use on its way. Of this and what the agent says the larger figure counts. A
-   * run that is over is left alone.
+   * run that is over is left alone; its tenant's day has the cost all the same.
    */
   countUsage(runId: string, usage: ModelUsage): Promise<Result<ModelVerdict>>;
   run(runId: string): Promise<Result<RunView>>;

@@ -12,6 +12,8 @@ import { sessionView } from "./views.js";
 const ENDING_MS = 3_600_000;
 /** milliseconds: pause after which a row that D1 refused is written again. */
 const RETRY_MS = 5_000;
+/** Key of the micro-dollars of answers that came when their run was over. */
+const LATE = "late_micro";
 
 export class IndexRow {
   readonly #ctx: DurableObjectState;
@@ -52,7 +54,7 @@ export class IndexRow {
   async #tellTenant(tenant: string, view: SessionView): Promise<void> {
     if (!this.#env.CAISSON_QUOTAS) return;
     const object = tenantObject(this.#env, tenant);
-    if (microUsd(view) > 0) await object.spent(view.id, microUsd(view));
+    if (this.#microUsd(view) > 0) await object.spent(view.id, this.#microUsd(view));
     if (view.state === "ended") await object.ended(view.id);
     else if (view.expires_at !== null) await object.alive(view.id, Date.parse(view.expires_at) + ENDING_MS);
   }
@@ -67,9 +69,27 @@ export class IndexRow {
     }
     if (maxUsd === undefined) return false;
     const view = sessionView(this.#store);
-    const over = await tenantObject(this.#env, this.#store.text("tenant") ?? "").spent(view.id, microUsd(view), maxUsd);
+    const tenant = tenantObject(this.#env, this.#store.text("tenant") ?? "");
+    const over = await tenant.spent(view.id, this.#microUsd(view), maxUsd);
     // Where money is limited, a model without a price would be one without limit.
     return over || view.usage.cost_usd === null;
+  }
+
+  /** Counts for the tenant what no counter of the session has. */
+  async countLate(costUsd: number): Promise<void> {
+    if (!this.#env.CAISSON_QUOTAS || costUsd <= 0) return;
+    this.#store.set(LATE, this.#late + Math.round(costUsd * 1e6));
+    const view = sessionView(this.#store);
+    await tenantObject(this.#env, this.#store.text("tenant") ?? "").spent(view.id, this.#microUsd(view));
+  }
+
+  get #late(): number {
+    return this.#store.number(LATE) ?? 0;
+  }
+
+  /** What is known of the cost. */
+  #microUsd({ usage }: SessionView): number {
+    return Math.round((usage.cost_usd ?? 0) * 1e6) + this.#late;
   }
 
   async #writeNow(): Promise<void> {
@@ -90,9 +110,4 @@ export class IndexRow {
       if (due === null || due > Date.now() + RETRY_MS) await this.#ctx.storage.setAlarm(Date.now() + RETRY_MS);
     }
   }
-}
-
-/** What is known of the cost. */
-function microUsd({ usage }: SessionView): number {
-  return Math.round((usage.cost_usd ?? 0) * 1e6);
 }

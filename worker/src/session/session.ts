@@ -245,11 +245,23 @@ export class Session extends DurableObject<Env> implements SessionRpc {
   async countUsage(runId: string, usage: ModelUsage): Promise<Result<ModelVerdict>> {
     return this.#try(async () => {
       const n = runNumber(runId);
-      if (this.#store.run(n) === null) return this.#runView(n) as Failure;
-      this.#machine.step({ kind: "USAGE", id: n, payload: JSON.stringify(usage) });
-      await this.#index.isSpent();
+      const run = this.#store.run(n);
+      if (run === null) return this.#runView(n) as Failure;
+      if (run.ended_ms === null) {
+        this.#machine.step({ kind: "USAGE", id: n, payload: JSON.stringify(usage) });
+        await this.#index.isSpent();
+      } else {
+        // Counters of a run that is over stay; its tenant's day would else be free of what a session's end cuts off.
+        await this.#index.countLate(this.#costOf(usage));
+      }
       return this.#verdict();
     });
+  }
+
+  /** Dollars, 0 where they are not known. */
+  #costOf({ model, cost_usd, ...tokens }: ModelUsage): number {
+    if (cost_usd !== undefined || model === undefined) return cost_usd ?? 0;
+    return new Guard(guardModule).price(this.env.CAISSON_PRICES?.trim() ?? "", { ...tokens, model }) ?? 0;
   }
 
   async run(runId: string): Promise<Result<RunView>> {
