@@ -455,6 +455,71 @@ static void bracket_first(void) {
   }
 }
 
+/* Each of these runs what follows it to the line's end: what that comes to together is bounded. */
+static void many_runners(void) {
+  static uint8_t line[32768];
+  uint32_t len = 0;
+  compile(&policy, "{\"tools\":{\"deny\":[\"Bash(rm:*)\"]}}", false);
+  for (uint32_t runners = 1; runners <= 8; runners++) {
+    memcpy(line + len, "env ", 4);
+    len += 4;
+    memset(line + len, 'a', 30000);
+    csn_tool_call call = {csn_span_str("Bash"), csn_span_of(line, len + 30000), csn_span_str("/workspace"),
+                          csn_span_str("/home/user"), false};
+    csn_verdict v = csn_policy_tool(&policy, &call, &arena);
+    if (runners <= 2) ok(v.action == CSN_ALLOW, "%u programs before a long word: seen to the end", runners);
+    if (runners == 8)
+      ok(v.action == CSN_DENY && v.why == CSN_WHY_DOUBT, "%u are not: the line is denied", runners);
+  }
+}
+
+/* Of a wild card the shell may make several words: `touch git push; *` runs `git push`. */
+static void wild_words(void) {
+  static const struct {
+    const char *line;
+    bool denied;
+  } LINES[] = {{"*", true},       {"g* -f", true},        {"git *", true},      {"g?t -v push", true},
+               {"ls *", false},   {"*.sh x", false},      {"git add *", false}, {"./*.py", false},
+               {"gi*y x", false}, {"git status *", false}};
+  compile(&policy, "{\"tools\":{\"deny\":[\"Bash(git push:*)\"]}}", false);
+  for (uint32_t i = 0; i < sizeof LINES / sizeof *LINES; i++) {
+    csn_tool_call call = {csn_span_str("Bash"), csn_span_str(LINES[i].line), csn_span_str("/workspace"),
+                          csn_span_str("/home/user"), false};
+    ok((csn_policy_tool(&policy, &call, &arena).action == CSN_DENY) == LINES[i].denied, "%s %s",
+       LINES[i].line, LINES[i].denied ? "is denied" : "is allowed");
+  }
+}
+
+/* What a wild card matches, by trying everything. */
+static bool tried(const char *pattern, const char *text) {
+  if (*pattern == 0) return *text == 0;
+  if (*pattern == '*') return tried(pattern + 1, text) || (*text != 0 && tried(pattern, text + 1));
+  return *text != 0 && (*pattern == '?' || *pattern == *text) && tried(pattern + 1, text + 1);
+}
+
+/* The `n`th text over the letters, the shorter ones first. */
+static const char *nth(uint32_t n, const char *letters, char out[9]) {
+  uint32_t base = (uint32_t)strlen(letters), len = 0;
+  for (; n > 0 && len < 8; n = (n - 1) / base)
+    out[len++] = letters[(n - 1) % base];
+  out[len] = 0;
+  return out;
+}
+
+static void globs_by_trying(void) {
+  char pattern[9], text[9];
+  uint32_t wrong = 0, matches = 0;
+  for (uint32_t i = 0; i < 1365; i++)    /* up to five letters */
+    for (uint32_t k = 0; k < 127; k++) { /* up to six */
+      csn_span p = csn_span_str(nth(i, "ab*?", pattern)), t = csn_span_str(nth(k, "ab", text));
+      bool want = tried(pattern, text);
+      matches += want;
+      wrong += csn_glob_path(p, t) != want;
+      if (strchr(pattern, '?') == NULL) wrong += csn_glob_text(p, t) != want;
+    }
+  ok(wrong == 0 && matches > 1000, "wild cards match what trying everything finds (%u)", matches);
+}
+
 static void glob(const char *pattern, const char *path, bool want) {
   ok(csn_glob_path(csn_span_str(pattern), csn_span_str(path)) == want, "%s %s %s", pattern,
      want ? "matches" : "does not match", path);
@@ -475,6 +540,9 @@ int main(void) {
   layers();
   cut_calls();
   bracket_first();
+  many_runners();
+  wild_words();
+  globs_by_trying();
   glob("**", "a/b", true);
   glob("a/**", "a/b/c", true);
   glob("a/**", "a", true);

@@ -24,6 +24,12 @@ static bool match(csn_span pattern, csn_span text, bool one) {
     } else if (star != UINT32_MAX) {
       p = star + 1;
       t = ++mark;
+      /* On to where the next byte of the pattern stands. */
+      uint8_t next = p < pattern.len ? pattern.ptr[p] : '*';
+      if (next == '*' || (one && next == '?')) continue;
+      while (t < text.len && text.ptr[t] != next)
+        t++;
+      mark = t;
     } else {
       return false;
     }

@@ -4,6 +4,9 @@
 
 #define DEPTH_MAX    16u   /* levels: substitutions and scripts within each other */
 #define COMMANDS_MAX 1024u /* items: places of one line where a command may stand */
+/* bytes: what is handed over of them together. `sudo sudo sudo ...` is as many commands as words, each up to
+ * the line's end: every rule would be held against megabytes. */
+#define BYTES_MAX 131072u
 
 /* In the wasm module size counts: what is small stands in many places. */
 #define SMALL __attribute__((noinline)) static
@@ -22,6 +25,7 @@ typedef struct reader {
   csn_shell_see *see;
   void *context;
   uint32_t left; /* items: commands that may still come */
+  uint32_t room; /* bytes: of them */
   bool odd;      /* csn_shell_line */
   bool hidden;   /* something cannot be seen */
   bool doubt;    /* the line itself could not be read: stop */
@@ -298,11 +302,13 @@ static void judge(reader *r, uint32_t at, uint32_t end, bool nested) {
       running = is_in(r, at, stop, "-exec -execdir -ok -okdir");
       continue;
     }
-    if (r->left == 0) {
+    uint32_t bytes = end - at + (name != at ? end - name : 0);
+    if (r->left == 0 || bytes > r->room) {
       r->hidden = true;
       return;
     }
     r->left--;
+    r->room -= bytes;
     r->see(r->context, csn_span_of(r->text + at, end - at), false);
     if (name != at) r->see(r->context, csn_span_of(r->text + name, end - name), false);
     uint32_t rest = stop < end ? stop + 1 : end;
@@ -431,8 +437,13 @@ static void read_list(reader *r, bool nested) {
 }
 
 csn_shell_line csn_shell_commands(csn_span line, uint8_t *text, csn_shell_see *see, void *context) {
-  reader r = {
-      .line = line.ptr, .text = text, .end = line.len, .see = see, .context = context, .left = COMMANDS_MAX};
+  reader r = {.line = line.ptr,
+              .text = text,
+              .end = line.len,
+              .see = see,
+              .context = context,
+              .left = COMMANDS_MAX,
+              .room = BYTES_MAX};
   for (uint32_t i = 0; i < line.len; i++) {
     text[i] = line.ptr[i] != 0 ? line.ptr[i] : CSN_SHELL_FILLED;
     if (line.ptr[i] == 0) r.odd = r.hidden = true;
@@ -461,7 +472,8 @@ bool csn_shell_may_be(csn_span head, bool whole, csn_span command) {
       tail = stop - tail;
       if (tail > want - h || memcmp(command.ptr + stop - tail, head.ptr + want - tail, tail) != 0)
         return false;
-      if (b == CSN_SHELL_FILLED) return true;
+      /* `*` is several words, too, when several files fit. */
+      if (b == CSN_SHELL_FILLED || want < head.len) return true;
       maybe = true;
       h = want;
       c = stop;

@@ -239,12 +239,13 @@ uint32_t csn_redact_release(const csn_redact_set *set, csn_redact_stream *s, uin
   if (len == 0) return 0;
   memcpy(out, s->held, len);
   /* Every value that may be under way counts: a longer one must not let the half of a shorter one through. */
+  uint32_t behind = 0;
   for (uint32_t state = s->state; state != 0; state = set->fail[state]) {
     uint32_t begun = set->depth[state], half = set->least[state] / 2u;
-    if (half == 0 || begun <= half) continue;
-    uint32_t behind = begun - half < len ? begun - half : len;
-    hide(out + (len - behind), (int32_t)behind);
+    if (half > 0 && begun > half && begun - half > behind) behind = begun - half;
   }
+  if (behind > len) behind = len;
+  hide(out + (len - behind), (int32_t)behind);
   s->held_len = 0;
   return len;
 }
