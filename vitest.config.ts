@@ -32,5 +32,11 @@ export default defineConfig(async () => ({
     include: ["tests/worker/**/*.test.ts"],
     setupFiles: ["./tests/worker/setup.ts"],
     testTimeout: 10_000,
+    // Logs go straight to workerd's own. Vitest would send each as a call to its main process and end a file when all are answered;
+    // the pool cannot send one that an object makes after the file's last test, and the run would wait for its answer forever
+    // (cloudflare/workers-sdk#15498).
+    disableConsoleIntercept: true,
+    // A run that is cut says in which file.
+    reporters: ["default", { onTestModuleStart: ({ relativeModuleId }) => console.log(` … ${relativeModuleId}`) }],
   },
 }));

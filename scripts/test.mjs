@@ -39,7 +39,7 @@ const SUITES = {
   worker: {
     what: "Worker, in workerd",
     limit_s: 400,
-    command: ["vitest", "run", "--reporter=default"],
+    command: ["vitest", "run"],
     counts: vitest,
   },
   conformance: {
