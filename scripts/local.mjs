@@ -12,6 +12,8 @@ import { loadScripts, startModel } from "./model/server.mjs";
 export const ROOT = resolve(import.meta.dirname, "..");
 const BUILD = join(ROOT, "build");
 const WRANGLER = join(ROOT, "node_modules/.bin/wrangler");
+/** What is not up by then, on the slowest machine, does not come up. */
+const START_MS = 120_000;
 
 /** A failure whose message is all that a user needs. */
 export class LocalError extends Error {}
@@ -131,8 +133,13 @@ export async function startEngine({ dir, stateDir = join(dir, "engine"), port = 
   const child = spawnBound(need(join(BUILD, "caisson-engine"), "build"), args, {
     stdio: ["ignore", "pipe", openSync(logPath, "a")],
   });
-  const ready = await firstLine(child, "the sandbox engine", logPath, 15000);
-  return { child, port: ready.port, logPath };
+  try {
+    const ready = await firstLine(child, "the sandbox engine", logPath, START_MS);
+    return { child, port: ready.port, logPath };
+  } catch (error) {
+    await endGroup(child, 5000);
+    throw error;
+  }
 }
 
 /** The variables by which a Worker at `url` finds the engine, and the engine the Worker. */
@@ -188,7 +195,7 @@ export async function startWorker({ dir, cwd = ROOT, port, vars, config, prepare
     args.push("--persist-to", join(dir, "worker"), "--env-file", varsFile, "--show-interactive-dev-session=false");
     if (config !== undefined) args.push("--config", config);
     child = spawnBound(WRANGLER, args, { cwd, env, stdio: ["ignore", log, log] });
-    const deadline = Date.now() + 60_000;
+    const deadline = Date.now() + START_MS;
     for (;;) {
       if (child.exitCode !== null || Date.now() > deadline) {
         const tail = readFileSync(logPath, "utf8").trimEnd().split("\n").slice(-15).join("\n");
@@ -222,9 +229,11 @@ function migrate(dir, env) {
       cwd: ROOT,
       env: { ...env, CI: "1" },
       encoding: "utf8",
+      timeout: START_MS,
     },
   );
-  if (run.status !== 0) throw new LocalError(`the D1 migrations failed:\n${run.stdout}${run.stderr}`);
+  if (run.status !== 0)
+    throw new LocalError(`the D1 migrations failed (${run.error?.code ?? run.status}):\n${run.stdout}${run.stderr}`);
   writeFileSync(stamp, listing);
 }
 

@@ -53,8 +53,9 @@ const SUITES = {
     limit_s: 1000,
     command: [
       "node",
+      "--import=./tests/deadline.mjs",
       "--test",
-      "--test-timeout=300000",
+      "--test-timeout=200000",
       "--test-concurrency=1",
       "--test-reporter=spec",
       "tests/e2e/*.test.mjs",

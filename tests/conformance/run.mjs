@@ -25,6 +25,7 @@ try {
   const tests = spawn(
     process.execPath,
     [
+      `--import=${join(here, "../deadline.mjs")}`,
       "--test",
       "--test-concurrency=2",
       "--test-reporter=spec",

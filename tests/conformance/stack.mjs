@@ -69,6 +69,7 @@ export async function engineApi(engine, method, path) {
   const response = await fetch(`http://127.0.0.1:${engine.port}/v1${path}`, {
     method,
     headers: { authorization: `Bearer ${engine.token}` },
+    signal: AbortSignal.timeout(60_000),
   });
   return { status: response.status, body: await response.json() };
 }

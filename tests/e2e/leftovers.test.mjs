@@ -24,7 +24,7 @@ async function open(t, n) {
   const port = await freePort();
   const env = { ...process.env, PORT: String(port), CAISSON_DIR: dir, NO_COLOR: "1" };
   delete env.ANTHROPIC_API_KEY;
-  const dev = spawn("node", [join(ROOT, "scripts/dev.mjs")], { cwd: ROOT, env, stdio: ["ignore", "pipe", "inherit"] });
+  const dev = spawn("node", [join(ROOT, "scripts/dev.mjs")], { cwd: ROOT, env, stdio: ["ignore", "pipe", "pipe"] });
   const exited = new Promise((done) => dev.once("exit", done));
   t.after(async () => {
     dev.kill("SIGTERM");
@@ -33,10 +33,11 @@ async function open(t, n) {
   });
   let text = "";
   await new Promise((done, fail) => {
-    dev.stdout.on("data", (data) => {
-      text += data;
-      if (text.includes("Caisson is ready")) done();
-    });
+    for (const stream of [dev.stdout, dev.stderr])
+      stream.on("data", (data) => {
+        text += data;
+        if (text.includes("Caisson is ready")) done();
+      });
     exited.then(() => fail(new Error(`dev ended: ${text}`)));
   });
   const { ok, call } = client(`http://localhost:${port}`);

@@ -4,6 +4,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { ROOT, sse, startLocal } from "../../scripts/local.mjs";
 
+/** milliseconds: less than a test may take, so that a call which hangs fails its test and keeps nothing open. */
+const CALL_MS = 120_000;
+
 export const OUTCOME = /^run\.(succeeded|failed|interrupted|cancelled|timed_out|over_budget|policy_violation)$/;
 
 /** Bindings of a Worker that asks who calls, and signs tokens. */
@@ -36,7 +39,7 @@ export async function openStack(options = {}) {
 export function client(url) {
   /** Sends JSON (or raw bytes) and returns {status, headers, body}; the body parsed when it is JSON. */
   async function call(method, path, body, headers = {}) {
-    const init = { method, headers: { ...headers } };
+    const init = { method, headers: { ...headers }, signal: AbortSignal.timeout(CALL_MS) };
     if (body !== undefined) {
       const raw = typeof body === "string" || body instanceof Uint8Array;
       init.body = raw ? body : JSON.stringify(body);

@@ -9,6 +9,8 @@ import { scratch } from "../scratch.mjs";
 export const BUILD = resolve(import.meta.dirname, "../../build");
 export const NO_SESSION = "__DISABLE_SESSION__";
 const NOBODY = 65534;
+/** An engine that takes longer to begin or to end does not do so. */
+const ENGINE_MS = 60_000;
 
 export const sleep = (ms) => new Promise((r) => setTimeout(r, ms));
 
@@ -79,11 +81,20 @@ export async function startEngine({
   const exited = new Promise((r) => child.once("exit", (code, signal) => r({ code, signal })));
   const port = await new Promise((done, fail) => {
     let text = "";
+    const timer = setTimeout(() => {
+      child.kill("SIGKILL");
+      fail(new Error(`the engine is not ready after ${ENGINE_MS} ms: ${log}`));
+    }, ENGINE_MS);
     child.stdout.on("data", (d) => {
       text += d;
-      if (text.includes("\n")) done(JSON.parse(text).port);
+      if (!text.includes("\n")) return;
+      clearTimeout(timer);
+      done(JSON.parse(text).port);
     });
-    exited.then((end) => fail(new Error(`engine ended ${JSON.stringify(end)}: ${log}`)));
+    exited.then((end) => {
+      clearTimeout(timer);
+      fail(new Error(`engine ended ${JSON.stringify(end)}: ${log}`));
+    });
   });
   const token = readFileSync(join(home, "token"), "utf8").trim();
   const engine = { child, port, token, home, exited, log: () => log };
@@ -116,8 +127,15 @@ export async function startEngine({
   engine.spares = async () => (await engine.api("GET", "/v1/health")).json.spares;
   engine.stop = async () => {
     child.kill("SIGTERM");
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      child.kill("SIGKILL");
+    }, ENGINE_MS);
     const end = await exited;
+    clearTimeout(timer);
     if (!keep) rmSync(home, { recursive: true, force: true });
+    assert.ok(!late, `the engine did not end within ${ENGINE_MS} ms of SIGTERM: ${log.slice(-2000)}`);
     return end;
   };
   if (spares > 0) await engine.ready(spares);
