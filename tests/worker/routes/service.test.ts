@@ -369,6 +369,11 @@ describe("POST /execute", () => {
     ["an error of the endpoint", (): Response => Response.json({ error: "overloaded" }, { status: 529 })],
     ["an answer without code", says(" ")],
     ["an answer that is not JSON", (): Response => new Response("<html>")],
+    [
+      "an answer that breaks off",
+      (): Response =>
+        new Response(new ReadableStream({ start: (controller) => controller.error(new Error("scripted: reset")) })),
+    ],
   ])("turns %s into a problem with `error`, and starts nothing", async (_name, respond) => {
     model(respond);
     const rigged = rig({ ANTHROPIC_UPSTREAM: "http://127.0.0.1:9" });
@@ -376,6 +381,21 @@ describe("POST /execute", () => {
     const problem = (await answer.json()) as ProblemBody;
     expect([answer.status, problem.code, problem.error]).toEqual([500, "model_error", problem.detail]);
     expect(rigged.sandboxes.size).toBe(0);
+  });
+  it("tells what the endpoint refuses, but not the key that it repeats", async () => {
+    const key = "operator-model-key-9e107d9d372bb6";
+    model(() => new Response(`no such key: ${key}${"x".repeat(460)}${key}`, { status: 401 }));
+    const answer = await rig({ ANTHROPIC_API_KEY: key }).call("POST", "/execute", { question: "q" });
+    const { detail = "" } = (await answer.json()) as ProblemBody;
+    expect(detail).toContain("answered 401: no such key: ****");
+    expect(detail).not.toContain(key.slice(0, 6));
+  });
+  it("takes an empty variable for none", async () => {
+    const seen = model(says("print(1)"));
+    const vars = { ANTHROPIC_API_KEY: "sk-real", ANTHROPIC_UPSTREAM: "", CAISSON_CODE_MODEL: "" };
+    expect((await rig(vars).call("POST", "/execute", { question: "q" })).status).toBe(200);
+    expect(seen[0]?.url).toBe("https://api.anthropic.com/v1/messages");
+    expect(seen[0]?.body["model"]).toMatch(/^claude-/);
   });
   it("finds the code between whatever fences there are", () => {
     expect(stripFences("print(1)")).toBe("print(1)");

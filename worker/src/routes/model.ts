@@ -1,6 +1,7 @@
 /** Asks the model for code: the same upstream and key as model requests that leave a sandbox. */
 import guardModule from "../../../build/guard.wasm";
 import { Guard } from "../core/guard.js";
+import { operatorMask } from "../effects/report.js";
 import type { Env } from "../env.js";
 import { problem } from "../errors.js";
 
@@ -9,6 +10,9 @@ const DEFAULT_MODEL = "claude-opus-5-5";
 const DEFAULT_MAX_TOKENS = 2_048;
 /** milliseconds: the model's whole answer. */
 const MODEL_MS = 120_000;
+/** characters of an endpoint's refusal that are looked at, and that are told. */
+const REFUSAL_MAX = 4_096;
+const REFUSAL_SHOWN = 500;
 
 export type AnswerLanguage = "python" | "javascript";
 
@@ -31,7 +35,7 @@ export function requirePrice(env: Env): void {
 }
 
 function modelOf(env: Env): string {
-  return env.CAISSON_CODE_MODEL ?? DEFAULT_MODEL;
+  return env.CAISSON_CODE_MODEL || DEFAULT_MODEL;
 }
 
 function price(guard: Guard, env: Env, usage: Parameters<Guard["price"]>[1]): number | null {
@@ -51,10 +55,11 @@ export async function codeFor(
   spent: (costUsd: number) => Promise<void>,
 ): Promise<string> {
   requireModel(env);
-  const upstream = new URL(env.ANTHROPIC_UPSTREAM ?? DEFAULT_UPSTREAM);
+  const upstream = new URL(env.ANTHROPIC_UPSTREAM || DEFAULT_UPSTREAM);
   upstream.pathname = `${upstream.pathname.replace(/\/$/, "")}/v1/messages`;
-  const key = env.ANTHROPIC_API_KEY;
+  const key = env.ANTHROPIC_API_KEY || undefined;
   let response: Response;
+  let text: string;
   try {
     response = await fetch(upstream, {
       method: "POST",
@@ -70,12 +75,15 @@ export async function codeFor(
       }),
       signal: AbortSignal.timeout(MODEL_MS),
     });
+    text = await response.text();
   } catch {
-    throw problem("model_error", `The model endpoint ${upstream.origin} does not answer.`);
+    throw problem("model_error", `The model endpoint ${upstream.origin} does not answer, or not to the end.`);
   }
-  const text = await response.text();
-  if (!response.ok)
-    throw problem("model_error", `The model endpoint answered ${response.status}: ${text.slice(0, 500)}`);
+  if (!response.ok) {
+    // A server that refuses a key may repeat it; masked before it is cut to what is shown.
+    const why = operatorMask(env)(text.slice(0, REFUSAL_MAX)).slice(0, REFUSAL_SHOWN);
+    throw problem("model_error", `The model endpoint answered ${response.status}: ${why}`);
+  }
   await spent(costOf(env, text));
   const code = stripFences(answerText(text));
   if (code === "") throw problem("model_error", "The model's answer has no code.");
