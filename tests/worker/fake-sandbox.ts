@@ -56,6 +56,8 @@ export class FakeScript {
   retired = false;
   /** No shell is given while this is set. */
   slowShell = false;
+  /** With these words instead of a shell a terminal is refused. */
+  noShell: string | null = null;
   /** Counts changes; see changed(). */
   #version = 0;
 
@@ -194,6 +196,7 @@ export class FakeSandbox extends DurableObject {
     const s = this.#script;
     s.terminals.push(request.url);
     while (s.slowShell) await s.changed();
+    if (s.noShell !== null) return new Response(s.noShell, { status: 503 });
     const { 0: client, 1: server } = new WebSocketPair();
     server.binaryType = "arraybuffer";
     server.accept();

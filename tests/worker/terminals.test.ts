@@ -67,6 +67,22 @@ describe("a terminal", { timeout: 20_000 }, () => {
     expect(value(await ending).state).toBe("ended");
   });
 
+  it("is refused in the sandbox's words, without the secrets in them, and as ended when the session has", async () => {
+    const fixture = await idle();
+    fixture.fake.noShell = `no pty is left: ${SECRET}`;
+    const refused = await open(fixture).catch((error: Error) => error.message);
+    expect(refused).toMatch(/^502: .*sandbox_error.*503 no pty is left: \*{23}"/);
+    fixture.fake.slowShell = true;
+    const opening = open(fixture).catch((error: Error) => error.message);
+    await eventually(async () => expect(fixture.fake.terminals).toHaveLength(2));
+    const ending = fixture.session.end();
+    await eventually(async () => expect(fixture.fake.retired).toBe(true));
+    fixture.fake.slowShell = false;
+    fixture.fake.wake();
+    expect(await opening).toMatch(/^409: .*session_ended/);
+    expect(value(await ending).state).toBe("ended");
+  });
+
   it("hides a secret that comes in pieces, and shows after a moment what only begins like one", async () => {
     const fixture = await idle();
     const half = SECRET.length / 2;

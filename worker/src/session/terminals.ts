@@ -6,6 +6,7 @@
  */
 import type { RedactStream } from "../core/redact.js";
 import { openTerminal, type TerminalShape } from "../effects/terminal.js";
+import { Problem } from "../errors.js";
 import { LIMITS } from "../limits.js";
 import type { CommandAccess, Failure, Result } from "./api.js";
 import { fail } from "./failures.js";
@@ -115,21 +116,20 @@ export class Terminals {
       const redactor = this.#mask.forTerminals();
       const { terminal, by } = asked;
       await this.#act({ act: "terminal.opened", by, terminal });
-      const shell = await openTerminal(usable.value, terminal, asked, secrets.value.env).catch(
-        async (error: unknown) => {
-          await this.#act({
-            act: "terminal.closed",
-            by,
-            terminal,
-            code: CLOSE.FAILED,
-            reason: "there was no terminal",
-          });
-          throw error;
-        },
-      );
+      const closed = async (code: number, reason: string): Promise<void> =>
+        await this.#act({ act: "terminal.closed", by, terminal, code, reason });
+      let shell: WebSocket;
+      try {
+        shell = await openTerminal(usable.value, terminal, asked, secrets.value.env);
+      } catch (error) {
+        await closed(CLOSE.FAILED, "there was no terminal");
+        if (this.#over) return fail(409, "session_ended", ENDED);
+        if (error instanceof Problem) return fail(error.status, error.code, redactor.text(error.message));
+        throw error;
+      }
       if (this.#over) {
         shell.close(CLOSE.GOING_AWAY, ENDED);
-        await this.#act({ act: "terminal.closed", by, terminal, code: CLOSE.GOING_AWAY, reason: ENDED });
+        await closed(CLOSE.GOING_AWAY, ENDED);
         return fail(409, "session_ended", ENDED);
       }
       const { 0: client, 1: server } = new WebSocketPair();
