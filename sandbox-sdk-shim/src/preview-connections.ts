@@ -51,6 +51,11 @@ export class PreviewConnections {
         if (error instanceof Cut) answering.then(discard, () => {});
         throw error;
       });
+      // Both at once: the cut has been told by now, and nobody would hear of it any more.
+      if (signal.aborted) {
+        discard(answer);
+        throw signal.reason;
+      }
       if (answer.webSocket !== null) return joined(answer, answer.webSocket, signal, over);
       if (answer.body === null) {
         over();
