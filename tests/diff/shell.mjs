@@ -174,7 +174,9 @@ let count = 0;
 function runs(name, text) {
   const mark = join(dir, `ran-${count++}`);
   const env = { PATH: bin, MARK: mark };
-  spawnSync(`/bin/${name}`, ["-c", text], { cwd: work, env, stdio: "ignore", timeout: 5000, killSignal: "SIGKILL" });
+  // A line may loop for ever in a process that is not the shell's own: after two seconds of the processor each is ended.
+  const command = ["--cpu=2", `/bin/${name}`, "-c", text];
+  spawnSync("/usr/bin/prlimit", command, { cwd: work, env, stdio: "ignore", timeout: 5000, killSignal: "SIGKILL" });
   return existsSync(mark);
 }
 function verdicts(policy, lines) {
