@@ -49,7 +49,19 @@ const SIMPLE = [
   "A=1 rm x",
   "A='b c' rm x",
 ];
-const RUNS = ["rm x", "rm", "timeout 5 rm x", "nice -n 5 rm x", "env A=1 rm x", "sh -c 'rm x'", "bash -ec 'rm x'"];
+const RUNS = [
+  "rm x",
+  "rm",
+  "timeout 5 rm x",
+  "nice -n 5 rm x",
+  "env A=1 rm x",
+  "env =1 rm x",
+  "env 'a b=1' rm x",
+  "env -S'rm x'",
+  "env --split-string='rm x'",
+  "sh -c 'rm x'",
+  "bash -ec 'rm x'",
+];
 const WRAPS = [
   (s) => `(${s})`,
   (s) => `( (${s}); true )`,
@@ -68,6 +80,9 @@ const WRAPS = [
   (s) => `echo "a ${ticked(s)} b"`,
   (s) => `x=$(${s}\n)`,
   (s) => `echo $((0$(${s}\n)))`,
+  (s) => `echo $((#0$(${s}\n)))`,
+  (s) => `echo $(( #$(${s}\n)\n))`,
+  (s) => `echo $((1) # $(${s}\n)\n))`,
   (s) => `echo \${x:-$(${s}\n)}`,
   (s) => `eval ${quoted(s)}`,
   (s) => `eval ${doubled(s)}`,
@@ -108,6 +123,11 @@ const BASH = [
   (s) => `a[1<<2]=3\n${s}\n2]=3`,
   (s) => `echo $'it\\'s'; ${s}`,
   (s) => `bash <<< ${quoted(s)}`,
+  (s) => `bash <(echo ${quoted(s)})`,
+  (s) => `source <(echo ${quoted(s)})`,
+  (s) => `source /dev/stdin <<< ${quoted(s)}`,
+  (s) => `echo \${x:-<(${s}\n)}`,
+  (s) => `a[1 #$(${s}\n)\n]=3`,
   (s) => `coproc { ${s}\n}; wait`,
   (s) => `[[ a == a ]] && ${s}`,
   (s) => `((x=1)); ${s}`,
@@ -124,6 +144,8 @@ const FILLED = [
   "X='rm x'; eval $X",
   `E=; \${E}rm x`,
   `x=rm; \${x:-a} b`,
+  "X=';rm x'; sh -c \"echo $X\"",
+  "X='a;rm x'; eval echo $X",
 ];
 const BYTES = [
   "'",
@@ -235,6 +257,11 @@ for (const name of shells) {
     'if [ -f x ]; then echo "$(date)"; fi',
     "npm test 2>&1 | tail -5",
     'FOO="a b" make -j4 && ./run.sh "$X"',
+    'env A="b $C" make CFLAGS="-O2 -g"',
+    'bash "$D/x.sh" $X && . "$D/bin/activate"',
+    "x=$((1 + 2)) # it isn't\na[0]=1 # nor that\n(\n# this\nls\n)",
+    'timeout 5 curl -H "a: $T" u',
+    'bash -c "cd a && make"',
     "python3 - <<'EOF'\nprint(\"rm\")\nEOF",
     "bash script.sh",
     "x=$(( 1 + 2 )); echo $x",

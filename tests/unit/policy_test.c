@@ -490,6 +490,50 @@ static void wild_words(void) {
   }
 }
 
+/* Where `rm` hides, and what is close to it and hides nothing. */
+static void hidden_commands(void) {
+  static const char *const DENIED[] = {"echo $((#$(rm x)\n))",
+                                       "echo $(( #$(rm x)\n))",
+                                       "((#$(rm x)\n))",
+                                       "echo $((1) # $(rm x)\n))",
+                                       "a[1 #$(rm x)\n]=3",
+                                       "echo ${x:-<(rm x)}",
+                                       "env =1 rm x",
+                                       "env 'a b=1' rm x",
+                                       "env -S'rm x'",
+                                       "env --split-string='rm x'",
+                                       "su --command='rm x'",
+                                       "script -c'rm x' f",
+                                       "X='a; rm x'; sh -c \"echo $X\"",
+                                       "X='a; rm x'; eval \"echo $X\"",
+                                       "bash <(echo rm x)",
+                                       "source <(echo rm x)",
+                                       "source /dev/stdin <<< 'rm x'",
+                                       "bash /dev/stdin < f",
+                                       ". /proc/self/fd/3",
+                                       "bash $X"};
+  static const char *const ALLOWED[] = {"x=$((1+2)) # it is\nls",
+                                        "a[0]=1 # x\nls",
+                                        "x=$((1+2))\n(\n# a comment\nls\n)",
+                                        "(a; (b)) # x\nls",
+                                        "bash x.sh $X",
+                                        "bash \"$D/x.sh\"",
+                                        ". \"$D/bin/activate\"",
+                                        "bash -euo pipefail x.sh",
+                                        "env A=\"b $C\" make CFLAGS=\"-O2 -g\"",
+                                        "timeout 5 curl -H \"a: $T\" u",
+                                        "trap \"kill 1\" EXIT"};
+  compile(&policy, "{\"tools\":{\"deny\":[\"Bash(rm:*)\"]}}", false);
+  for (uint32_t i = 0; i < (sizeof DENIED + sizeof ALLOWED) / sizeof *DENIED; i++) {
+    bool denied = i < sizeof DENIED / sizeof *DENIED;
+    const char *line = denied ? DENIED[i] : ALLOWED[i - sizeof DENIED / sizeof *DENIED];
+    csn_tool_call call = {csn_span_str("Bash"), csn_span_str(line), csn_span_str("/workspace"),
+                          csn_span_str("/home/user"), false};
+    ok((csn_policy_tool(&policy, &call, &arena).action == CSN_DENY) == denied, "%.*s is %s",
+       (int)strcspn(line, "\n"), line, denied ? "denied" : "allowed");
+  }
+}
+
 /* What a wild card matches, by trying everything. */
 static bool tried(const char *pattern, const char *text) {
   if (*pattern == 0) return *text == 0;
@@ -542,6 +586,7 @@ int main(void) {
   bracket_first();
   many_runners();
   wild_words();
+  hidden_commands();
   globs_by_trying();
   glob("**", "a/b", true);
   glob("a/**", "a/b/c", true);

@@ -30,6 +30,7 @@ typedef struct reader {
   bool hidden;   /* something cannot be seen */
   bool doubt;    /* the line itself could not be read: stop */
   bool shifts;   /* arithmetic or a subscript has been seen: `<<` may be no here-document */
+  bool open;     /* a subscript with a blank in it has been seen: `#` may begin no comment */
   document doc;
 } reader;
 
@@ -129,6 +130,7 @@ static void read_parameter(reader *r, enum quoted quoted) {
     if (b == '\\') take(r);
     /* What quotes mean here depends on the operator. */
     if (b == 0 || b == '{' || b == '\'' || (quoted != BARE && b == '"')) r->doubt = true;
+    if (one_of(b, "<>") && one_of(peek(r), "(\\")) r->doubt = true; /* bash runs what is in it */
     if (b == '"') read_text(r, &c, QUOTED);
     read_expansion(r, &c, b, quoted);
   }
@@ -259,15 +261,24 @@ SMALL bool is_in(const reader *r, uint32_t at, uint32_t end, const char *list) {
   return csn_word_in(csn_span_of(r->text + at, end - at), list);
 }
 
-/* A text of the command that is a line of the shell itself. */
+/* A text of the command that is a line of the shell itself. What has been filled in there is read once more:
+ * `X='; rm x'; sh -c "echo $X"`. */
 SMALL void read_script(reader *r, uint32_t from, uint32_t to) {
   bool odd = r->odd;
+  if (find(r, from, to, CSN_SHELL_FILLED) < to) r->hidden = true;
   for (uint32_t i = from; i < to; i++)
     if (r->text[i] == CSN_SHELL_BLANK) r->text[i] = ' ';
   read_inside(r, from, to);
   r->hidden = r->hidden || r->doubt;
   r->doubt = false;
   r->odd = odd;
+}
+
+/* Whether the word may name commands that are in no file: `<(...)`, an input, options in a variable. */
+SMALL bool is_no_file(const reader *r, uint32_t at, uint32_t end) {
+  csn_span word = csn_span_of(r->text + at, end - at);
+  bool input = word.len >= 5 && (memcmp(word.ptr, "/dev/", 5) == 0 || memcmp(word.ptr, "/proc", 5) == 0);
+  return input || (find(r, at, end, CSN_SHELL_FILLED) < end && find(r, at, end, '/') == end);
 }
 
 /* What follows the name of a shell. One without a script reads commands that nobody sees. */
@@ -284,6 +295,7 @@ static void read_shell(reader *r, uint32_t at, uint32_t end) {
     }
     if (line) read_script(r, at, stop);
     if (line && !value) return;
+    if (!script && !value && is_no_file(r, at, stop)) r->hidden = true;
     script = script || !value;
     value = false;
   }
@@ -319,7 +331,8 @@ static void judge(reader *r, uint32_t at, uint32_t end, bool nested) {
       read_script(r, rest, joins ? end : find(r, rest, end, ' '));
       return;
     }
-    if (is_in(r, name, stop, "bash sh dash zsh ksh ash")) {
+    if (is_in(r, at, stop, ". source") && is_no_file(r, rest, find(r, rest, end, ' '))) r->hidden = true;
+    if (is_in(r, name, stop, "bash sh dash zsh ksh ash rbash")) {
       read_shell(r, rest, end);
       return;
     }
@@ -329,16 +342,18 @@ static void judge(reader *r, uint32_t at, uint32_t end, bool nested) {
     uint8_t b = r->text[at];
     bool assigns = sign > at && sign < blank && sign < stop;
     bool keeps = !first && b == '-', number = !first && b >= '0' && b <= '9';
+    /* Of an option with its value, the value: `-S'rm x'`, `--command='rm x'`. */
+    uint32_t from = !keeps ? at : r->text[at + 1] != '-' ? at + 2 : sign < stop ? sign + 1 : at;
     /* What takes a word of its own before the command that it runs; then what does not. */
     bool own = is_in(r, name, stop, "function coproc flock taskset chroot chrt su script unshare");
-    bool text = blank < stop && !first && (!assigns || option);
+    bool text = blank < stop && !first && (!assigns || option || keeps);
     running =
-        keeps || number || option || own || assigns ||
+        keeps || number || option || own || sign < stop || /* env takes `=x` and `'a b=c'`, too */
         is_in(r, name, stop,
               "! { if then elif else do while until time sudo doas env nohup nice ionice stdbuf timeout "
               "setsid command exec builtin xargs busybox watch parallel strace");
     option = keeps ? sign == stop : own;
-    if (text) read_script(r, at, stop);
+    if (text) read_script(r, from, stop);
     first = false;
   }
 }
@@ -388,6 +403,8 @@ static void read_redirection(reader *r, building *c, uint8_t b) {
 /* Reads commands to the end, or when `nested` to the `)` that is theirs. */
 static void read_list(reader *r, bool nested) {
   uint32_t parens = 0;
+  /* dash ends `$((` at the next `))`, whatever is between. */
+  bool begins = nested && one_of(peek(r), "(\\"), arithmetic = begins;
   building c;
   begin(r, &c);
   if (++r->depth > DEPTH_MAX || (r->depth > 1 && r->doc.waits)) r->doubt = true;
@@ -399,13 +416,14 @@ static void read_list(reader *r, bool nested) {
     } else if (b == 0 || one_of(b, "\n;&|()")) {
       end_command(r, &c, at, nested);
       if (b == '(' || b == ')') r->odd = true;
-      if (b == '(' && one_of(peek(r), "(\\")) r->shifts = true;
+      if (b == '(' && one_of(peek(r), "(\\")) r->shifts = arithmetic = true;
       parens += b == '(';
       if (b == 0 || (b == ')' && parens == 0 && nested)) {
         if (r->doc.waits || (b == 0 && nested)) r->doubt = true;
         break;
       }
       parens -= b == ')' && parens > 0;
+      if (parens == 0) arithmetic = begins;
       if (b == '\n') read_document(r);
       begin(r, &c);
     } else if (b == '\'') {
@@ -421,6 +439,8 @@ static void read_list(reader *r, bool nested) {
       put_quoted(r, &c, take(r));
     } else if (b == '#' && !c.in_word) {
       r->odd = true;
+      /* None within arithmetic, where what follows it is run: `$((#$(rm x)`. */
+      if (r->open || arithmetic) r->doubt = true;
       while (peek(r) != '\n' && peek(r) != 0)
         r->at++;
     } else if (b == '<' || b == '>') {
@@ -428,7 +448,13 @@ static void read_list(reader *r, bool nested) {
       read_redirection(r, &c, b);
     } else if (!read_expansion(r, &c, b, BARE)) {
       if (one_of(b, "{}\r")) r->odd = true;
-      if (b == '[' && c.out > c.word && is_name(r->text[c.out - 1])) r->shifts = true;
+      if (b == '[' && c.out > c.word && is_name(r->text[c.out - 1])) {
+        uint32_t stop = r->at;
+        while (stop < r->end && !one_of(r->text[stop], "] \t\n"))
+          stop++;
+        r->shifts = true;
+        r->open = r->open || stop == r->end || r->text[stop] != ']';
+      }
       /* {a,b} is several words; {} and a brace alone are none. */
       put(r, &c, b == '{' && !one_of(peek(r), "} \t\n;") && peek(r) != 0 ? CSN_SHELL_FILLED : b);
     }
