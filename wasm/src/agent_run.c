@@ -235,6 +235,7 @@ CSN_RARE __attribute__((noinline)) static uint32_t escaped_len(csn_span raw) {
   uint8_t room[64 * 6];
   uint32_t len = 0;
   while (raw.len > 0) {
+    /* cppcheck-suppress legacyUninitvar ; it is written to, and only its length is read */
     csn_fx piece = {room, sizeof room, 0};
     uint32_t n = raw.len <= 64 ? raw.len : csn_utf8_whole(csn_span_of(raw.ptr, 64));
     csn_put_escaped(&piece, csn_span_of(raw.ptr, n));

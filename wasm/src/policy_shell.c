@@ -138,7 +138,7 @@ static void read_parameter(reader *r, enum quoted quoted) {
 
 /* Behind a backtick. */
 static void read_backticks(reader *r, enum quoted quoted) {
-  uint32_t from = r->at, to = r->at;
+  uint32_t from = r->at, to = from;
   for (uint8_t b; (b = take(r)) != '`'; r->text[to++] = b) {
     if (b == '\\' && one_of(peek(r), quoted == QUOTED ? "\\`$\"" : "\\`$")) b = take(r);
     if (b != 0) continue;

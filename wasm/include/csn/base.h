@@ -55,6 +55,7 @@ static inline void csn_copy(uint8_t *to, const uint8_t *from, uint32_t len) {
     memcpy(to + len - 8, from + len - 8, 8);
   } else if (len >= 4) {
     memcpy(to, from, 4);
+    /* cppcheck-suppress pointerOutOfBoundsCond ; there are len of them, whatever the shortest is */
     memcpy(to + len - 4, from + len - 4, 4);
   } else if (len > 0) {
     to[0] = from[0];
