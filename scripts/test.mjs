@@ -2,19 +2,21 @@
 /**
  * Runs the suites one after another and closes with "N passed, N failed" (and ", N skipped" when some were).
  * A suite that takes longer than its limit is ended and fails, with what was still running, so that the others run and the
- * whole ends. CAISSON_TEST_PATIENCE=N multiplies the limits (a slow machine, an emulator).
+ * whole ends (suite.mjs). CAISSON_TEST_PATIENCE=N multiplies the limits (a slow machine, an emulator).
  * usage: scripts/test.mjs [SUITE…]   suites: core fuzz engine worker conformance e2e
  */
-import { spawn, spawnSync } from "node:child_process";
-import { createWriteStream, existsSync, mkdirSync, rmSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { ROOT } from "./local.mjs";
+import { startSuite } from "./suite.mjs";
 
 const RESULTS = join(ROOT, "build/test-results");
 
 const PATIENCE = Number(process.env.CAISSON_TEST_PATIENCE || 1);
-/** How long whoever holds a suite's output open after its end is waited for. */
-const GRACE_MS = 10_000;
+if (!(PATIENCE > 0)) {
+  console.error(`CAISSON_TEST_PATIENCE=${process.env.CAISSON_TEST_PATIENCE}: must be a number above 0`);
+  process.exit(64);
+}
 
 /** How each suite is run, its limit (three times what 2 cores take, or more), and how its counts are read from what it printed. */
 const SUITES = {
@@ -26,7 +28,7 @@ const SUITES = {
   },
   fuzz: {
     what: "fuzz smoke",
-    limit_s: 500,
+    limit_s: 300 + 14 * seconds("FUZZ_SECONDS", 12) + 6 * seconds("FUZZ_NATIVE_SECONDS", 6),
     command: ["make", "--no-print-directory", "fuzz-smoke", "fuzz-native-smoke"],
     counts: null,
   },
@@ -64,6 +66,12 @@ const SUITES = {
   },
 };
 
+/** Of a variable that says how long something is done. */
+function seconds(name, absent) {
+  const value = Number(process.env[name] || absent);
+  return value > 0 ? value : absent;
+}
+
 /** Counts from the line "SUITE: N passed, N failed[, N skipped]". */
 function counted(name) {
   return (text) => {
@@ -90,96 +98,46 @@ function nodeTest(text) {
   return { passed: n("pass"), failed: n("fail") + n("cancelled"), skipped: n("skipped") };
 }
 
-/** The process `pid` and all below it, as `ps` lines. */
-function tree(pid) {
-  const lines = spawnSync("ps", ["-eo", "pid=,ppid=,etimes=,stat=,wchan:20=,args="], { encoding: "utf8" }).stdout ?? "";
-  const all = lines
-    .split("\n")
-    .map((line) => ({ line, id: Number(line.trim().split(/\s+/)[0]), above: Number(line.trim().split(/\s+/)[1]) }));
-  const found = new Set([pid]);
-  for (let before = 0; before !== found.size; ) {
-    before = found.size;
-    for (const p of all) if (found.has(p.above)) found.add(p.id);
-  }
-  return all.filter((p) => found.has(p.id));
-}
-
-function end(pid, signal) {
-  try {
-    process.kill(pid, signal);
-  } catch {
-    // It has ended.
-  }
-}
-
-/** What runs now, for a signal to end. */
+/** What runs now. */
 let current;
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
-  process.on(signal, () => {
-    if (current) for (const p of tree(current.pid)) end(p.id, "SIGTERM");
-    process.exit(128 + { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 }[signal]);
-  });
+let stopping = false;
+async function stop(status) {
+  const again = stopping;
+  stopping = true;
+  await current?.stop();
+  if (!again) process.exit(status);
 }
+for (const [signal, number] of [
+  ["SIGHUP", 1],
+  ["SIGINT", 2],
+  ["SIGTERM", 15],
+])
+  process.on(signal, () => stop(128 + number));
+let reader = true;
+process.stdout.on("error", () => {
+  if (reader) stop(128 + 13);
+  reader = false;
+});
 
-function run(name, suite) {
-  return new Promise((done) => {
-    const begun = Date.now();
-    const log = createWriteStream(join(RESULTS, `${name}.log`));
-    const child = spawn(suite.command[0], suite.command.slice(1), {
-      cwd: ROOT,
-      stdio: ["ignore", "pipe", "pipe"],
-      env: { ...process.env, FORCE_COLOR: "0" },
-    });
-    current = child;
-    let text = "";
-    const show = (data) => {
-      text += data;
-      log.write(data);
-      process.stdout.write(data);
-    };
-    child.stdout.on("data", show);
-    child.stderr.on("data", show);
-    const seconds = suite.limit_s * PATIENCE;
-    let late = false;
-    const limit = setTimeout(() => {
-      late = true;
-      const running = tree(child.pid);
-      show(
-        `\nnot ok - ${name} takes longer than ${seconds} s (CAISSON_TEST_PATIENCE multiplies that). Still running:\n`,
-      );
-      for (const p of running) show(`  ${p.line.slice(0, 300)}\n`);
-      for (const p of running) end(p.id, "SIGTERM");
-      setTimeout(() => {
-        for (const p of tree(child.pid)) end(p.id, "SIGKILL");
-        for (const p of running) end(p.id, "SIGKILL");
-      }, GRACE_MS);
-    }, seconds * 1000);
-    // "close" waits for every process that has the output open, "exit" for none.
-    child.on("exit", () => {
-      setTimeout(() => {
-        if (child.stdout.destroyed && child.stderr.destroyed) return;
-        late = true;
-        show(`\nnot ok - ${name} has ended, but a process that it left still holds its output\n`);
-        child.stdout.destroy();
-        child.stderr.destroy();
-      }, GRACE_MS).unref();
-    });
-    child.on("close", (code) => {
-      clearTimeout(limit);
-      current = undefined;
-      log.end();
-      const took = ((Date.now() - begun) / 1000).toFixed(1);
-      // A suite without counts of its own is one test: its exit status.
-      let counts =
-        suite.counts === null
-          ? { passed: code === 0 ? 1 : 0, failed: code === 0 ? 0 : 1, skipped: 0 }
-          : suite.counts(text);
-      counts ??= { passed: 0, failed: 1, skipped: 0 };
-      if ((code !== 0 || late) && counts.failed === 0) counts.failed = 1;
-      if (counts.passed + counts.failed + counts.skipped === 0) counts.failed = 1;
-      done({ name, seconds: took, ...counts });
-    });
-  });
+async function run(name, suite) {
+  const begun = Date.now();
+  const log = openSync(join(RESULTS, `${name}.log`), "w");
+  const show = (text) => {
+    writeSync(log, text);
+    if (reader) process.stdout.write(text);
+  };
+  current = startSuite(suite.command, { cwd: ROOT, limitMs: suite.limit_s * PATIENCE * 1000, show });
+  const { code, printed, wrong } = await current.done;
+  current = undefined;
+  if (stopping) await new Promise(() => {});
+  closeSync(log);
+  // A suite without counts of its own is one test: its exit status.
+  const good = code === 0 && wrong === null;
+  let counts = suite.counts === null ? { passed: good ? 1 : 0, failed: 0, skipped: 0 } : suite.counts(printed);
+  counts ??= { passed: 0, failed: 1, skipped: 0 };
+  if (!good && counts.failed === 0) counts.failed = 1;
+  if (counts.passed + counts.failed + counts.skipped === 0) counts.failed = 1;
+  return { name, seconds: ((Date.now() - begun) / 1000).toFixed(1), wrong, ...counts };
 }
 
 const names = process.argv.slice(2);
@@ -189,7 +147,7 @@ for (const name of names) {
     process.exit(64);
   }
 }
-if (!existsSync(RESULTS)) mkdirSync(RESULTS, { recursive: true });
+mkdirSync(RESULTS, { recursive: true });
 const results = [];
 for (const name of names.length ? names : Object.keys(SUITES)) {
   rmSync(join(RESULTS, `${name}.log`), { force: true });
@@ -198,10 +156,15 @@ for (const name of names.length ? names : Object.keys(SUITES)) {
 }
 console.log("");
 const sum = (field) => results.reduce((n, r) => n + r[field], 0);
-for (const r of results)
+for (const r of results) {
+  const where = r.failed ? `  build/test-results/${r.name}.log` : "";
+  const why = r.wrong === null ? "" : `  It ${r.wrong}.`;
   console.log(
-    `${r.failed === 0 ? "ok  " : "FAIL"}  ${r.name.padEnd(11)} ${r.passed} passed, ${r.failed} failed, ${r.skipped} skipped  (${r.seconds} s)${r.failed ? `  build/test-results/${r.name}.log` : ""}`,
+    `${r.failed === 0 ? "ok  " : "FAIL"}  ${r.name.padEnd(11)} ${r.passed} passed, ${r.failed} failed, ${r.skipped} skipped  (${r.seconds} s)${where}${why}`,
   );
+}
+if (results.some((r) => r.wrong?.startsWith("takes longer")))
+  console.log("CAISSON_TEST_PATIENCE=N multiplies the time that suites may take, on a slow machine.");
 const skipped = sum("skipped");
 console.log(`${sum("passed")} passed, ${sum("failed")} failed${skipped ? `, ${skipped} skipped` : ""}`);
 process.exit(sum("failed") === 0 ? 0 : 1);
