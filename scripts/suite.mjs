@@ -58,13 +58,13 @@ function send(p, signal) {
   }
 }
 
-/** Lines for people. */
+/** Lines for people. The file that a node of its test runner runs stands behind all its options. */
 function described(processes) {
   if (processes.length === 0) return "";
   const columns = "pid=,ppid=,etimes=,stat=,wchan:20=,args=";
   const list = processes.map((p) => p.id).join(",");
   const text = spawnSync("ps", ["ww", "-o", columns, "-p", list], { encoding: "utf8" }).stdout ?? "";
-  return text.replace(/^(.{0,300}).*$/gm, "  $1").replace(/ +$/, "");
+  return text.replace(/^(.{200}).*(.{100})$/gm, "$1 ... $2").replace(/^(?=.)/gm, "  ");
 }
 
 /**

@@ -38,6 +38,11 @@ test("one that hangs is ended; what it did then is said", async () => {
   assert.deepEqual(running(1), []);
 });
 
+test("of a long command line the end is said, too", async () => {
+  const r = await suite("exec node -e 'setInterval(() => {}, 1e6)' $(seq 1000) tests/last.test.mjs", { limitMs: 500 });
+  assert.match(r.shown, /^.{0,230}node -e .{0,200} \.\.\. .* 1000 tests\/last\.test\.mjs$/m);
+});
+
 test("one that ignores SIGTERM, and its children with it, is killed", async () => {
   const r = await suite(`trap '' TERM; ${sleeper(2)} & while :; do sleep 0.1; done`, { limitMs: 300 });
   assert.match(r.wrong, /takes longer/);
