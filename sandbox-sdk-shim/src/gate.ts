@@ -87,7 +87,7 @@ export async function pass(request: Request, env: Env, containerId: string, sess
   if (!answer.allow)
     return unwatched(model?.refuse(403, "permission_error", answer.reason) ?? denied(answer.rule, answer.reason));
   const begun = Date.now();
-  const up: Counter = { bytes: 0 };
+  const up: Counter = { bytes: 0, head: "" };
   let address: string | null = null;
   const ended = async (status: number, bytes_down: number | null): Promise<void> => {
     const duration_ms = Date.now() - begun;
@@ -114,7 +114,10 @@ export async function pass(request: Request, env: Env, containerId: string, sess
         payer.run !== null &&
         GENERATES.test(url.pathname)
       )
-        await session.countUsage(payer.run, { input_tokens: Math.ceil(up.bytes / TOKEN_BYTES) });
+        await session.countUsage(payer.run, {
+          ...askedModel(url.pathname, up),
+          input_tokens: Math.ceil(up.bytes / TOKEN_BYTES),
+        });
     } else {
       const out = wayOut(request, env);
       const judged = await judgedAddress(out, session, answer, question, judgeOf(containerId, answer.byAddress));
@@ -211,6 +214,16 @@ function denied(rule: string, reason: string): Response {
 
 interface Counter {
   bytes: number;
+  /** The first HEAD_MAX of them, a character each. */
+  head: string;
+}
+/** bytes: more than a body needs to name its model first. */
+const HEAD_MAX = 256;
+
+function count(up: Counter, piece: Uint8Array): void {
+  up.bytes += piece.byteLength;
+  if (up.head.length < HEAD_MAX)
+    up.head += Buffer.from(piece.subarray(0, HEAD_MAX - up.head.length)).toString("latin1");
 }
 
 /** An answer of which nothing is to be counted. */
@@ -235,13 +248,11 @@ async function outgoing(request: Request, answer: EgressAnswer, up: Counter): Pr
   let body: BodyInit | null = null;
   if (request.body !== null && answer.body && isJSON && length !== null && length <= BODY_SEARCHED_MAX) {
     const bytes = await new Response(request.body).bytes();
-    up.bytes = bytes.byteLength;
+    count(up, bytes);
     body = replaced(new TextDecoder().decode(bytes), answer.replace, jsonText);
     headers.delete("content-length");
   } else if (request.body !== null) {
-    const see = (piece: Uint8Array): void => {
-      up.bytes += piece.byteLength;
-    };
+    const see = (piece: Uint8Array): void => count(up, piece);
     body = watched(request.body, length, { see, over: async () => {} });
   }
   const { url, method, signal } = request;
@@ -306,6 +317,15 @@ interface Usage {
 /** Paths whose answers are a model's words. The others of a model's interface generate nothing. */
 const GENERATES = /\/(messages|chat\/completions|responses(\/compact)?)$|:(streamGenerate|generate)Content$/;
 
+/** In the path, or as the body's first member, where the agents have it: a name further on could be in a text. */
+const ASKED_MODEL = [/\/models\/([\w.-]{1,64}):/, /^\s*\{\s*"model"\s*:\s*"([\w.:/@-]{1,64})"/] as const;
+
+/** The model that a request names, for an answer that names none. */
+function askedModel(path: string, { head }: Counter): { model?: string } {
+  const model = (ASKED_MODEL[0].exec(path) ?? ASKED_MODEL[1].exec(head))?.[1];
+  return model === undefined ? {} : { model };
+}
+
 /**
  * Reads what the answer says it used as it passes; whatever the agent reports, this counts against the budget. An answer that
  * does not say it counts by its length and the request's: a program may ask for that, or leave before the end, to be counted
@@ -325,7 +345,7 @@ function usageOf(session: SessionRpc, run: string, response: Response, path: str
       } else if (!seen) {
         return;
       }
-      await session.countUsage(run, { ...tokens, ...(model === "" ? {} : { model }) });
+      await session.countUsage(run, { ...tokens, ...(model === "" ? askedModel(path, up) : { model }) });
     },
   };
 }

@@ -311,7 +311,8 @@ describe("the gate", () => {
     vi.spyOn(console, "error").mockImplementation(() => {});
     const leave = async (path: string): Promise<void> => {
       const gone = new AbortController();
-      const init = { method: "POST", body: "x".repeat(400), signal: gone.signal };
+      const body = '{"model":"house-model"}'.padEnd(400, "x");
+      const init = { method: "POST", body, signal: gone.signal };
       const before = seen.length;
       const asked = gate(new Request(`http://model.caisson.internal${path}`, init), keyed, { containerId });
       await vi.waitFor(() => expect(seen.length).toBe(before + 1));
@@ -322,7 +323,8 @@ describe("the gate", () => {
     await leave("/v1/messages/count_tokens");
     expect(value(await session.view()).usage).toMatchObject({ input_tokens: 0 });
     await leave("/v1/messages");
-    expect(value(await session.view()).usage).toMatchObject({ input_tokens: 100, output_tokens: 0 });
+    // At 1 dollar a million tokens of the model that the request names.
+    expect(value(await session.view()).usage).toMatchObject({ input_tokens: 100, output_tokens: 0, cost_usd: 0.0001 });
   });
 
   it("reports a host that does not answer", async () => {
