@@ -42,8 +42,8 @@ export async function rejects(promise, { name, code, message, context }) {
     if (!(caught instanceof SDKError)) throw caught;
     error = caught;
   }
-  // Over its WebSocket the SDK tells of a refused stream in text alone.
-  const told = error.message.match(/^Stream error: \d+ - (\{.*\})$/s);
+  // Over its WebSocket, and while that is being opened, the SDK tells of a refused stream in text alone.
+  const told = error.message.match(/^(?:Stream error:|HTTP error! status:) \d+ - (\{.*\})$/s);
   if (told && error.code === undefined) Object.assign(error, JSON.parse(told[1]), { message: error.message });
   const seen = `${error.name} ${error.code}: ${error.message} ${JSON.stringify(error.context)}`;
   if (name) assert.equal(error.name, name, seen);
@@ -54,7 +54,7 @@ export async function rejects(promise, { name, code, message, context }) {
 }
 
 /** Waits until `check` gives something truthy. */
-export async function until(check, what, ms = 30_000) {
+export async function until(check, what, ms = 60_000) {
   const deadline = Date.now() + ms;
   for (;;) {
     const value = await check();

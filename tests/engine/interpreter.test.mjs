@@ -490,7 +490,8 @@ describe("time and interrupts", () => {
           `${name}: ${JSON.stringify(r.end)}`,
         );
         assert.ok(Date.now() - begun < 5000, name);
-        assert.equal((await run(id, get)).result.text, "1", `${name}: state`);
+        const next = await run(id, get);
+        assert.equal(next.result?.text, "1", `${name}: state: ${JSON.stringify(next.end)}`);
       }
       assert.equal((await run(id, get, { timeout_ms: 60_000 })).result.text, "1");
       await box.call("DELETE", `/api/contexts/${id}`);
