@@ -9,7 +9,7 @@ import { writeSync } from "node:fs";
 import { relative } from "node:path";
 import { isMainThread, Worker, workerData } from "node:worker_threads";
 
-const LIMIT_S = 300 * Number(process.env.CAISSON_TEST_PATIENCE || 1);
+const LIMIT_S = 600 * Number(process.env.CAISSON_TEST_PATIENCE || 1);
 const IDLE_S = 30;
 /** How long what ends with the process (its temporary directories) may take. */
 const GRACE_MS = 5000;
