@@ -121,7 +121,7 @@ test-engine: engine $(NATIVE_UNIT_TESTS:%=$(NATIVE_BUILD)/native/%) $(NATIVE_BUI
 	@mkdir -p $(NATIVE_BUILD)/test-results; out=$(NATIVE_BUILD)/test-results; rc=0; \
 	: > $$out/engine-unit.tap; for unit in $(NATIVE_UNIT_TESTS); do $(NATIVE_BUILD)/native/$$unit >> $$out/engine-unit.tap || rc=1; done; \
 	cat $$out/engine-unit.tap; \
-	$(NATIVE_NODE) --import=./tests/deadline.mjs --test --test-concurrency=1 --test-timeout=200000 --test-reporter=spec \
+	$(NATIVE_NODE) --import=./tests/deadline.mjs --test --test-concurrency=1 --test-timeout=400000 --test-reporter=spec \
 	  --test-reporter-destination=stdout --test-reporter=tap --test-reporter-destination=$$out/engine-system.tap tests/engine/*.test.mjs || rc=1; \
 	unit_ok=$$(grep -c '^ok ' $$out/engine-unit.tap); unit_bad=$$(grep -c '^not ok ' $$out/engine-unit.tap); \
 	sum() { sed -n "s/^# $$1 //p" $$out/engine-system.tap | tail -n 1; }; \

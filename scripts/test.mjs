@@ -60,7 +60,7 @@ const SUITES = {
       "node",
       "--import=./tests/deadline.mjs",
       "--test",
-      "--test-timeout=200000",
+      "--test-timeout=400000",
       "--test-concurrency=1",
       "--test-reporter=spec",
       "tests/e2e/*.test.mjs",
