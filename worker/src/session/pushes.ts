@@ -98,6 +98,10 @@ export class Pushes {
     if (known === null) return NOT_FOUND;
     if (known.state === decision) return { ok: true, value: known };
     if (known.state !== "pending") return fail(409, "approval_resolved", `the approval is ${known.state} already`);
+    // The push waits as long as its sandbox is there, which is longer than anything may leave it.
+    const session = this.#store.text("state");
+    if (decision === "approved" && (session === "ending" || session === "ended"))
+      return fail(409, "session_ended", "the session has ended");
     return { ok: true, value: this.#settle(id, decision, by, reason) };
   }
 
