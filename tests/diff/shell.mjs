@@ -55,6 +55,7 @@ const RUNS = [
   "timeout 5 rm x",
   "nice -n 5 rm x",
   "env A=1 rm x",
+  "timeout .5 rm x",
   "env =1 rm x",
   "env 'a b=1' rm x",
   "env -S'rm x'",
@@ -130,6 +131,9 @@ const BASH = [
   (s) => `a[1 #$(${s}\n)\n]=3`,
   (s) => `coproc { ${s}\n}; wait`,
   (s) => `[[ a == a ]] && ${s}`,
+  (s) => `[[ "#a" =~ (#a) && -z $(${s}\n) ]]`,
+  (s) => `[[ "a #b" =~ (a #b) && -z $(${s}\n) ]]`,
+  (s) => `[[ "#a" == @(#a) && -z $(${s}\n) ]]`,
   (s) => `((x=1)); ${s}`,
   (s) => `time ${s}`,
 ];
@@ -196,9 +200,7 @@ let count = 0;
 function runs(name, text) {
   const mark = join(dir, `ran-${count++}`);
   const env = { PATH: bin, MARK: mark };
-  // A line may loop for ever in a process that is not the shell's own: after two seconds of the processor each is ended.
-  const command = ["--cpu=2", `/bin/${name}`, "-c", text];
-  spawnSync("/usr/bin/prlimit", command, { cwd: work, env, stdio: "ignore", timeout: 5000, killSignal: "SIGKILL" });
+  spawnSync(`/bin/${name}`, ["-c", text], { cwd: work, env, stdio: "ignore", timeout: 5000, killSignal: "SIGKILL" });
   return existsSync(mark);
 }
 function verdicts(policy, lines) {

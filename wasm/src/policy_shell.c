@@ -31,6 +31,7 @@ typedef struct reader {
   bool doubt;    /* the line itself could not be read: stop */
   bool shifts;   /* arithmetic or a subscript has been seen: `<<` may be no here-document */
   bool open;     /* a subscript with a blank in it has been seen: `#` may begin no comment */
+  bool tests;    /* `[[` has been seen: nor in its parentheses */
   document doc;
 } reader;
 
@@ -131,6 +132,7 @@ static void read_parameter(reader *r, enum quoted quoted) {
     /* What quotes mean here depends on the operator. */
     if (b == 0 || b == '{' || b == '\'' || (quoted != BARE && b == '"')) r->doubt = true;
     if (one_of(b, "<>") && one_of(peek(r), "(\\")) r->doubt = true; /* bash runs what is in it */
+    if (b == '@' && peek(r) == 'P') r->doubt = true;                /* and what a prompt has in it */
     if (b == '"') read_text(r, &c, QUOTED);
     read_expansion(r, &c, b, quoted);
   }
@@ -281,8 +283,10 @@ SMALL bool is_no_file(const reader *r, uint32_t at, uint32_t end) {
   return input || (find(r, at, end, CSN_SHELL_FILLED) < end && find(r, at, end, '/') == end);
 }
 
-/* What follows the name of a shell. One without a script reads commands that nobody sees. */
-static void read_shell(reader *r, uint32_t at, uint32_t end) {
+/* What follows the name of a shell: where the file stands that it runs, `end` when that is none. One without
+ * a script or a file reads commands that nobody sees. */
+static uint32_t read_shell(reader *r, uint32_t at, uint32_t end) {
+  uint32_t file = end;
   bool script = false, line = false, value = false;
   for (uint32_t stop; at < end; at = stop + 1) {
     stop = find(r, at, end, ' ');
@@ -294,12 +298,14 @@ static void read_shell(reader *r, uint32_t at, uint32_t end) {
       continue;
     }
     if (line) read_script(r, at, stop);
-    if (line && !value) return;
+    if (line && !value) return end;
     if (!script && !value && is_no_file(r, at, stop)) r->hidden = true;
+    if (!value && file == end) file = at;
     script = script || !value;
     value = false;
   }
   if (!script) r->hidden = true;
+  return file;
 }
 
 /* Hands over the command and those that it runs. A word after an option may be the option's value or the
@@ -333,27 +339,30 @@ static void judge(reader *r, uint32_t at, uint32_t end, bool nested) {
     }
     if (is_in(r, at, stop, ". source") && is_no_file(r, rest, find(r, rest, end, ' '))) r->hidden = true;
     if (is_in(r, name, stop, "bash sh dash zsh ksh ash rbash")) {
-      read_shell(r, rest, end);
-      return;
+      uint32_t file = read_shell(r, rest, end);
+      if (file == end) return;
+      stop = file - 1;
+      first = option = false;
+      continue;
     }
     /* The parentheses of its patterns cannot be told from the one that ends the substitution. */
     if (nested && is_in(r, at, stop, "case")) r->doubt = true;
     uint32_t sign = find(r, at, stop, '='), blank = find(r, at, stop, CSN_SHELL_BLANK);
     uint8_t b = r->text[at];
     bool assigns = sign > at && sign < blank && sign < stop;
-    bool keeps = !first && b == '-', number = !first && b >= '0' && b <= '9';
-    /* Of an option with its value, the value: `-S'rm x'`, `--command='rm x'`. */
-    uint32_t from = !keeps ? at : r->text[at + 1] != '-' ? at + 2 : sign < stop ? sign + 1 : at;
+    bool point = b == '.' && stop - at > 1;
+    bool keeps = !first && b == '-', number = !first && one_of(point ? r->text[at + 1] : b, "0123456789");
     /* What takes a word of its own before the command that it runs; then what does not. */
-    bool own = is_in(r, name, stop, "function coproc flock taskset chroot chrt su script unshare");
+    bool own = is_in(r, name, stop, "function coproc flock taskset timeout chroot chrt su script unshare");
     bool text = blank < stop && !first && (!assigns || option || keeps);
-    running =
-        keeps || number || option || own || sign < stop || /* env takes `=x` and `'a b=c'`, too */
-        is_in(r, name, stop,
-              "! { if then elif else do while until time sudo doas env nohup nice ionice stdbuf timeout "
-              "setsid command exec builtin xargs busybox watch parallel strace");
+    running = keeps || number || option || own || sign < stop || /* env takes `=x` and `'a b=c'`, too */
+              is_in(r, name, stop,
+                    "! { if then elif else do while until time sudo doas env nohup nice ionice stdbuf setsid "
+                    "command exec builtin xargs busybox watch parallel strace");
     option = keeps ? sign == stop : own;
-    if (text) read_script(r, from, stop);
+    if (text && keeps) /* of `-S'rm x'` and `--command='rm x'` the value; there is more than one byte */
+      at += r->text[at + 1] != '-' ? 2 : sign < stop ? sign + 1 - at : 0;
+    if (text) read_script(r, at, stop);
     first = false;
   }
 }
@@ -414,9 +423,12 @@ static void read_list(reader *r, bool nested) {
     if (b == ' ' || b == '\t') {
       end_word(r, &c);
     } else if (b == 0 || one_of(b, "\n;&|()")) {
+      uint8_t before = at > 0 ? r->text[at - 1] : 0;
       end_command(r, &c, at, nested);
       if (b == '(' || b == ')') r->odd = true;
       if (b == '(' && one_of(peek(r), "(\\")) r->shifts = arithmetic = true;
+      /* `@(#a|$(rm x))` and `[[ x =~ (#a) && $(rm x) ]]` are patterns. */
+      if (b == '(' && (r->tests || (c.in_word && one_of(before, "@?*+!")))) arithmetic = true;
       parens += b == '(';
       if (b == 0 || (b == ')' && parens == 0 && nested)) {
         if (r->doc.waits || (b == 0 && nested)) r->doubt = true;
@@ -448,6 +460,7 @@ static void read_list(reader *r, bool nested) {
       read_redirection(r, &c, b);
     } else if (!read_expansion(r, &c, b, BARE)) {
       if (one_of(b, "{}\r")) r->odd = true;
+      r->tests = r->tests || (b == '[' && peek(r) == '[');
       if (b == '[' && c.out > c.word && is_name(r->text[c.out - 1])) {
         uint32_t stop = r->at;
         while (stop < r->end && !one_of(r->text[stop], "] \t\n"))
