@@ -59,6 +59,7 @@ const RUNS = [
   "env =1 rm x",
   "env 'a b=1' rm x",
   "env -S'rm x'",
+  "env -Srm x",
   "env --split-string='rm x'",
   "sh -c 'rm x'",
   "bash -ec 'rm x'",

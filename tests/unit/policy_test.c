@@ -501,6 +501,10 @@ static void hidden_commands(void) {
                                        "env =1 rm x",
                                        "env 'a b=1' rm x",
                                        "env -S'rm x'",
+                                       "env -Srm x",
+                                       "env -vSrm x",
+                                       "echo \"`r\\\\\\\nm x`\"",
+                                       "env --split-string=rm x",
                                        "env --split-string='rm x'",
                                        "su --command='rm x'",
                                        "script -c'rm x' f",
@@ -527,6 +531,8 @@ static void hidden_commands(void) {
                                         "a=(\n# x\nb)",
                                         "if [[ -f a ]]; then\n# x\nls; fi",
                                         "timeout 5 make rm",
+                                        "xargs -P$(nproc) -n1 -I{} -d'\\n' ls {}",
+                                        "nice -n$N make",
                                         "sudo ./run.sh rm",
                                         "bash x.sh rm",
                                         "bash x.sh $X",
@@ -549,9 +555,9 @@ static void hidden_commands(void) {
 
 /* The copy of the line that is worked in has room for it and no more; a sanitizer sees a byte behind it. */
 static void no_room_behind(void) {
-  static const char *const LINES[] = {"setsid -", "setsid .", "setsid =", "setsid /",
-                                      "bash -c ", ". source", "trap -- ", "eval -- ",
-                                      "source .", "a | bash", "sh<<ABCD", "echo a\\b"};
+  static const char *const LINES[] = {"setsid -", "nohup --", "setsid .", "setsid =", "setsid /",
+                                      "bash -c ", ". source", "trap -- ", "eval -- ", "source .",
+                                      "a | bash", "sh<<ABCD", "echo a\\b"};
   compile(&policy, "{\"tools\":{\"deny\":[\"Bash(rm:*)\"]}}", false);
   for (uint32_t i = 0; i < sizeof LINES / sizeof *LINES; i++) {
     csn_arena exact = {malloc(8), 8, 0};

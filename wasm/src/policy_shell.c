@@ -142,6 +142,7 @@ static void read_parameter(reader *r, enum quoted quoted) {
 static void read_backticks(reader *r, enum quoted quoted) {
   uint32_t from = r->at, to = from;
   for (uint8_t b; (b = take(r)) != '`'; r->text[to++] = b) {
+    if (b == '\\' && peek(r) == '\n') b = 0; /* shells take both away before anything else */
     if (b == '\\' && one_of(peek(r), quoted == QUOTED ? "\\`$\"" : "\\`$")) b = take(r);
     if (b != 0) continue;
     r->doubt = true;
@@ -308,6 +309,18 @@ static uint32_t read_shell(reader *r, uint32_t at, uint32_t end) {
   return file;
 }
 
+/* Where in an option of several bytes its value begins, which may be a command: -Srm, -ic'rm x',
+ * --command=rm; `stop` when there is none, or nothing of it is known. */
+static uint32_t option_value(const reader *r, uint32_t at, uint32_t stop) {
+  uint32_t sign = find(r, at, stop, '=');
+  bool blank = find(r, at, stop, CSN_SHELL_BLANK) < stop;
+  if (stop - at < 2 || (!blank && find(r, at, stop, CSN_SHELL_FILLED) < stop)) return stop;
+  if (r->text[at + 1] == '-') return sign < stop ? sign + 1 : blank ? at : stop;
+  for (uint32_t i = at + 2; i < stop; i++)
+    if (one_of(r->text[i - 1], "Sc")) return i;
+  return at + 2;
+}
+
 /* Hands over the command and those that it runs. A word after an option may be the option's value or the
  * command: `sudo -u root rm` must not pass as `root`. */
 static void judge(reader *r, uint32_t at, uint32_t end, bool nested) {
@@ -354,15 +367,14 @@ static void judge(reader *r, uint32_t at, uint32_t end, bool nested) {
     bool keeps = !first && b == '-', number = !first && one_of(point ? r->text[at + 1] : b, "0123456789");
     /* What takes a word of its own before the command that it runs; then what does not. */
     bool own = is_in(r, name, stop, "function coproc flock taskset timeout chroot chrt su script unshare");
-    bool text = blank < stop && !first && (!assigns || option || keeps);
+    bool text = blank < stop && !first && (!assigns || option);
     running = keeps || number || option || own || sign < stop || /* env takes `=x` and `'a b=c'`, too */
               is_in(r, name, stop,
                     "! { if then elif else do while until time sudo doas env nohup nice ionice stdbuf setsid "
                     "command exec builtin xargs busybox watch parallel strace");
     option = keeps ? sign == stop : own;
-    if (text && keeps) /* of `-S'rm x'` and `--command='rm x'` the value; there is more than one byte */
-      at += r->text[at + 1] != '-' ? 2 : sign < stop ? sign + 1 - at : 0;
-    if (text) read_script(r, at, stop);
+    if (keeps) at = option_value(r, at, stop);
+    if (keeps ? at < stop : text) read_script(r, at, stop);
     first = false;
   }
 }
