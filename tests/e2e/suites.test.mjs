@@ -28,7 +28,8 @@ test("one that ends: its status and what it printed, character by character", as
 
 test("a program that is not there", async () => {
   const { done } = startSuite(["caisson-no-such-program"], { cwd: "/", limitMs: 9_000, show: () => {} });
-  assert.equal((await done).code, 127);
+  // 126 where PATH has a directory that this user may not look into.
+  assert.match(String((await done).code), /^12[67]$/);
 });
 
 test("one that hangs is ended; what it did then is said", async () => {
