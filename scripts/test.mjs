@@ -31,7 +31,7 @@ const SUITES = {
   },
   fuzz: {
     what: "fuzz smoke",
-    limit_s: 300 + 14 * seconds("FUZZ_SECONDS", 12) + 6 * seconds("FUZZ_NATIVE_SECONDS", 6),
+    limit_s: 500 + 14 * seconds("FUZZ_SECONDS", 12) + 6 * seconds("FUZZ_NATIVE_SECONDS", 6),
     command: ["make", "--no-print-directory", "fuzz-smoke", "fuzz-native-smoke"],
     counts: null,
   },
