@@ -34,13 +34,32 @@ static inline const uint8_t *short_number_end(const uint8_t *p, const uint8_t *e
 __attribute__((noinline)) static const uint8_t *long_string(csn_json *j, const uint8_t *p,
                                                             const uint8_t *end) {
   uint32_t seen = 0;
+  CSN_ROLLED
+  while (end - p >= (ptrdiff_t)CSN_V) {
+    uint32_t special = csn_v_special(csn_v_load(p));
+    p += special != 0 ? (uint32_t)__builtin_ctz(special) : CSN_V;
+    if (special != 0) break;
+  }
+  if (p < end && *p == '"') return p;
   p = csn_scan_long(p, end, &seen);
   if (seen & CSN_SCAN_NUL) j->has_nul = 1;
   return p;
 }
 
 /* Why the loop of follow stopped. */
-enum { AT_UNKNOWN = 0, AT_OPS, AT_CAPTURE, AT_LONG, AT_NUMBER, AT_KEY, AT_END };
+enum { AT_UNKNOWN = 0, AT_SLOW, AT_CAPTURE, AT_LONG, AT_NUMBER, AT_END };
+
+/* The linker, which knows where the reader is, would add that to the offset of every field anew. */
+#if defined(__wasm__)
+#define CSN_AT(p) __asm__("" : "+r"(p))
+#else
+#define CSN_AT(p) (void)(p)
+#endif
+static inline const csn_json_gap *gap_at(const csn_json_gap *gaps, uint32_t at) {
+  const csn_json_gap *gap = gaps + at;
+  CSN_AT(gap);
+  return gap;
+}
 
 /* Reads from the start of a line on, for as long as the line is like lines before it. The loop has no calls
  * in it: around a call V8 keeps nothing in registers. What needs one stops the loop. */
@@ -49,54 +68,30 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
   csn_v quote = csn_v_splat(CSN_SPLAT_QUOTE), backslash = csn_v_splat(CSN_SPLAT_BACKSLASH);
   csn_v space = csn_v_splat(CSN_SPLAT_SPACE);
   uint32_t values = 0, state;
-  bool at_value = false; /* the bytes of s are taken, its ops are done, the value is not taken yet */
 
   for (;;) {
     const uint8_t *text = p; /* the string or number behind the gap */
+    const csn_json_gap *next;
     uint32_t why, count = j->item_count, pool_len = j->pool_len, index = j->index;
-    bool direct = j->outer == NONE;
+    uint32_t direct = j->outer == NONE ? CSN_JW_INSIDE : UINT32_MAX; /* what is captured in the loop */
     for (;;) {
-      if (!at_value) {
-        if (end - p < (ptrdiff_t)CSN_JSON_GAP_TEXT) {
-          why = AT_END;
-          break;
-        }
-        csn_v low = csn_v_load(p), high = csn_v_load(p + CSN_V);
-        const csn_json_gap *next = gaps + s->child;
-        /* The first gap is the end of every list: of it nothing is needed. */
-        CSN_ROLLED
-        for (;; next = gaps + next->sibling) {
-          uint32_t same = csn_v_mask(csn_v_same(low, csn_v_load(next->text))) |
-                          csn_v_mask(csn_v_same(high, csn_v_load(next->text + CSN_V))) << CSN_V;
-          if ((next->need & ~same) == 0) break;
-        }
-        if (next == gaps) {
-          why = AT_UNKNOWN;
-          break;
-        }
-        if (next->kind >= GAP_NUMBER) {
-          if (next->kind == GAP_NUMBER) {
-            /* The gap before a number is shorter than CSN_JSON_GAP_TEXT. */
-            if (!csn_begins_number(p[next->len])) {
-              why = AT_UNKNOWN;
-              break;
-            }
-          } else {
-            why = AT_KEY;
-            break;
-          }
-        }
-        s = next;
-        if (s->op_count > 0) {
-          why = AT_OPS;
-          break;
-        }
-        p += s->len;
-        values += s->values;
+      if (end - p < (ptrdiff_t)CSN_JSON_GAP_TEXT) {
+        why = AT_END;
+        break;
       }
-      at_value = false;
-      text = p;
-      if (s->kind == GAP_STRING) {
+      csn_v low = csn_v_load(p), high = csn_v_load(p + CSN_V);
+      /* The first gap is the end of every list: of it nothing is needed. */
+      CSN_ROLLED
+      for (next = gap_at(gaps, s->child);; next = gap_at(gaps, next->sibling)) {
+        uint32_t same = csn_v_mask(csn_v_same(low, csn_v_load(next->text))) |
+                        csn_v_mask(csn_v_same(high, csn_v_load(next->text + CSN_V))) << CSN_V;
+        if ((next->need & ~same) == 0) break;
+      }
+      const uint8_t *value_end;
+      if (next->way == WAY_STRING) {
+        s = next;
+        values += s->values;
+        text = p += s->len;
         uint32_t mask = 0;
         CSN_ROLLED
         while (end - p >= (ptrdiff_t)CSN_V) {
@@ -111,56 +106,80 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
           why = AT_LONG;
           break;
         }
-      } else if (s->kind == GAP_NUMBER) {
+        value_end = p++;
+      } else if (next->way == WAY_NUMBER) {
+        /* The gap before a number is shorter than CSN_JSON_GAP_TEXT. */
+        if (!csn_begins_number(p[next->len])) {
+          why = AT_UNKNOWN;
+          break;
+        }
+        s = next;
+        values += s->values;
+        text = p += s->len;
         p = short_number_end(p, end);
         if (p == text) {
           why = AT_NUMBER;
           break;
         }
-      } else if (s->kind == GAP_END) {
-        why = AT_END;
-        break;
-      } else {
+        value_end = p;
+      } else if (next->way == WAY_ON) {
+        s = next;
+        values += s->values;
+        p += s->len;
         continue;
+      } else {
+        why = AT_SLOW;
+        break;
       }
-      if (s->want != CSN_JW_NOTHING) {
-        uint32_t len = (uint32_t)(p - text);
-        if (s->want != CSN_JW_INSIDE || !direct || count == CSN_JSON_ITEM_MAX || len > s->cap ||
-            len > CSN_JSON_POOL_CAP - pool_len) {
-          why = AT_CAPTURE;
-          break;
-        }
-        csn_json_item *item = &j->items[count++];
-        uint32_t field = s->field;
-        memcpy(item, &s->field, 4);
-        item->earlier = j->latest[field];
-        item->index = index;
-        item->off = pool_len;
-        item->len = len;
-        item->true_len = len;
-        item->text = text;
-        j->latest[field] = (uint16_t)count;
-        pool_len += len;
+      if (s->want == CSN_JW_NOTHING) continue;
+      uint32_t len = (uint32_t)(value_end - text);
+      if (s->want != direct || count == CSN_JSON_ITEM_MAX || len > s->cap ||
+          len > CSN_JSON_POOL_CAP - pool_len) {
+        why = AT_CAPTURE;
+        break;
       }
-      p += s->kind == GAP_STRING;
+      csn_json_item *item = &j->items[count++];
+      CSN_AT(item);
+      uint16_t *latest = &j->latest[s->field];
+      memcpy(item, &s->field, 4);
+      item->earlier = *latest;
+      item->index = index;
+      item->off = pool_len;
+      item->len = len;
+      item->true_len = len;
+      item->text = text;
+      *latest = (uint16_t)count;
+      pool_len += len;
     }
 
     j->item_count = count;
     j->pool_len = pool_len;
+    if (why == AT_SLOW) {
+      if (next->kind == GAP_KEY) {
+        state = csn_gap_behind(s);
+        next = csn_json_long_key(j, s, p, end);
+        if (next == NULL) break;
+        s = next;
+        p += CSN_JSON_GAP_TEXT + s->len;
+        continue;
+      }
+      if (next == gaps) {
+        why = AT_UNKNOWN;
+      } else if (next->kind == GAP_NUMBER && !csn_begins_number(p[next->len])) {
+        why = AT_UNKNOWN;
+      } else {
+        s = next;
+        csn_json_gap_ops(j, s, p);
+        text = p += s->len;
+        values += s->values;
+        if (s->kind == GAP_GOES_ON) continue;
+        why = s->kind == GAP_STRING ? AT_LONG : s->kind == GAP_NUMBER ? AT_NUMBER : AT_END;
+      }
+    }
     state = csn_gap_behind(s);
     if (why == AT_UNKNOWN) {
       uint32_t at = csn_json_learn(j, s, p, end);
       if (at == 0) break;
-    } else if (why == AT_KEY) {
-      const csn_json_gap *rest = csn_json_long_key(j, s, p, end);
-      if (rest == NULL) break;
-      s = rest;
-      p += CSN_JSON_GAP_TEXT + s->len;
-    } else if (why == AT_OPS) {
-      csn_json_gap_ops(j, s, p);
-      p += s->len;
-      values += s->values;
-      at_value = true;
     } else if (why == AT_LONG) {
       p = long_string(j, p, end);
       if (p == end || *p != '"') {
@@ -169,8 +188,7 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
         state = S_STRING;
         break;
       }
-      if (s->want != CSN_JW_NOTHING)
-        csn_json_capture_other(j, s->node, CSN_JK_STRING, text, p, text - 1, p + 1);
+      csn_json_capture(j, s->node, CSN_JK_STRING, text, p, text - 1, p + 1);
       p++;
     } else if (why == AT_NUMBER) {
       p = csn_json_number_end(text, end);
@@ -183,8 +201,7 @@ static const uint8_t *follow(csn_json *j, const uint8_t *p, const uint8_t *end) 
       if (s->want != CSN_JW_NOTHING) csn_json_capture_other(j, s->node, CSN_JK_NUMBER, text, p, text, p);
     } else if (why == AT_CAPTURE) {
       uint32_t quoted = s->kind == GAP_STRING;
-      csn_json_capture_other(j, s->node, (csn_json_kind)s->value_kind, text, p, text - quoted, p + quoted);
-      p += quoted;
+      csn_json_capture_other(j, s->node, (csn_json_kind)s->value_kind, text, p - quoted, text - quoted, p);
     } else {
       break;
     }

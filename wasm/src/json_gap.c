@@ -152,6 +152,7 @@ static uint32_t learn_long_key(csn_json *j, csn_json_gap *rest, uint16_t *link, 
   rest->len = (uint8_t)(len - CSN_JSON_GAP_TEXT);
   rest->need = (uint32_t)((1ull << rest->len) - 1);
   rest->want = CSN_JW_NOTHING;
+  rest->way = WAY_SLOW;
   memcpy(rest->text, p + CSN_JSON_GAP_TEXT, CSN_JSON_GAP_TEXT);
   j->gaps[at] = first;
   j->gaps[at + 1] = *rest;
@@ -222,7 +223,12 @@ uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p,
   }
   if (siblings >= SIBLINGS) return 0;
   s->sibling = *link;
-  s->ops = (uint16_t)j->op_count;
+  s->way = s->op_count > 0              ? WAY_SLOW
+           : s->kind == GAP_STRING      ? WAY_STRING
+           : s->kind == GAP_NUMBER      ? WAY_NUMBER
+           : s->kind == GAP_GOES_ON     ? WAY_ON
+                                        : WAY_SLOW;
+  s->ops = (uint8_t)(s->op_count > 0 ? j->op_count : 0);
   memcpy(j->ops + j->op_count, now.ops, s->op_count * sizeof now.ops[0]);
   j->op_count += s->op_count;
   j->gaps[j->gap_count] = *s;

@@ -11,6 +11,9 @@ enum { OP_CAPTURE = 0, OP_CLOSE, OP_ARRAY_IN, OP_ARRAY_OUT, OP_INDEX };
  */
 enum { GAP_GOES_ON = 0, GAP_STRING, GAP_END, GAP_NUMBER, GAP_KEY };
 
+/* What json_follow.c does with a gap. WAY_SLOW: anything that takes a call or an end. */
+enum { WAY_SLOW = 0, WAY_STRING, WAY_NUMBER, WAY_ON };
+
 static inline bool csn_begins_number(uint8_t c) {
   return c == '-' || (c >= '0' && c <= '9');
 }

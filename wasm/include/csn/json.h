@@ -86,7 +86,8 @@ typedef struct csn_json_gap {
   uint32_t need;           /* bit i: byte i of the text is part of the gap */
   uint16_t child, sibling; /* positions in gaps[]: what follows this gap, what else follows the one before */
   uint16_t cap;            /* of the value behind it */
-  uint16_t ops;            /* position of its first op in ops[] */
+  uint8_t ops;             /* position of its first op in ops[] */
+  uint8_t way;             /* of json_gap.h */
   uint8_t op_count;
   uint8_t len;                           /* bytes taken */
   uint8_t kind;                          /* what is behind it */
