@@ -223,11 +223,11 @@ uint32_t csn_json_learn(csn_json *j, const csn_json_gap *from, const uint8_t *p,
   }
   if (siblings >= SIBLINGS) return 0;
   s->sibling = *link;
-  s->way = s->op_count > 0              ? WAY_SLOW
-           : s->kind == GAP_STRING      ? WAY_STRING
-           : s->kind == GAP_NUMBER      ? WAY_NUMBER
-           : s->kind == GAP_GOES_ON     ? WAY_ON
-                                        : WAY_SLOW;
+  s->way = s->op_count > 0          ? WAY_SLOW
+           : s->kind == GAP_STRING  ? WAY_STRING
+           : s->kind == GAP_NUMBER  ? WAY_NUMBER
+           : s->kind == GAP_GOES_ON ? WAY_ON
+                                    : WAY_SLOW;
   s->ops = (uint8_t)(s->op_count > 0 ? j->op_count : 0);
   memcpy(j->ops + j->op_count, now.ops, s->op_count * sizeof now.ops[0]);
   j->op_count += s->op_count;
