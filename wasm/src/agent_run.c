@@ -7,17 +7,17 @@ static bool same_id(const csn_conversation *c, csn_span id) {
 void csn_run_id(csn_agent_run *run, csn_span id) {
   if (id.len == 0 || id.len > CSN_ID_CAP) return;
   run->id_len = (uint8_t)id.len;
-  csn_copy(run->agent_session_id, id.ptr, id.len);
+  memcpy(run->agent_session_id, id.ptr, id.len);
 }
 
 bool csn_is_conversation_id(csn_span id) {
   if (id.len == 0 || id.len > CSN_ID_CAP) return false;
-  /* A bit for each of 256 bytes: letters, digits, `_`, and `-`, `.` and `:`. */
-  static const uint32_t name[8] = {0, 0x07ff6000, 0x87fffffe, 0x07fffffe};
-  /* What comes from the sandbox must not become an option of the next run's command line. */
-  if (id.ptr[0] == '-' || id.ptr[0] == '.' || id.ptr[0] == ':') return false;
-  for (uint32_t i = 0; i < id.len; i++)
-    if (!(name[id.ptr[i] >> 5] >> (id.ptr[i] & 31) & 1)) return false;
+  for (uint32_t i = 0; i < id.len; i++) {
+    uint32_t c = id.ptr[i];
+    bool name = (c | 0x20u) - 'a' < 26 || c - '0' < 10 || c == '_';
+    /* What comes from the sandbox must not become an option of the next run's command line. */
+    if (!name && (i == 0 || (c != '-' && c != '.' && c != ':'))) return false;
+  }
   return true;
 }
 
@@ -41,7 +41,7 @@ CSN_RARE static void bring_up(csn_agent_memory *memory, csn_span id, csn_usage t
   } else {
     i = CSN_CONVERSATION_MAX - 1;
     entry.id_len = (uint8_t)id.len;
-    csn_copy(entry.id, id.ptr, id.len);
+    memcpy(entry.id, id.ptr, id.len);
   }
   memmove(at + 1, at, i * sizeof at[0]);
   at[0] = entry;
@@ -159,7 +159,7 @@ void csn_run_said(csn_view *v) {
 void csn_agent_set_model(csn_agent_run *run, csn_span model) {
   if (model.len == 0 || model.len > sizeof run->model) return;
   run->model_len = (uint8_t)model.len;
-  csn_copy(run->model, model.ptr, model.len);
+  memcpy(run->model, model.ptr, model.len);
 }
 
 void csn_run_no_text(csn_agent_run *run) {
@@ -174,7 +174,7 @@ void csn_run_text(csn_view *v, uint32_t node, bool append) {
   if (!append) csn_run_no_text(run);
   /* Behind a cut nothing can follow. */
   uint32_t len = run->result_cut ? 0 : csn_json_cut(text, CSN_FIELD_MAX - run->result_len);
-  csn_copy(run->result + run->result_len, text.ptr, len);
+  if (len > 0) memcpy(run->result + run->result_len, text.ptr, len);
   run->result_len += len;
   if (len < true_len) run->result_cut = 1;
   run->result_true_len =

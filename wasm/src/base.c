@@ -405,22 +405,12 @@ static bool is_ascii(const uint8_t *p, uint32_t len) {
 
 void csn_event_close(csn_emit *e, uint32_t at) {
   csn_fx *fx = e->fx;
-  static const uint64_t tail = '}'; /* and the padding behind it */
-  uint32_t payload = at + (uint32_t)sizeof(csn_rec), len = fx->len + 1, end = (len + 7) & ~7u;
-  CSN_INVARIANT(end <= fx->cap);
-  uint8_t *p = fx->base + fx->len;
-  if (fx->cap - fx->len >= sizeof tail)
-    memcpy(p, &tail, sizeof tail);
-  else
-    memcpy(p, &tail, end - fx->len);
-  fx->len = end;
-  /* The head is ASCII. */
-  uint32_t text = payload + (uint32_t)sizeof(csn_fx_event) + e->head_len - CSN_V;
-  csn_rec rec;
-  memcpy(&rec, fx->base + at, sizeof rec);
-  rec.size = end - at;
-  rec.payload_len = len - payload;
-  if (is_ascii(fx->base + text, len - text)) rec.flags = CSN_REC_ASCII;
-  memcpy(fx->base + at, &rec, sizeof rec);
+  uint32_t text = at + (uint32_t)(sizeof(csn_rec) + sizeof(csn_fx_event));
+  csn_put_str(fx, "}");
+  if (is_ascii(fx->base + text, fx->len - text)) {
+    uint16_t flags = CSN_REC_ASCII;
+    memcpy(fx->base + at + offsetof(csn_rec, flags), &flags, sizeof flags);
+  }
+  csn_fx_close(fx, at);
   e->line_flags &= ~(uint32_t)CSN_LINE_FIRST;
 }

@@ -4,12 +4,11 @@
 
 typedef struct known {
   const char *name;
-  uint32_t name_len; /* bytes */
   csn_rate rate;
 } known;
 static const known table[] = {
 #define X(name, input, cache_read, cache_write, output, above)                                               \
-  {name, sizeof(name) - 1, {input, cache_read, cache_write, output, above}},
+  {name, {input, cache_read, cache_write, output, above}},
     CSN_PRICE_TABLE(X)
 #undef X
 };
@@ -47,7 +46,15 @@ static csn_span bare_name(csn_span model) {
 }
 
 static bool same(csn_span s, const uint8_t *name, uint32_t len) {
-  return s.len == len && csn_same(s.ptr, name, len);
+  return s.len == len && memcmp(s.ptr, name, len) == 0;
+}
+
+/* csn_span_is, which would count the bytes of every name first. */
+static bool is_name(csn_span s, const char *name) {
+  uint32_t i = 0;
+  while (i < s.len && s.ptr[i] == (uint8_t)name[i] && name[i] != 0)
+    i++;
+  return i == s.len && name[i] == 0;
 }
 
 /* A row of the operator's: the name as it is or bare, or what it begins with. */
@@ -81,9 +88,7 @@ const csn_rate *csn_price_find(const csn_prices *own, csn_span model, uint64_t p
     by = row;
   }
   for (uint32_t i = 0; by == NULL && i < sizeof table / sizeof table[0]; i++)
-    if (same(bare, (const uint8_t *)table[i].name, table[i].name_len) &&
-        better(found, &table[i].rate, prompt_tokens))
-      found = &table[i].rate;
+    if (is_name(bare, table[i].name) && better(found, &table[i].rate, prompt_tokens)) found = &table[i].rate;
   return found;
 }
 
