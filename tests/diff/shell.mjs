@@ -130,6 +130,7 @@ const BASH = [
   (s) => `source /dev/stdin <<< ${quoted(s)}`,
   (s) => `echo \${x:-<(${s}\n)}`,
   (s) => `a[1 #$(${s}\n)\n]=3`,
+  (s) => `a[b[1] #$(${s}\n)\n]=3`,
   (s) => `coproc { ${s}\n}; wait`,
   (s) => `[[ a == a ]] && ${s}`,
   (s) => `[[ "#a" =~ (#a) && -z $(${s}\n) ]]`,

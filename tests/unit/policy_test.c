@@ -497,6 +497,8 @@ static void hidden_commands(void) {
                                        "((#$(rm x)\n))",
                                        "echo $((1) # $(rm x)\n))",
                                        "a[1 #$(rm x)\n]=3",
+                                       "a[b[1] #$(rm x)\n]=3",
+                                       "a[b[1]+c[2] #$(rm x)\n]=3",
                                        "echo ${x:-<(rm x)}",
                                        "env =1 rm x",
                                        "env 'a b=1' rm x",
@@ -526,6 +528,7 @@ static void hidden_commands(void) {
                                        "ls @(#x|$(rm x))"};
   static const char *const ALLOWED[] = {"x=$((1+2)) # it is\nls",
                                         "a[0]=1 # x\nls",
+                                        "a[b[1]]=2\nls",
                                         "x=$((1+2))\n(\n# a comment\nls\n)",
                                         "(a; (b)) # x\nls",
                                         "a=(\n# x\nb)",

@@ -47,6 +47,21 @@ async function idle(): Promise<Fixture> {
   return fixture;
 }
 
+/** Ends the session while a terminal is being opened, which is then refused for that. */
+async function endsWhileOpening(fixture: Awaited<ReturnType<typeof idle>>): Promise<void> {
+  const { fake, session } = fixture;
+  const before = fake.terminals.length;
+  fake.slowShell = true;
+  const opening = open(fixture).catch((error: Error) => error.message);
+  await eventually(async () => expect(fake.terminals).toHaveLength(before + 1));
+  const ending = session.end();
+  await eventually(async () => expect(fake.retired).toBe(true));
+  fake.slowShell = false;
+  fake.wake();
+  expect(await opening).toMatch(/^409: .*session_ended/);
+  expect(value(await ending).state).toBe("ended");
+}
+
 describe("a terminal", { timeout: 20_000 }, () => {
   it("asks the sandbox for what it was asked for", async () => {
     const fixture = await idle();
@@ -55,16 +70,7 @@ describe("a terminal", { timeout: 20_000 }, () => {
   });
 
   it("does not open when the session has ended meanwhile", async () => {
-    const fixture = await idle();
-    fixture.fake.slowShell = true;
-    const opening = open(fixture).catch((error: Error) => error.message);
-    await eventually(async () => expect(fixture.fake.terminals).toHaveLength(1));
-    const ending = fixture.session.end();
-    await eventually(async () => expect(fixture.fake.retired).toBe(true));
-    fixture.fake.slowShell = false;
-    fixture.fake.wake();
-    expect(await opening).toMatch(/^409: .*session_ended/);
-    expect(value(await ending).state).toBe("ended");
+    await endsWhileOpening(await idle());
   });
 
   it("is refused in the sandbox's words, without the secrets in them, and as ended when the session has", async () => {
@@ -72,15 +78,7 @@ describe("a terminal", { timeout: 20_000 }, () => {
     fixture.fake.noShell = `no pty is left: ${SECRET}`;
     const refused = await open(fixture).catch((error: Error) => error.message);
     expect(refused).toMatch(/^502: .*sandbox_error.*503 no pty is left: \*{23}"/);
-    fixture.fake.slowShell = true;
-    const opening = open(fixture).catch((error: Error) => error.message);
-    await eventually(async () => expect(fixture.fake.terminals).toHaveLength(2));
-    const ending = fixture.session.end();
-    await eventually(async () => expect(fixture.fake.retired).toBe(true));
-    fixture.fake.slowShell = false;
-    fixture.fake.wake();
-    expect(await opening).toMatch(/^409: .*session_ended/);
-    expect(value(await ending).state).toBe("ended");
+    await endsWhileOpening(fixture);
   });
 
   it("hides a secret that comes in pieces, and shows after a moment what only begins like one", async () => {

@@ -7,6 +7,7 @@
 
 #define SIBLINGS 12u /* gaps that may follow one gap */
 _Static_assert(CSN_JSON_GAP_DEPTH <= CSN_JSON_DEPTH_MAX, "a gap's containers fit the reader");
+_Static_assert(CSN_JSON_OP_COUNT <= UINT8_MAX + 1, "a gap can name its first op");
 
 /* --- learning --- */
 

@@ -30,7 +30,7 @@ typedef struct reader {
   bool hidden;   /* something cannot be seen */
   bool doubt;    /* the line itself could not be read: stop */
   bool shifts;   /* arithmetic or a subscript has been seen: `<<` may be no here-document */
-  bool open;     /* a subscript with a blank in it has been seen: `#` may begin no comment */
+  bool open;     /* a subscript that may have a blank in it has been seen: `#` may begin no comment */
   bool tests;    /* `[[` has been seen: nor in its parentheses */
   document doc;
 } reader;
@@ -475,7 +475,8 @@ static void read_list(reader *r, bool nested) {
       r->tests = r->tests || (b == '[' && peek(r) == '[');
       if (b == '[' && c.out > c.word && is_name(r->text[c.out - 1])) {
         uint32_t stop = r->at;
-        while (stop < r->end && !one_of(r->text[stop], "] \t\n"))
+        /* One within it may end before it: `a[b[1] #$(rm x)`. And no byte is looked at for two of them. */
+        while (stop < r->end && !one_of(r->text[stop], "[] \t\n"))
           stop++;
         r->shifts = true;
         r->open = r->open || stop == r->end || r->text[stop] != ']';
